@@ -1,0 +1,54 @@
+# Two commands: `make demo` and `make test`. Each makes .venv and installs into it, once.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+# KEEP_TORCH=1 uses the torch that $(PYTHON) already has (a GPU build, say) and pins nothing.
+ifdef KEEP_TORCH
+VENV_FLAGS := --system-site-packages
+else
+CONSTRAINTS := -c constraints.txt
+endif
+
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: help install demo test test-slow lint clean
+
+help:
+	@echo "make demo       pretrain a tiny cMIM on shipped molecules and look at it (about 4 minutes)"
+	@echo "make test       run the tests (make test-slow: also the long ones)"
+	@echo "make lint       check style and types of names"
+	@echo "make clean      remove .venv and runs/"
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@echo "==> making $(VENV) and installing cmim-hf with its tools (once; needs the network)"
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "cmim-hf needs Python 3.11 or newer; set PYTHON=python3.12, say")'
+	@$(PYTHON) -m venv $(VENV_FLAGS) $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e ".[dev]"
+	@touch $@
+
+demo: $(INSTALLED)
+	@echo "==> pretraining a tiny cMIM on 50,000 molecules of MOSES"
+	@$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no \
+		--dynamo_backend no examples/pretrain.py examples/configs/tiny.yaml
+	@echo "==> looking at what it learned"
+	@$(BIN)/python examples/explore.py --checkpoint runs/tiny --picture runs/demo.png
+
+test: $(INSTALLED)
+	@echo "==> running the tests"
+	@$(BIN)/python -m pytest
+
+test-slow: $(INSTALLED)
+	@echo "==> running the long tests too"
+	@$(BIN)/python -m pytest -m "slow or not slow"
+
+lint: $(INSTALLED)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+clean:
+	rm -rf $(VENV) runs
