@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""cMIM for molecules: one probabilistic encoder-decoder for embeddings and generation.
+
+Importing the package registers the model with transformers' Auto classes and does nothing else.
+What needs rdkit or the training stack is imported when first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM
+
+from .checkpoints import DEFAULT_CHECKPOINT, list_checkpoints
+from .configuration_cmim import CMIMConfig
+from .informative_cmim import informative_embeddings
+from .modeling_cmim import CMIMModel, CMIMOutput
+from .tokenization_cmim import CMIMTokenizer, default_tokenizer, train_tokenizer
+from .version import __version__
+
+if TYPE_CHECKING:
+    from .trainer import CMIMTrainer
+    from .training_args import CMIMTrainingArguments
+
+AutoConfig.register("cmim", CMIMConfig, exist_ok=True)
+AutoModel.register(CMIMConfig, CMIMModel, exist_ok=True)
+AutoModelForSeq2SeqLM.register(CMIMConfig, CMIMModel, exist_ok=True)
+
+_LAZY = {"CMIMTrainer": ".trainer", "CMIMTrainingArguments": ".training_args"}
+
+__all__ = [
+    "DEFAULT_CHECKPOINT",
+    "CMIMConfig",
+    "CMIMModel",
+    "CMIMOutput",
+    "CMIMTokenizer",
+    "CMIMTrainer",
+    "CMIMTrainingArguments",
+    "__version__",
+    "default_tokenizer",
+    "informative_embeddings",
+    "list_checkpoints",
+    "train_tokenizer",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
