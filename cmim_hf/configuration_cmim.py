@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-SIZES: dict[str, dict[str, int]] = {
+SIZES: dict[str, dict[str, int | float]] = {
     "tiny": {
         "hidden_size": 96,
         "intermediate_size": 256,
@@ -15,6 +15,7 @@ SIZES: dict[str, dict[str, int]] = {
         "encoder_layers": 2,
         "decoder_layers": 2,
         "latent_size": 96,
+        "initializer_range": 0.1,
     },
     "small": {
         "hidden_size": 192,
@@ -23,6 +24,7 @@ SIZES: dict[str, dict[str, int]] = {
         "encoder_layers": 3,
         "decoder_layers": 3,
         "latent_size": 192,
+        "initializer_range": 0.07,
     },
     "base": {
         "hidden_size": 512,
@@ -31,6 +33,7 @@ SIZES: dict[str, dict[str, int]] = {
         "encoder_layers": 4,
         "decoder_layers": 4,
         "latent_size": 512,
+        "initializer_range": 0.045,
     },
     "large": {
         "hidden_size": 640,
@@ -39,6 +42,7 @@ SIZES: dict[str, dict[str, int]] = {
         "encoder_layers": 6,
         "decoder_layers": 6,
         "latent_size": 512,
+        "initializer_range": 0.04,
     },
 }
 
@@ -68,7 +72,8 @@ class CMIMConfig(PreTrainedConfig):
         hidden_act: Activation of the feed-forward layers.
         dropout: Dropout of the residual branches.
         layer_norm_eps: Epsilon of the layer norms.
-        initializer_range: Standard deviation of the initial weights.
+        initializer_range: Standard deviation of the initial weights; the named sizes take about
+            hidden_size ** -0.5, with which narrow models learn several times faster than with 0.02.
 
     Raises:
         ValueError: A value outside its range.

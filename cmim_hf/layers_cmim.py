@@ -278,7 +278,7 @@ class CMIMPosterior(_Attention):
         """The log-std: a smooth floor keeps a gradient where a clamp would have none."""
         floor = self.config.min_log_std
         if self.config.posterior == "learned":
-            return floor + functional.softplus(self.log_std_proj(pooled).to(mean.dtype) - floor)
+            return floor + functional.softplus(self.log_std_proj(pooled).to(mean.dtype))
         if self.training:
             draw = torch.rand(len(mean), 1, 1, device=mean.device, dtype=mean.dtype)
             return (floor * draw).expand_as(mean)

@@ -1,0 +1,319 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Terms that compare latent codes: the contrastive term of cMIM, InfoNCE, and the mean cosine.
+
+All act on cosines. The anchors are this process's codes; the rows they are compared with may be
+those of all processes, gathered by the caller. Similarities are computed in float32 even under
+autocast; float64 stays.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch.autograd.function import once_differentiable
+
+# Below this largest component a code has no direction: its cosines and their gradient are 0.
+_SMALLEST_COMPONENT = 1e-12
+
+
+def contrastive_log_prob(
+    anchors: torch.Tensor,
+    latents: torch.Tensor | None = None,
+    *,
+    temperature: float,
+    offset: int = 0,
+    keys: torch.Tensor | None = None,
+    block_size: int | None = None,
+) -> torch.Tensor:
+    """Log-probability that code and molecule belong together, against the mean of the negatives.
+
+    log k_i = s_ii/τ − log( exp(s_ii/τ) + mean_{j≠i} exp(s_ij/τ) ), s the cosine, so s_ii = 1.
+    It is computed as −log(1 + mean_{j≠i} exp((s_ij − 1)/τ)), which is −softplus(logmeanexp(·)):
+    as no exponent exceeds 0, nothing overflows and no maximum has to be subtracted. The mean, in
+    place of InfoNCE's sum, makes the term insensitive to the number of negatives. A molecule with
+    no negative has value and gradient 0.
+
+    Args:
+        anchors: (batch, ...), flattened beyond the first axis.
+        latents: (rows, ...), among which the anchors are the rows `offset` to `offset + batch`;
+            by default the anchors themselves. Gradients flow to both.
+        temperature: τ > 0, in units of the cosine.
+        offset: Row of the first anchor in `latents`.
+        keys: (rows,) int64, one for each row of `latents`. Rows of equal keys are one molecule
+            and not each other's negatives; the mean runs over the rest.
+        block_size: Edge of the square tiles in which the (batch, rows) similarities are formed,
+            and formed again in the backward pass, so that they are never held whole; None holds
+            them whole. Values and gradients agree up to rounding; 1024 to 2048 is fast on a CPU.
+
+    Returns:
+        (batch,), each ≤ 0, in float32 or float64.
+
+    Raises:
+        TypeError: If the codes are not floating or the keys not int64.
+        ValueError: If shapes, `offset`, `temperature` or `block_size` do not fit.
+
+    Source: cMIM (arXiv:2502.19642).
+    """
+    check_temperature(temperature)
+    check_block_size(block_size)
+    _check_rows(anchors, anchors if latents is None else latents, offset, keys)
+    with _full_precision(anchors):
+        units = unit_rows(anchors)
+        all_units = units if latents is None or latents is anchors else unit_rows(latents)
+        comparison = _Comparison(keys, offset, temperature)
+        if block_size is None:
+            return -torch.log1p(_mean_exp(units, all_units, comparison))
+        return -torch.log1p(_BlockedMeanExp.apply(units, all_units, comparison, block_size))
+
+
+def info_nce_loss(
+    first: torch.Tensor,
+    second: torch.Tensor,
+    all_first: torch.Tensor | None = None,
+    all_second: torch.Tensor | None = None,
+    *,
+    temperature: float,
+    offset: int = 0,
+    keys: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """InfoNCE between two views of the same molecules, the mean of both directions.
+
+    loss_i = −log( exp(s_ii′/τ) / Σ_j exp(s_ij′/τ) ), s_ij′ the cosine of view 1 of molecule i and
+    view 2 of molecule j; j runs over all rows, i among them. Then the same with the views
+    exchanged, and the mean of the two.
+
+    Args:
+        first: (batch, ...), codes of the first view, flattened beyond the first axis.
+        second: Codes of the second view, in the same order and of the same shape.
+        all_first: (rows, ...), first views among which this batch's are the rows `offset` to
+            `offset + batch`; by default `first`.
+        all_second: The same for the second views; by default `second`.
+        temperature: τ > 0, in units of the cosine.
+        offset: Row of the batch's first molecule in `all_first` and `all_second`.
+        keys: (rows,) int64, one for each molecule. Other rows with the key of molecule i are left
+            out of its sum.
+
+    Returns:
+        (batch,), in nats, in float32 or float64.
+
+    Raises:
+        TypeError: If the codes are not floating or the keys not int64.
+        ValueError: If shapes, `offset` or `temperature` do not fit.
+
+    Source: van den Oord et al. (arXiv:1807.03748); symmetric as in SimCLR (arXiv:2002.05709).
+    """
+    check_temperature(temperature)
+    if first.shape != second.shape:
+        raise ValueError(
+            f"Both views must have one shape, got {tuple(first.shape)} and {tuple(second.shape)}."
+        )
+    all_first = first if all_first is None else all_first
+    all_second = second if all_second is None else all_second
+    if all_first.shape != all_second.shape:
+        raise ValueError(
+            "Both gathered views must have one shape, got "
+            f"{tuple(all_first.shape)} and {tuple(all_second.shape)}."
+        )
+    _check_rows(first, all_second, offset, keys)
+    with _full_precision(first):
+        own = torch.arange(offset, offset + len(first), device=first.device)
+        excluded = None
+        if keys is not None:
+            excluded = keys[own, None] == keys
+            excluded[torch.arange(len(own)), own] = False
+        loss = torch.zeros((), device=first.device)
+        for view, others in ((first, all_second), (second, all_first)):
+            logits = unit_rows(view) @ unit_rows(others).T / temperature
+            if excluded is not None:
+                logits = logits.masked_fill(excluded, -torch.inf)
+            loss = loss + 0.5 * F.cross_entropy(logits, own, reduction="none")
+        return loss
+
+
+def mean_cosine(latents: torch.Tensor) -> torch.Tensor:
+    """Mean cosine over all pairs of different rows, without forming the pairs.
+
+    mean_{i≠j} s_ij = ( |Σ_i u_i|² − Σ_i |u_i|² ) / (B·(B − 1)), u_i = z_i/|z_i|; O(B·D).
+
+    Args:
+        latents: (batch, ...), flattened beyond the first axis.
+
+    Returns:
+        A scalar in [−1, 1]; NaN for a batch of one, which has no pair.
+    """
+    units = unit_rows(latents)
+    batch = len(units)
+    return (units.sum(0).square().sum() - units.square().sum()) / (batch * (batch - 1) or torch.nan)
+
+
+def unit_rows(latents: torch.Tensor) -> torch.Tensor:
+    """Rows scaled to unit length: (batch, ...) to (batch, size), in float32 or float64.
+
+    A row whose components are all below 1e-12 becomes 0, with gradient 0.
+
+    Raises:
+        TypeError: If `latents` is not of a floating type.
+        ValueError: If the batch axis is missing.
+    """
+    if not latents.is_floating_point():
+        raise TypeError(f"Codes must be a floating tensor, got {latents.dtype}.")
+    if latents.dim() < 2:
+        raise ValueError(f"Codes must be (batch, ...), got shape {tuple(latents.shape)}.")
+    precision = torch.promote_types(latents.dtype, torch.float32)
+    return _UnitRows.apply(latents.flatten(1).to(precision))
+
+
+class _UnitRows(torch.autograd.Function):
+    """z/|z| by rows. Dividing by the largest component first keeps |z|² within range."""
+
+    @staticmethod
+    def forward(ctx: Any, latents: torch.Tensor) -> torch.Tensor:
+        largest = torch.linalg.vector_norm(latents, ord=torch.inf, dim=1, keepdim=True)
+        directed = largest >= _SMALLEST_COMPONENT
+        scale = torch.where(directed, 1.0 / largest, 0.0)
+        units = latents * scale
+        length = torch.linalg.vector_norm(units, dim=1, keepdim=True)
+        inverse = torch.where(directed, 1.0 / length, 0.0)
+        units.mul_(inverse)
+        ctx.save_for_backward(units, scale * inverse)
+        return units
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+        units, inverse_length = ctx.saved_tensors
+        with _full_precision(grad):
+            radial = torch.linalg.vecdot(grad, units).unsqueeze(1)
+            return torch.addcmul(grad, units, radial, value=-1.0).mul_(inverse_length)
+
+
+class _Comparison(NamedTuple):
+    """What decides which rows are an anchor's negatives, and how their cosines are scaled."""
+
+    keys: torch.Tensor | None
+    offset: int
+    temperature: float
+
+
+def _mean_exp(
+    units: torch.Tensor, all_units: torch.Tensor, comparison: _Comparison
+) -> torch.Tensor:
+    """mean_{j a negative of i} exp((s_ij − 1)/τ), (batch,), from similarities held whole."""
+    keys, offset, temperature = comparison
+    if keys is None:
+        keys = torch.arange(len(all_units), device=units.device)
+    same = keys[offset : offset + len(units), None] == keys
+    # Rounding may lift a cosine over 1, which a small temperature would blow up.
+    terms = (((units @ all_units.T).clamp(max=1.0) - 1.0) / temperature).exp()
+    return terms.masked_fill(same, 0.0).sum(1) / (~same).sum(1).clamp(min=1)
+
+
+class _BlockedMeanExp(torch.autograd.Function):
+    """The same as `_mean_exp` from tiles, each formed in the forward and the backward pass.
+
+    With E_ij = exp((s_ij − 1)/τ) and c_i = grad_i/(τ·n_i), n_i the number of negatives, the
+    gradients are c_i·Σ_j E_ij·v_j for the anchor u_i and Σ_i E_ij·c_i·u_i for the row v_j.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        units: torch.Tensor,
+        all_units: torch.Tensor,
+        comparison: _Comparison,
+        block_size: int,
+    ) -> torch.Tensor:
+        negatives = _count_negatives(comparison, len(units), len(all_units)).to(units)
+        ctx.save_for_backward(units, all_units, negatives)
+        ctx.comparison, ctx.block_size = comparison, block_size
+        total = units.new_zeros(len(units))
+        for rows in _blocks(len(units), block_size):
+            for columns in _blocks(len(all_units), block_size):
+                total[rows] += _tile(units, all_units, comparison, rows, columns).sum(1)
+        return total / negatives
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        units, all_units, negatives = ctx.saved_tensors
+        weight = (grad / (ctx.comparison.temperature * negatives)).unsqueeze(1)
+        grad_units, grad_all = torch.zeros_like(units), torch.zeros_like(all_units)
+        with _full_precision(units):
+            for rows in _blocks(len(units), ctx.block_size):
+                weighted = weight[rows] * units[rows]
+                for columns in _blocks(len(all_units), ctx.block_size):
+                    tile = _tile(units, all_units, ctx.comparison, rows, columns)
+                    grad_units[rows].addmm_(tile, all_units[columns])
+                    grad_all[columns].addmm_(tile.T, weighted)
+        return grad_units.mul_(weight), grad_all, None, None
+
+
+def _tile(
+    units: torch.Tensor,
+    all_units: torch.Tensor,
+    comparison: _Comparison,
+    rows: slice,
+    columns: slice,
+) -> torch.Tensor:
+    """One tile of exp((s_ij − 1)/τ), 0 where row j is no negative of anchor i."""
+    keys, offset, temperature = comparison
+    tile = units[rows] @ all_units[columns].T
+    tile.clamp_(max=1.0).sub_(1.0).div_(temperature).exp_()
+    if keys is None:
+        tile.diagonal(offset + rows.start - columns.start).zero_()
+        return tile
+    own = keys[offset + rows.start : offset + rows.stop, None]
+    return tile.masked_fill_(own == keys[columns], 0.0)
+
+
+def _blocks(length: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, length)) for start in range(0, length, size)]
+
+
+def _count_negatives(comparison: _Comparison, batch: int, rows: int) -> torch.Tensor:
+    """Number of negatives of each anchor, at least 1 so that it can divide, (batch,)."""
+    keys, offset, _ = comparison
+    if keys is None:
+        return torch.tensor(max(rows - 1, 1))
+    ordered, own = keys.sort().values, keys[offset : offset + batch]
+    copies = torch.searchsorted(ordered, own, right=True) - torch.searchsorted(ordered, own)
+    return (rows - copies).clamp(min=1)
+
+
+def _full_precision(tensor: torch.Tensor) -> torch.autocast:
+    """A region in which autocast does not lower matrix products."""
+    return torch.autocast(tensor.device.type, enabled=False)
+
+
+def check_temperature(temperature: float) -> None:
+    """Raise ValueError unless the temperature is a positive finite number."""
+    if not 0.0 < temperature < float("inf"):
+        raise ValueError(f"`temperature` must be positive and finite, got {temperature}.")
+
+
+def check_block_size(block_size: int | None) -> None:
+    """Raise ValueError unless the tile edge is None or a positive integer."""
+    if block_size is not None and (not isinstance(block_size, int) or block_size < 1):
+        raise ValueError(f"`block_size` must be None or a positive integer, got {block_size!r}.")
+
+
+def _check_rows(
+    anchors: torch.Tensor, latents: torch.Tensor, offset: int, keys: torch.Tensor | None
+) -> None:
+    """Raise unless the anchors fit into the rows at `offset` and there is one int64 key a row."""
+    batch, rows = len(anchors), len(latents)
+    if anchors.shape[1:] != latents.shape[1:] or not 0 <= offset <= rows - batch:
+        raise ValueError(
+            f"The anchors must be rows of the codes they are compared with: got anchors of shape "
+            f"{tuple(anchors.shape)} at offset {offset} among codes of shape "
+            f"{tuple(latents.shape)}. Pass the gathered codes together with their offset."
+        )
+    if keys is None:
+        return
+    if keys.dtype != torch.int64:
+        raise TypeError(f"`keys` must be int64, got {keys.dtype}.")
+    if keys.shape != (rows,):
+        raise ValueError(
+            f"`keys` must hold one key for each of the {rows} rows compared with, got shape "
+            f"{tuple(keys.shape)}. Gather the keys as the codes are gathered."
+        )

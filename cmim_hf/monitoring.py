@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What training measures beside its loss: term averages, exact reconstruction, a ridge probe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch.nn.utils.rnn import pad_sequence
+
+from .modeling_cmim import CMIMModel
+
+Tokens = Sequence[int] | np.ndarray
+
+
+class TermAverages:
+    """Weighted means of named quantities over steps and ranks.
+
+    Sums stay on the device until [`~TermAverages.pop`], so that no training step waits for it.
+    """
+
+    def __init__(self) -> None:
+        """Empty."""
+        self._sums: dict[str, torch.Tensor] = {}
+
+    def add(self, name: str, values: torch.Tensor, weight: torch.Tensor | None = None) -> None:
+        """Count `values` in: each alike, or a sum given with its total `weight`."""
+        values = values.detach().double()
+        count = torch.tensor(values.numel(), device=values.device) if weight is None else weight
+        pair = torch.stack((values.sum(), count.double()))
+        self._sums[name] = self._sums[name] + pair if name in self._sums else pair
+
+    def pop(self, accelerator: Accelerator) -> dict[str, float]:
+        """The means over all ranks since the last call; every rank must call it."""
+        if not self._sums:
+            return {}
+        names = list(self._sums)
+        sums = accelerator.reduce(torch.stack([self._sums[name] for name in names]), "sum")
+        self._sums = {}
+        return {
+            name: float(total / weight) for name, (total, weight) in zip(names, sums, strict=True)
+        }
+
+
+def _padded_batches(
+    sequences: Sequence[Tokens], batch_size: int, pad_token_id: int, device: torch.device
+) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
+    """Row numbers, ids and mask (batch, length) of batches of similar length, longest first."""
+    order = sorted(range(len(sequences)), key=lambda row: -len(sequences[row]))
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        ids = [torch.as_tensor(np.asarray(sequences[row]).astype(np.int64)) for row in rows]
+        mask = pad_sequence([torch.ones_like(row) for row in ids], batch_first=True)
+        padded = pad_sequence(ids, batch_first=True, padding_value=pad_token_id)
+        yield rows, padded.to(device), mask.to(device)
+
+
+@torch.no_grad()
+def exact_reconstructions(model: CMIMModel, sequences: Sequence[Tokens], batch_size: int) -> int:
+    """How many sequences greedy decoding of their mean code gives back token for token.
+
+    Args:
+        model: In `eval()`.
+        sequences: Token ids of each molecule, end token included.
+        batch_size: Molecules decoded at once.
+    """
+    exact = 0
+    for _, ids, mask in _padded_batches(
+        sequences, batch_size, model.config.pad_token_id, model.device
+    ):
+        length = ids.shape[1]
+        written = model.generate(
+            input_ids=ids, attention_mask=mask, max_length=length + 1, do_sample=False, num_beams=1
+        )[:, 1:]
+        written = torch.nn.functional.pad(
+            written, (0, length - written.shape[1]), value=model.config.pad_token_id
+        )
+        exact += int(((written == ids) | (mask == 0)).all(dim=1).sum())
+    return exact
+
+
+@torch.no_grad()
+def frozen_features(
+    model: CMIMModel, sequences: Sequence[Tokens], batch_size: int
+) -> dict[str, np.ndarray]:
+    """`latent` (n, K * D) and `informative` (n, hidden_size) embeddings, in the order given."""
+    features: dict[str, list[np.ndarray]] = {"latent": [], "informative": []}
+    order: list[int] = []
+    for rows, ids, mask in _padded_batches(
+        sequences, batch_size, model.config.pad_token_id, model.device
+    ):
+        order += rows
+        latents = model.get_latents(ids, mask).flatten(1)
+        features["latent"].append(latents.float().cpu().numpy())
+        informative = model.get_informative_embeddings(ids, mask)
+        features["informative"].append(informative.float().cpu().numpy())
+    back = np.argsort(order)
+    return {name: np.concatenate(parts)[back] for name, parts in features.items()}
+
+
+def ridge_probe(features: np.ndarray, target: np.ndarray) -> float:
+    """Root mean squared error of ridge regression, predicted out of fold (5 folds, fixed seed).
+
+    Args:
+        features: (n, d), standardised here.
+        target: (n,), in the unit of the result.
+    """
+    from sklearn.linear_model import RidgeCV
+    from sklearn.model_selection import KFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    model = make_pipeline(StandardScaler(), RidgeCV(alphas=np.logspace(-2, 4, 13)))
+    folds = KFold(n_splits=5, shuffle=True, random_state=0)
+    predicted = cross_val_predict(model, features, target, cv=folds)
+    return float(np.sqrt(np.mean((predicted - target) ** 2)))
+
+
+def read_labelled(path: str, smiles: str | None, target: str) -> tuple[list[str], np.ndarray]:
+    """SMILES and labels of a .csv, .tsv or .parquet table; rows without a label are left out.
+
+    Args:
+        path: The table.
+        smiles: Its SMILES column; found by name if `None`.
+        target: Its label column.
+
+    Raises:
+        ValueError: An unknown file type or column, or labels that are no numbers.
+    """
+    import pandas as pd
+
+    from .reading import find_column
+
+    name = Path(path).name.lower()
+    if name.endswith(".parquet"):
+        table = pd.read_parquet(path)
+    elif name.removesuffix(".gz").endswith((".csv", ".tsv")):
+        table = pd.read_csv(path, sep="\t" if ".tsv" in name else ",", keep_default_na=True)
+    else:
+        raise ValueError(f"{path} must be a .csv, .tsv or .parquet table.")
+    smiles = find_column(list(table.columns), smiles, path)
+    target = find_column(list(table.columns), target, path)
+    labels = pd.to_numeric(table[target], errors="coerce")
+    not_numbers = table[target][labels.isna() & table[target].notna()]
+    if len(not_numbers):
+        raise ValueError(
+            f"{path}: column {target!r} must hold numbers, row {not_numbers.index[0] + 1} holds "
+            f"{not_numbers.iloc[0]!r}."
+        )
+    known = labels.notna()
+    return table[smiles][known].tolist(), labels[known].to_numpy(float)
+
+
+__all__ = [
+    "TermAverages",
+    "exact_reconstructions",
+    "frozen_features",
+    "read_labelled",
+    "ridge_probe",
+]

@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From rows of SMILES to token ids: checks, chemistry, tokens; what cannot be used is set aside."""
+
+import csv
+import multiprocessing
+import os
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+from transformers import PreTrainedTokenizerBase
+
+from .packing import PackedMolecules, is_packed, token_dtype
+from .reading import Row, read_smiles
+from .tokenization_cmim import train_tokenizer
+
+REJECT_KINDS = ("not text", "empty", "not printable", "does not parse", "too long")
+
+_CHUNK_ROWS = 512
+_worker_encoder: "RowEncoder | None" = None  # set in the processes of `prepare` only
+
+
+class Reject(NamedTuple):
+    """A row that is not used: its kind (one of `REJECT_KINDS`) and the reason in words."""
+
+    row: Row
+    kind: str
+    reason: str
+
+
+class EncodedRows(NamedTuple):
+    """Usable rows, in order: `tokens` flat (sum of `lengths`), `lengths` (rows,); and the rest."""
+
+    tokens: np.ndarray
+    lengths: np.ndarray
+    rejects: list[Reject]
+
+
+@dataclass
+class Rejects:
+    """The rows that were not used, in order."""
+
+    items: list[Reject] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.items)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The number of rows of each kind that occurred, the most frequent first."""
+        return dict(Counter(item.kind for item in self.items).most_common())
+
+    def write(self, path: str | os.PathLike) -> None:
+        """Write a table with tabs between the columns source, row, text, reason."""
+        with open(path, "w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
+            reject_table(stream).writerows(map(reject_fields, self.items))
+
+
+def reject_table(stream: IO[str]) -> Any:
+    """Write the header of a table of rejects; return a `csv` writer for its rows."""
+    table = csv.writer(stream, delimiter="\t", lineterminator="\n")
+    table.writerow(("source", "row", "text", "reason"))
+    return table
+
+
+def reject_fields(reject: Reject) -> tuple[str, int, str, str]:
+    """Return the fields of a reject in the order of `reject_table`."""
+    return (reject.row.source, reject.row.number, reject.row.text, reject.reason)
+
+
+def none_usable(number: int, first: Sequence[Reject]) -> ValueError:
+    """Return the error for a run whose every row was rejected; `first` are some of the rejects."""
+    if number == 0:
+        return ValueError("The rows to prepare are empty; give at least one molecule.")
+    reasons = "; ".join(f"{r.row.source} row {r.row.number}: {r.reason}" for r in first[:3])
+    return ValueError(f"None of the {number} rows is usable. The first reasons: {reasons}")
+
+
+class RowEncoder:
+    """Turns rows into token ids, or says why not; never raises for what a row holds.
+
+    Args:
+        tokenizer: appends its end token itself.
+        max_length: most tokens a molecule may have, the end token included.
+        canonicalize: write each molecule as RDKit does first; without it rows are only checked
+            to be printable, and RDKit is not imported.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, max_length: int, canonicalize: bool
+    ) -> None:
+        """Keep the arguments; ValueError where `max_length` leaves no room."""
+        if max_length < 2:
+            raise ValueError(f"max_length is at least 2 (one token and the end), not {max_length}.")
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self.canonicalize = canonicalize
+
+    def __call__(self, rows: Sequence[Row]) -> EncodedRows:
+        """Return the ids of the usable rows and the rejects, both in the order of `rows`."""
+        texts: list[str | None] = []
+        rejects: dict[int, Reject] = {}
+        for index, row in enumerate(rows):
+            text, problem = self._read(row.text)
+            if problem is not None:
+                rejects[index] = Reject(row, *problem)
+            texts.append(text)
+        kept = [index for index, text in enumerate(texts) if text is not None]
+        chosen = [texts[index] for index in kept]
+        encoded = self._ids(chosen) if chosen else []
+        usable = []
+        for index, ids in zip(kept, encoded, strict=True):
+            if len(ids) > self.max_length:
+                reason = f"{len(ids)} tokens with the end token; at most {self.max_length} fit"
+                rejects[index] = Reject(rows[index], "too long", reason)
+            else:
+                usable.append(ids)
+        flat = np.fromiter((i for ids in usable for i in ids), token_dtype(self.tokenizer))
+        lengths = np.fromiter(map(len, usable), np.int64, len(usable))
+        return EncodedRows(flat, lengths, [rejects[index] for index in sorted(rejects)])
+
+    def _ids(self, texts: list[str]) -> list[list[int]]:
+        return self.tokenizer(texts, return_attention_mask=False, verbose=False)["input_ids"]
+
+    def _read(self, text: Any) -> tuple[str | None, tuple[str, str] | None]:
+        if not isinstance(text, str):
+            return None, ("not text", f"the row holds {text!r} of type {type(text).__name__}")
+        if not text:
+            return None, ("empty", "the row is empty")
+        if not text.isascii() or not text.isprintable() or " " in text:
+            where = next(i for i, c in enumerate(text) if not "!" <= c <= "~")
+            reason = f"{text[where]!r} at position {where + 1} is not printable ASCII or is a space"
+            return None, ("not printable", reason)
+        if not self.canonicalize:
+            return text, None
+        from .chem import canonicalize
+
+        try:
+            return canonicalize(text), None
+        except ValueError as error:
+            return None, ("does not parse", str(error))
+
+
+def prepare(
+    rows: Iterable[Row],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int,
+    canonicalize: bool,
+    num_workers: int = 0,
+    progress: bool = True,
+) -> tuple[PackedMolecules, Rejects]:
+    """Parse and tokenise rows into packed molecules; rows that cannot be used are set aside.
+
+    Args:
+        rows: read once, in order, a bounded number ahead.
+        tokenizer: as in `RowEncoder`, like the next two.
+        max_length: nothing is cut: a longer molecule is a reject.
+        canonicalize: write each molecule as RDKit does first.
+        num_workers: processes that work beside this one; 0 works in this one. They are spawned,
+            so a script calls this below `if __name__ == "__main__":`. The result is the same.
+        progress: show a bar.
+
+    Returns:
+        The molecules in the order of their rows, and the rejected rows.
+
+    Raises:
+        ValueError: no row is usable (with the first three reasons).
+    """
+    encoder = RowEncoder(tokenizer, max_length, canonicalize)
+    tokens, lengths, rejects = [], [], Rejects()
+    with tqdm(desc="Preparing molecules", unit=" rows", disable=not progress) as bar:
+        for done in _in_order(encoder, _chunks(rows), num_workers):
+            tokens.append(done.tokens)
+            lengths.append(done.lengths)
+            rejects.items.extend(done.rejects)
+            bar.update(len(done.lengths) + len(done.rejects))
+    all_lengths = np.concatenate(lengths) if lengths else np.zeros(0, np.int64)
+    if len(all_lengths) == 0:
+        raise none_usable(len(rejects), rejects.items)
+    return PackedMolecules.from_tokens(np.concatenate(tokens), all_lengths, tokenizer), rejects
+
+
+def prepare_sources(
+    sources: Sequence[str | os.PathLike],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int,
+    canonicalize: bool,
+    column: str | None = None,
+    split: str = "train",
+    num_workers: int = 0,
+) -> tuple[PackedMolecules, Rejects]:
+    """Prepare the molecules of several sources, one after the other.
+
+    Args:
+        sources: what `read_smiles` takes, and folders that `PackedMolecules.save` wrote, which are
+            taken as they are.
+        tokenizer: as in `RowEncoder`, like the next two.
+        max_length: see there.
+        canonicalize: see there.
+        column: as in `read_smiles`, like the next.
+        split: see there.
+        num_workers: as in `prepare`.
+
+    Returns:
+        The molecules and the rows that cannot be used.
+
+    Raises:
+        ValueError: no usable row, or a folder prepared with another tokenizer.
+    """
+    packed = [source for source in sources if is_packed(source)]
+    parts = [PackedMolecules.load(folder, tokenizer) for folder in packed]
+    rejects = Rejects()
+    if unpacked := [source for source in sources if source not in packed]:
+        rows = chain.from_iterable(
+            read_smiles(source, column=column, split=split) for source in unpacked
+        )
+        molecules, rejects = prepare(
+            rows,
+            tokenizer,
+            max_length=max_length,
+            canonicalize=canonicalize,
+            num_workers=num_workers,
+        )
+        parts.append(molecules)
+    return PackedMolecules.concatenate(parts), rejects
+
+
+def retokenize(
+    molecules: PackedMolecules, tokenizer: PreTrainedTokenizerBase, *, merges: int
+) -> tuple[PackedMolecules, PreTrainedTokenizerBase]:
+    """Train a tokenizer with multi-atom tokens on molecules, and pack them with it.
+
+    Args:
+        molecules: packed with `tokenizer`.
+        tokenizer: their present one; the new one has its `model_max_length`.
+        merges: as in `train_tokenizer`.
+
+    Returns:
+        The same molecules in the same order, and their new tokenizer.
+    """
+    ids = [example["input_ids"].tolist() for example in molecules]
+    texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
+    max_length = tokenizer.model_max_length
+    learned = train_tokenizer(texts, merges=merges, max_length=max_length)
+    rows = (Row("", number, text) for number, text in enumerate(texts, 1))
+    packed, _ = prepare(rows, learned, max_length=max_length, canonicalize=False)
+    return packed, learned
+
+
+def _chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    remaining = iter(rows)
+    while chunk := list(islice(remaining, _CHUNK_ROWS)):
+        yield chunk
+
+
+def _in_order(
+    encoder: RowEncoder, chunks: Iterable[list[Row]], num_workers: int
+) -> Iterator[EncodedRows]:
+    if num_workers == 0:
+        yield from map(encoder, chunks)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(num_workers, context, _set_encoder, (encoder,)) as pool:
+        pending = deque()
+        for chunk in chunks:
+            pending.append(pool.submit(_encode, chunk))
+            if len(pending) > 4 * num_workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+
+
+def _set_encoder(encoder: RowEncoder) -> None:
+    global _worker_encoder
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
+    torch.set_num_threads(1)
+    _worker_encoder = encoder
+
+
+def _encode(rows: list[Row]) -> EncodedRows:
+    return _worker_encoder(rows)

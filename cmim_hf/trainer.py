@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`CMIMTrainer`: transformers' Trainer with the cMIM objective and its measurements."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, Sampler
+from transformers import Trainer, TrainerCallback, set_seed
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import EvalLoopOutput, has_length
+
+from .data import LengthBucketSampler
+from .distributed import gather_keys, gather_with_gradient
+from .model_card import write_model_card
+from .monitoring import (
+    TermAverages,
+    exact_reconstructions,
+    frozen_features,
+    read_labelled,
+    ridge_probe,
+)
+from .objectives import ObjectiveOutput, mean_cosine
+from .training_args import CMIMTrainingArguments
+
+
+class _RankNoise(TrainerCallback):
+    """Gives each rank its own latent noise: Trainer seeds all ranks alike."""
+
+    def on_train_begin(self, args: CMIMTrainingArguments, *_: Any, **__: Any) -> None:
+        if args.process_index:
+            set_seed(args.seed + args.process_index)
+
+
+class CMIMTrainer(Trainer):
+    """Trains a [`CMIMModel`] by the objective of its [`CMIMTrainingArguments`].
+
+    Negatives of the contrastive term are the molecules of all ranks' batches. Every term, the mean
+    cosine, the posterior's std and the token accuracy are logged; evaluation adds the share of
+    molecules reconstructed exactly by greedy decoding, and a ridge probe if one is asked for.
+
+    Takes the arguments of `Trainer`; `data_collator` is a [`CMIMCollator`] and `processing_class`
+    the tokenizer.
+    """
+
+    args: CMIMTrainingArguments
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """See `Trainer`."""
+        super().__init__(*args, **kwargs)
+        if not isinstance(self.args, CMIMTrainingArguments):
+            raise TypeError(
+                f"CMIMTrainer needs CMIMTrainingArguments, got {type(self.args).__name__}."
+            )
+        self.objective = self.args.build_objective()
+        self._terms = {"train": TermAverages(), "eval": TermAverages()}
+        self.add_callback(_RankNoise)
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        if dataset is None or not has_length(dataset):
+            return None
+        global_batch = self.args.train_batch_size * self.args.world_size
+        if len(dataset) < global_batch:
+            raise ValueError(
+                f"{len(dataset)} training molecules do not fill one batch of {global_batch} "
+                f"({self.args.train_batch_size} on each of {self.args.world_size} processes). "
+                "Use more data or a smaller per_device_train_batch_size."
+            )
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return LengthBucketSampler(
+            dataset.lengths,
+            global_batch,
+            seed=seed,
+            bucket=self.args.bucket_by_length,
+            dataset=dataset,
+        )
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Mapping[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, Any]:
+        """The objective's mean over this process's batch.
+
+        Args:
+            model: The (wrapped) model; only its `forward` is called.
+            inputs: What the collator made: `input_ids`, `attention_mask`, `labels`, `keys`.
+            return_outputs: Also return the model's outputs.
+            num_items_in_batch: Ignored: each molecule weighs the same.
+        """
+        inputs = dict(inputs)
+        keys = inputs.pop("keys")
+        if not self.objective.uses_decoder:
+            inputs.pop("labels", None)
+        outputs = model(
+            **inputs,
+            sample_latents=None if self.objective.uses_noise else False,
+            decode=self.objective.uses_decoder,
+            use_cache=False,
+        )
+        result = self._objective(outputs, inputs.get("labels"), keys)
+        self._record("train" if model.training else "eval", outputs, result, inputs.get("labels"))
+        loss = result.loss.mean()
+        return (loss, outputs) if return_outputs else loss
+
+    def _objective(
+        self, outputs: Any, labels: torch.Tensor | None, keys: torch.Tensor
+    ) -> ObjectiveOutput:
+        latents = outputs.latents.flatten(1)
+        all_latents, offset = None, 0
+        if self.objective.uses_contrastive:
+            all_latents, offset = gather_with_gradient(latents)
+            keys, _ = gather_keys(keys)
+        return self.objective(
+            nll=outputs.nll,
+            num_tokens=None if labels is None else (labels != -100).sum(dim=1),
+            latents=latents,
+            mean=outputs.latent_mean.flatten(1),
+            log_std=outputs.latent_log_std.flatten(1),
+            all_latents=all_latents,
+            offset=offset,
+            keys=keys,
+            latent_scale=self.args.latent_scale(self.state.global_step, self.state.max_steps),
+        )
+
+    @torch.no_grad()
+    def _record(
+        self, mode: str, outputs: Any, result: ObjectiveOutput, labels: torch.Tensor | None
+    ) -> None:
+        terms = self._terms[mode]
+        for name, values in result.terms.items():
+            terms.add(name, values)
+        if len(outputs.latents) > 1:
+            rows = torch.tensor(len(outputs.latents), device=outputs.latents.device)
+            terms.add("mean_cosine", mean_cosine(outputs.latents) * rows, rows)
+        terms.add("posterior_std", outputs.latent_log_std.exp())
+        if labels is not None:
+            real = labels != -100
+            hits = (outputs.logits.argmax(dim=-1) == labels) & real
+            terms.add("token_accuracy", hits.sum(), real.sum())
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the terms' means since the last log to the training log."""
+        if "loss" in logs:
+            logs.update(self._terms["train"].pop(self.accelerator))
+        super().log(logs, start_time)
+
+    def evaluation_loop(
+        self, dataloader: DataLoader, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any
+    ) -> EvalLoopOutput:
+        """The stock loop, then the terms' means, exact reconstruction and the probe."""
+        output = super().evaluation_loop(
+            dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs
+        )
+        measured = self._terms["eval"].pop(self.accelerator)
+        measured |= self._measure_reconstruction(dataloader.dataset)
+        measured |= self._measure_probe()
+        output.metrics.update(
+            {f"{metric_key_prefix}_{name}": value for name, value in measured.items()}
+        )
+        return output
+
+    def _measure_reconstruction(self, dataset: Dataset) -> dict[str, float]:
+        """Exact reconstruction of the first molecules, shared out between the ranks."""
+        samples = self.args.reconstruction_samples
+        if not samples or not self.objective.uses_decoder or not has_length(dataset):
+            return {}
+        rows = range(min(samples, len(dataset)))[self.args.process_index :: self.args.world_size]
+        sequences = [dataset[row]["input_ids"] for row in rows]
+        model = self.accelerator.unwrap_model(self.model)
+        exact = exact_reconstructions(model, sequences, self.args.eval_batch_size)
+        counted = torch.tensor([exact, len(sequences)], device=self.args.device)
+        exact, total = self.accelerator.reduce(counted, "sum").tolist()
+        return {"exact_reconstruction": exact / total}
+
+    def _measure_probe(self) -> dict[str, float]:
+        """Error of ridge regression on frozen embeddings of the labelled file."""
+        if self.args.probe_file is None:
+            return {}
+        smiles, target = read_labelled(
+            self.args.probe_file, self.args.probe_smiles, self.args.probe_target
+        )
+        sequences = self.processing_class(smiles)["input_ids"]
+        model = self.accelerator.unwrap_model(self.model)
+        features = frozen_features(model, sequences, self.args.eval_batch_size)
+        return {
+            f"probe_rmse_{name}": ridge_probe(values, target) for name, values in features.items()
+        }
+
+    def create_model_card(
+        self,
+        language: str | None = None,
+        license: str | None = None,
+        tags: str | list[str] | None = None,
+        model_name: str | None = None,
+        finetuned_from: str | None = None,
+        tasks: str | list[str] | None = None,
+        dataset_tags: str | list[str] | None = None,
+        dataset: str | list[str] | None = None,
+        dataset_args: str | list[str] | None = None,
+    ) -> None:
+        """Write the card of this run to the output folder; `dataset` describes the data.
+
+        The other arguments are those of `Trainer.create_model_card`; a run of this trainer has no
+        language, task or parent to name.
+        """
+        if not self.is_world_process_zero():
+            return
+        evaluated = [entry for entry in self.state.log_history if "eval_loss" in entry]
+        metrics = evaluated[-1] if evaluated else {}
+        write_model_card(
+            self.args.output_dir,
+            model=self.accelerator.unwrap_model(self.model),
+            args=self.args,
+            steps=self.state.global_step,
+            metrics={key: value for key, value in metrics.items() if _is_quality(key)},
+            data=", ".join(dataset) if isinstance(dataset, list) else dataset,
+            name=model_name,
+            license=license,
+            tags=[tags] if isinstance(tags, str) else tags,
+        )
+
+
+def _is_quality(metric: str) -> bool:
+    return metric.startswith("eval_") and not metric.endswith(("_runtime", "_per_second"))
+
+
+def newest_checkpoint(output_dir: str | Path) -> str | None:
+    """The newest checkpoint of a run that was written to its end, or `None`.
+
+    A run killed while it wrote a checkpoint leaves one without its state file, which is written
+    last; resuming from such a folder fails, so the one before it is taken.
+    """
+    folders = Path(output_dir).glob("checkpoint-*")
+    for folder in sorted(folders, key=lambda path: -int(path.name.rpartition("-")[2])):
+        try:
+            json.loads((folder / TRAINER_STATE_NAME).read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            continue
+        return str(folder)
+    return None
+
+
+__all__ = ["CMIMTrainer", "newest_checkpoint"]

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Look at a checkpoint: reconstructions and nearest neighbours of molecules it has not seen.
+
+python examples/explore.py --checkpoint runs/tiny --picture runs/demo.png
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+from transformers import HfArgumentParser
+
+from cmim_hf import DEFAULT_CHECKPOINT, CMIMModel, CMIMTokenizer
+from cmim_hf.chem import canonicalize, draw_grid, similarity
+from cmim_hf.reading import read_smiles
+
+BATCH_SIZE = 64
+
+
+@dataclass
+class Arguments:
+    """What to look at."""
+
+    checkpoint: str = field(default=DEFAULT_CHECKPOINT, metadata={"help": "Folder or Hub id."})
+    molecules: str = field(
+        default=str(Path(__file__).parent / "data" / "moses_test.smi"),
+        metadata={"help": "A file of molecules held out of training."},
+    )
+    count: int = field(default=400, metadata={"help": "How many of them to read."})
+    queries: int = field(default=4, metadata={"help": "How many to show neighbours of."})
+    neighbors: int = field(default=4, metadata={"help": "How many neighbours of each."})
+    picture: str = field(default="neighbors.png", metadata={"help": "Where to draw them."})
+
+
+def read_through(
+    model: CMIMModel, tokenizer: CMIMTokenizer, smiles: list[str]
+) -> tuple[np.ndarray, list[str]]:
+    """Informative embeddings (n, hidden_size) and greedy reconstructions."""
+    embeddings, reconstructions = [], []
+    for start in tqdm(range(0, len(smiles), BATCH_SIZE), desc="Embedding and reconstructing"):
+        chunk = smiles[start : start + BATCH_SIZE]
+        batch = tokenizer(chunk, padding=True, return_tensors="pt").to(model.device)
+        with torch.inference_mode():
+            embeddings.append(model.get_informative_embeddings(**batch).float().cpu().numpy())
+            written = model.generate(**batch, max_length=2 * batch["input_ids"].shape[1])
+        reconstructions += tokenizer.batch_decode(written, skip_special_tokens=True)
+    return np.concatenate(embeddings), reconstructions
+
+
+def same_molecule(first: str, second: str) -> tuple[bool, float]:
+    """Whether two SMILES are one molecule, and their Tanimoto similarity; 0 if not valid."""
+    try:
+        return canonicalize(first) == canonicalize(second), similarity(first, second)
+    except ValueError:
+        return False, 0.0
+
+
+def nearest(embeddings: np.ndarray, query: int, count: int) -> list[tuple[int, float]]:
+    """Rows of highest cosine to row `query`, itself left out, after centring."""
+    centred = embeddings - embeddings.mean(axis=0)
+    unit = centred / np.linalg.norm(centred, axis=1, keepdims=True)
+    cosines = unit @ unit[query]
+    cosines[query] = -np.inf
+    return [(int(row), float(cosines[row])) for row in np.argsort(-cosines)[:count]]
+
+
+def main() -> None:
+    """Print reconstructions and neighbours, and draw the neighbours."""
+    (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses()
+    model = CMIMModel.from_pretrained(args.checkpoint).eval()
+    tokenizer = CMIMTokenizer.from_pretrained(args.checkpoint)
+    smiles = [row.text for row in islice(read_smiles(args.molecules), args.count)]
+    embeddings, reconstructions = read_through(model, tokenizer, smiles)
+
+    compared = [same_molecule(*pair) for pair in zip(smiles, reconstructions, strict=True)]
+    print("\nReconstructions (molecule -> code -> molecule)")
+    for given, written, (exact, tanimoto) in islice(
+        zip(smiles, reconstructions, compared, strict=True), 8
+    ):
+        print(f"  {given}\n  {written}   {'exact' if exact else f'Tanimoto {tanimoto:.2f}'}\n")
+    share = np.mean([exact for exact, _ in compared])
+    print(
+        f"Of {len(smiles)} molecules {share:.1%} come back exactly; mean Tanimoto similarity "
+        f"{np.mean([tanimoto for _, tanimoto in compared]):.2f} (an invalid one counts 0).\n"
+    )
+
+    print("Nearest neighbours by informative embedding (cosine)")
+    drawn: list[tuple[str, str]] = []
+    for query in range(min(args.queries, len(smiles))):
+        print(f"  {smiles[query]}")
+        drawn.append((smiles[query], "query"))
+        for row, cosine in nearest(embeddings, query, args.neighbors):
+            print(f"    {cosine:.2f}  {smiles[row]}")
+            drawn.append((smiles[row], f"cosine {cosine:.2f}"))
+    image = draw_grid(*map(list, zip(*drawn, strict=True)), columns=args.neighbors + 1)
+    Path(args.picture).parent.mkdir(parents=True, exist_ok=True)
+    Path(args.picture).write_bytes(image)
+    print(f"\nDrawn to {args.picture}.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parse and tokenise molecules once, for training runs that then need neither RDKit nor `datasets`.
+
+    python examples/prepare.py --sources moses --output data/moses --workers 8
+    accelerate launch examples/pretrain.py --train_sources data/moses --output_dir runs/moses
+
+The folder holds flat token arrays, which training maps into memory, and their tokenizer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from transformers import AutoTokenizer, HfArgumentParser
+
+from cmim_hf import default_tokenizer
+from cmim_hf.preparation import prepare_sources, retokenize
+
+
+@dataclass
+class Arguments:
+    """What to prepare."""
+
+    sources: list[str] = field(
+        metadata={"help": "Files (.smi, .txt, .csv, .tsv, .parquet, gz too), Hub datasets, moses."}
+    )
+    output: str = field(metadata={"help": "The folder to write."})
+    tokenizer: str | None = field(
+        default=None, metadata={"help": "Folder of a tokenizer; the package's own if not given."}
+    )
+    merges: int = field(
+        default=0, metadata={"help": "Train a tokenizer with this many multi-atom tokens."}
+    )
+    smiles_column: str | None = field(default=None, metadata={"help": "Column with the SMILES."})
+    split: str = field(default="train", metadata={"help": "Split of Hub datasets."})
+    canonicalize: bool = field(default=True, metadata={"help": "Write molecules canonically."})
+    max_length: int = field(default=512, metadata={"help": "Longest molecule in tokens."})
+    workers: int = field(default=0, metadata={"help": "Processes that parse."})
+
+
+def main() -> None:
+    """Prepare, and list what cannot be used beside the result."""
+    (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses()
+    if args.tokenizer is None:
+        tokenizer = default_tokenizer(args.max_length)
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
+    molecules, rejects = prepare_sources(
+        args.sources,
+        tokenizer,
+        max_length=args.max_length,
+        canonicalize=args.canonicalize,
+        column=args.smiles_column,
+        split=args.split,
+        num_workers=args.workers,
+    )
+    if args.merges:
+        molecules, tokenizer = retokenize(molecules, tokenizer, merges=args.merges)
+    molecules.save(args.output)
+    tokenizer.save_pretrained(args.output)
+    rejects.write(Path(args.output, "rejects.tsv"))
+    print(
+        f"{len(molecules):,} molecules of {molecules.lengths.mean():.1f} tokens in {args.output}; "
+        f"{len(rejects):,} rows could not be used {rejects.counts or ''}"
+    )
+
+
+if __name__ == "__main__":
+    main()

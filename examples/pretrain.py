@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pretrain a cMIM on SMILES.
+
+    accelerate launch examples/pretrain.py examples/configs/tiny.yaml
+    accelerate launch examples/pretrain.py --train_sources moses --output_dir runs/small
+    accelerate launch examples/pretrain.py examples/configs/tiny.yaml --resume_from_checkpoint auto
+
+Two processes on a machine without a GPU:
+
+    accelerate launch --multi_gpu --num_processes 2 examples/pretrain.py ... --use_cpu true
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain, islice
+from pathlib import Path
+
+from torch.utils.data import Dataset
+from transformers import AutoTokenizer, HfArgumentParser, set_seed
+
+from cmim_hf import (
+    CMIMConfig,
+    CMIMModel,
+    CMIMTokenizer,
+    CMIMTrainer,
+    CMIMTrainingArguments,
+    default_tokenizer,
+)
+from cmim_hf.data import CMIMCollator, PackedMolecules, StreamedMolecules
+from cmim_hf.packing import is_packed
+from cmim_hf.preparation import Rejects, prepare, prepare_sources, retokenize
+from cmim_hf.reading import Row, read_smiles
+from cmim_hf.trainer import newest_checkpoint
+
+
+@dataclass
+class ModelArguments:
+    """The model to train: a checkpoint, or a size with changes."""
+
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "Go on from this checkpoint, with its tokenizer."}
+    )
+    size: str = field(default="small", metadata={"help": "tiny, small, base or large."})
+    num_latents: int = field(default=1, metadata={"help": "Latent codes of a molecule."})
+    latent_size: int | None = field(default=None, metadata={"help": "Size of a code."})
+    posterior: str = field(default="learned", metadata={"help": "learned or sampled."})
+    min_log_std: float = field(default=-3.0, metadata={"help": "Floor of the log-std."})
+    dropout: float = field(default=0.0, metadata={"help": "Dropout of the residual branches."})
+    max_length: int = field(default=512, metadata={"help": "Longest molecule in tokens."})
+    tokenizer: str | None = field(
+        default=None, metadata={"help": "Folder of a tokenizer; the package's own if not given."}
+    )
+    merges: int = field(
+        default=0,
+        metadata={"help": "Train a tokenizer on the data, with this many multi-atom tokens."},
+    )
+
+
+@dataclass
+class DataArguments:
+    """Where the molecules come from."""
+
+    train_sources: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Any mix of files (.smi, .txt, .csv, .tsv, .parquet, gz too), Hub dataset "
+            "names, moses, and folders made by examples/prepare.py."
+        },
+    )
+    validation_sources: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Likewise; if none, validation_size molecules are held out."},
+    )
+    validation_size: int = field(default=1000, metadata={"help": "Validation molecules, at most."})
+    smiles_column: str | None = field(
+        default=None, metadata={"help": "Column with the SMILES; found by name if not given."}
+    )
+    split: str = field(default="train", metadata={"help": "Split of Hub datasets."})
+    streaming: bool = field(
+        default=False, metadata={"help": "Read while training, keeping nothing in memory."}
+    )
+    canonicalize: bool = field(
+        default=True, metadata={"help": "Write every molecule canonically (RDKit)."}
+    )
+    preparation_workers: int = field(default=0, metadata={"help": "Processes that parse."})
+
+
+def parse_arguments(
+    argv: list[str] | None = None,
+) -> tuple[ModelArguments, DataArguments, CMIMTrainingArguments]:
+    """Read a YAML or JSON file of settings, if one comes first, then the command line."""
+    argv = sys.argv[1:] if argv is None else argv
+    parser = HfArgumentParser((ModelArguments, DataArguments, CMIMTrainingArguments))
+    if argv and argv[0].endswith((".yaml", ".yml", ".json")):
+        import yaml
+
+        settings = yaml.safe_load(Path(argv[0]).read_text())  # JSON is YAML
+        known = {action.dest for action in parser._actions}
+        if unknown := sorted(set(settings) - known):
+            raise SystemExit(f"{argv[0]}: unknown settings {', '.join(unknown)}; see --help.")
+        parser.set_defaults(**settings)
+        argv = argv[1:]
+    model_args, data_args, args = parser.parse_args_into_dataclasses(argv)
+    if not data_args.train_sources:
+        raise SystemExit("Name at least one of --train_sources: files, Hub datasets or moses.")
+    if data_args.streaming and model_args.merges:
+        raise SystemExit(
+            "--merges learns from all molecules, which streaming does not hold: train a tokenizer "
+            "with examples/prepare.py on a part of them and pass it as --tokenizer."
+        )
+    return model_args, data_args, args
+
+
+def load_tokenizer(model_args: ModelArguments, data_args: DataArguments) -> CMIMTokenizer:
+    """The tokenizer of the checkpoint, of `--tokenizer`, of a prepared source, or the default."""
+    prepared = [source for source in data_args.train_sources if is_packed(source)]
+    for folder in (model_args.model_name_or_path, model_args.tokenizer, *prepared[:1]):
+        if folder is not None:
+            return AutoTokenizer.from_pretrained(folder)
+    return default_tokenizer(model_args.max_length)
+
+
+def load_in_memory(
+    model_args: ModelArguments, data_args: DataArguments, args: CMIMTrainingArguments
+) -> tuple[CMIMTokenizer, Dataset, Dataset]:
+    """Prepare the molecules in the first process, then map them into the memory of each.
+
+    They stay in the output folder, so that a resumed run goes on with exactly these.
+    """
+    folder = Path(args.output_dir, "molecules")
+    resuming = args.resume_from_checkpoint and is_packed(folder / "validation")
+    if args.process_index == 0 and not resuming:
+        shutil.rmtree(folder, ignore_errors=True)
+        prepare_into(folder, model_args, data_args, args)
+    args.distributed_state.wait_for_everyone()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    train, validation = (
+        PackedMolecules.load(folder / part, tokenizer) for part in ("train", "validation")
+    )
+    return tokenizer, train, validation
+
+
+def prepare_into(
+    folder: Path,
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    args: CMIMTrainingArguments,
+) -> None:
+    """Write the tokenizer, the training and, last, the validation molecules."""
+    tokenizer = load_tokenizer(model_args, data_args)
+    read = partial(
+        prepare_sources,
+        column=data_args.smiles_column,
+        split=data_args.split,
+        canonicalize=data_args.canonicalize,
+        max_length=model_args.max_length,
+        num_workers=data_args.preparation_workers,
+    )
+    molecules, rejects = read(data_args.train_sources, tokenizer)
+    report(rejects, Path(args.output_dir, "rejects.tsv"))
+    if model_args.merges:
+        molecules, tokenizer = retokenize(molecules, tokenizer, merges=model_args.merges)
+    if data_args.validation_sources:
+        held_out, rejects = read(data_args.validation_sources, tokenizer)
+        report(rejects, Path(args.output_dir, "rejects_validation.tsv"))
+    else:
+        molecules, held_out = molecules.split(data_args.validation_size, seed=args.seed)
+    tokenizer.save_pretrained(folder)
+    molecules.save(folder / "train")
+    held_out.save(folder / "validation")
+
+
+def load_streaming(
+    model_args: ModelArguments, data_args: DataArguments, args: CMIMTrainingArguments
+) -> tuple[CMIMTokenizer, Dataset, Dataset]:
+    """Open streams; validation molecules are the head of the first source if not given."""
+    tokenizer = load_tokenizer(model_args, data_args)
+    opened = [
+        partial(read_smiles, source, column=data_args.smiles_column, split=data_args.split)
+        for source in data_args.train_sources
+    ]
+    if data_args.validation_sources:
+        readers = [
+            read_smiles(source, column=data_args.smiles_column, split=data_args.split)
+            for source in data_args.validation_sources
+        ]
+        rows = chain.from_iterable(readers)
+    else:
+        rows = islice(opened[0](), data_args.validation_size)
+        opened[0] = partial(skip_rows, opened[0], data_args.validation_size)
+    validation, _ = prepare(
+        rows,
+        tokenizer,
+        max_length=model_args.max_length,
+        canonicalize=data_args.canonicalize,
+    )
+    train = StreamedMolecules(
+        opened,
+        tokenizer,
+        max_length=model_args.max_length,
+        canonicalize=data_args.canonicalize,
+        batch_size=args.train_batch_size * args.world_size,
+        seed=args.seed,
+        rejects_path=Path(args.output_dir, "rejects.tsv") if args.process_index == 0 else None,
+    )
+    return tokenizer, train, validation
+
+
+def report(rejects: Rejects, path: Path) -> None:
+    """Say how many rows cannot be used, and where they are listed."""
+    if len(rejects):
+        rejects.write(path)
+        counts = ", ".join(f"{count} {kind}" for kind, count in rejects.counts.items())
+        print(f"{len(rejects)} rows cannot be used ({counts}); they are listed in {path}.")
+
+
+def skip_rows(opened: Callable[[], Iterable[Row]], count: int) -> Iterator[Row]:
+    """The rows of a source but for its first `count`."""
+    return islice(opened(), count, None)
+
+
+def build_model(model_args: ModelArguments, tokenizer: CMIMTokenizer) -> CMIMModel:
+    """The checkpoint to go on from, or random weights."""
+    if model_args.model_name_or_path is not None:
+        return CMIMModel.from_pretrained(model_args.model_name_or_path)
+    overrides = {} if model_args.latent_size is None else {"latent_size": model_args.latent_size}
+    config = CMIMConfig.from_size(
+        model_args.size,
+        vocab_size=len(tokenizer),
+        num_latents=model_args.num_latents,
+        posterior=model_args.posterior,
+        min_log_std=model_args.min_log_std,
+        dropout=model_args.dropout,
+        max_position_embeddings=model_args.max_length,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        decoder_start_token_id=tokenizer.bos_token_id,
+        **overrides,
+    )
+    return CMIMModel(config)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Prepare the data, train, evaluate, and save a checkpoint with its card."""
+    model_args, data_args, args = parse_arguments(argv)
+    set_seed(args.seed)
+    Path(args.output_dir).mkdir(parents=True, exist_ok=True)
+    load = load_streaming if data_args.streaming else load_in_memory
+    tokenizer, train, validation = load(model_args, data_args, args)
+    trainer = CMIMTrainer(
+        model=build_model(model_args, tokenizer),
+        args=args,
+        train_dataset=train,
+        eval_dataset=validation,
+        processing_class=tokenizer,
+        data_collator=CMIMCollator(
+            tokenizer, views=2 if args.objective == "infonce" else 1, seed=args.seed
+        ),
+    )
+    resume = args.resume_from_checkpoint
+    if resume == "auto":
+        resume = newest_checkpoint(args.output_dir)
+    trainer.train(resume_from_checkpoint=resume)
+    trainer.evaluate()
+    trainer.save_model()
+    trainer.save_state()
+    trainer.create_model_card(dataset=data_args.train_sources)
+    if args.push_to_hub:
+        trainer.push_to_hub()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The arrows between files: each line of `ALLOWED` is a wall."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent.parent / "cmim_hf"
+CLOSURE = {
+    "configuration_cmim": set(),
+    "latent_cmim": set(),
+    "informative_cmim": set(),
+    "layers_cmim": {"configuration_cmim"},
+    "modeling_cmim": {"configuration_cmim", "latent_cmim", "informative_cmim", "layers_cmim"},
+}
+ALLOWED = {
+    **CLOSURE,
+    "tokenization_cmim": set(),
+    "chem": set(),
+    "reading": set(),
+    "contrastive": set(),
+    "objectives": {"latent_cmim", "contrastive"},
+    "distributed": set(),
+    "packing": set(),
+    "preparation": {"packing", "reading", "tokenization_cmim", "chem"},
+    "data": {"packing", "preparation", "reading", "chem"},
+    "training_args": {"objectives"},
+    "model_card": {"modeling_cmim", "training_args", "version"},
+    "monitoring": {"modeling_cmim", "reading"},
+}
+
+
+def imports(path):
+    """Modules of ours and top-level names of others that a file imports, anywhere in it."""
+    ours, others = set(), set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            ours.add(node.module)
+        elif isinstance(node, ast.ImportFrom):
+            others.add(node.module.split(".")[0])
+        elif isinstance(node, ast.Import):
+            others.update(alias.name.split(".")[0] for alias in node.names)
+    return ours, others
+
+
+def test_arrows_point_one_way():
+    for module, allowed in ALLOWED.items():
+        ours, others = imports(PACKAGE / f"{module}.py")
+        assert ours <= allowed, module
+        assert "cmim_hf" not in others, module
+
+
+def test_the_closure_needs_torch_and_transformers_only():
+    for module in CLOSURE:
+        _, others = imports(PACKAGE / f"{module}.py")
+        assert others - set(sys.stdlib_module_names) <= {"torch", "transformers"}, module
+
+
+def test_only_chem_imports_rdkit():
+    users = [p.stem for p in PACKAGE.rglob("*.py") if "rdkit" in imports(p)[1]]
+    assert users == ["chem"]
+
+
+def test_importing_the_package_brings_in_no_chemistry_and_no_training():
+    heavy = ["rdkit", "datasets", "sklearn", "pandas", "cmim_hf.trainer"]
+    code = (
+        "import sys; before = set(sys.modules); import transformers, tokenizers, torch; "
+        "brought = set(sys.modules); import cmim_hf; "
+        f"print([m for m in {heavy} if m in set(sys.modules) - brought])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.strip() == "[]", result.stdout + result.stderr

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A saved checkpoint in a process that has never heard of this package."""
+
+import subprocess
+import sys
+import textwrap
+
+import torch
+
+BLOCKED = """
+import sys
+sys.modules["cmim_hf"] = None  # importing it raises ImportError
+"""
+
+
+def run_without_package(code, folder, **options):
+    return subprocess.run(
+        [sys.executable, "-c", BLOCKED + textwrap.dedent(code), str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        cwd=folder,
+        **options,
+    )
+
+
+def test_loads_and_gives_equal_outputs_without_the_package(
+    make_model, tokenizer, molecules, tmp_path
+):
+    model = make_model(num_latents=2)
+    folder = tmp_path / "checkpoint"
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    code = """
+        import torch
+        from transformers import AutoModel, AutoModelForSeq2SeqLM, AutoTokenizer
+        folder = sys.argv[1]
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        model = AutoModel.from_pretrained(folder, trust_remote_code=True)
+        batch = tokenizer(open("molecules.smi").read().split(), padding=True, return_tensors="pt")
+        with torch.no_grad():
+            torch.save({
+                "ids": batch["input_ids"],
+                "latents": model.get_latents(**batch),
+                "informative": model.get_informative_embeddings(**batch),
+                "logits": model(**batch).logits,
+                "written": model.generate(**batch, max_new_tokens=9),
+            }, "outputs.pt")
+        again = AutoModelForSeq2SeqLM.from_pretrained(folder, trust_remote_code=True)
+        assert type(again) is type(model), type(again)
+        try:
+            import cmim_hf
+        except ImportError:
+            print("never imported")
+    """
+    (folder / "molecules.smi").write_text("\n".join(molecules))
+    result = run_without_package(code, folder, stdin=subprocess.DEVNULL)
+    assert result.returncode == 0, result.stderr
+    assert "never imported" in result.stdout
+    batch = tokenizer(molecules, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        expected = {
+            "ids": batch["input_ids"],
+            "latents": model.get_latents(**batch),
+            "informative": model.get_informative_embeddings(**batch),
+            "logits": model(**batch).logits,
+            "written": model.generate(**batch, max_new_tokens=9),
+        }
+    for name, value in torch.load(folder / "outputs.pt").items():
+        assert torch.equal(value, expected[name]), name
+
+
+def test_without_trust_transformers_refuses(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    code = """
+        from transformers import AutoModel
+        AutoModel.from_pretrained(sys.argv[1], trust_remote_code=False)
+    """
+    result = run_without_package(code, tmp_path, stdin=subprocess.DEVNULL)
+    assert result.returncode != 0
+    last = result.stderr.strip().splitlines()[-1]
+    assert "trust_remote_code=True" in result.stderr and "ValueError" in result.stderr, last
+
+
+def test_a_checkpoint_holds_weights_config_and_the_closure_only(model, tokenizer, tmp_path):
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "config.json",
+        "configuration_cmim.py",
+        "generation_config.json",
+        "informative_cmim.py",
+        "latent_cmim.py",
+        "layers_cmim.py",
+        "model.safetensors",
+        "modeling_cmim.py",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
