@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALLED := $(VENV)/.installed
+INSTALLED := $(VENV)/.installed$(KEEP_TORCH)
 
 # KEEP_TORCH=1 uses the torch that $(PYTHON) already has (a GPU build, say) and pins nothing.
 ifdef KEEP_TORCH
@@ -17,7 +17,7 @@ export TOKENIZERS_PARALLELISM ?= false
 .PHONY: help install demo test test-slow lint clean
 
 help:
-	@echo "make demo       pretrain a tiny cMIM on shipped molecules and look at it (about 4 minutes)"
+	@echo "make demo       pretrain a tiny cMIM on shipped molecules and look at it (minutes on two cores)"
 	@echo "make test       run the tests (make test-slow: also the long ones)"
 	@echo "make lint       check style and types of names"
 	@echo "make clean      remove .venv and runs/"
@@ -34,7 +34,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)
 	@echo "==> pretraining a tiny cMIM on 50,000 molecules of MOSES"
 	@$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no \
-		--dynamo_backend no examples/pretrain.py examples/configs/tiny.yaml
+		--dynamo_backend no --num_cpu_threads_per_process $$($(BIN)/python -c 'import os; print(os.cpu_count())') \
+		examples/pretrain.py examples/configs/tiny.yaml
 	@echo "==> looking at what it learned"
 	@$(BIN)/python examples/explore.py --checkpoint runs/tiny --picture runs/demo.png
 

@@ -11,13 +11,14 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import IterableDataset, Sampler, get_worker_info
 from transformers import PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from .packing import PackedMolecules, tokenizer_fingerprint
 from .preparation import (
@@ -45,6 +46,8 @@ __all__ = [
 
 _STREAM_ROWS = 512
 
+logger = logging.get_logger(__name__)
+
 
 class LengthBucketSampler(Sampler[int]):
     """Yields rows so that each `batch_size` consecutive ones have nearly equal lengths.
@@ -56,7 +59,7 @@ class LengthBucketSampler(Sampler[int]):
 
     Args:
         lengths: tokens of each row (rows,).
-        batch_size: the global batch: rows a device × devices × accumulation steps.
+        batch_size: the global batch: rows a device × devices.
         seed: of the order.
         mega: batches in a mega-batch; more of them means less padding and less mixing.
         bucket: False gives a plain permutation.
@@ -105,7 +108,7 @@ class LengthBucketSampler(Sampler[int]):
 
 
 class StreamedMolecules(IterableDataset):
-    """Reads, parses and tokenises molecules as they are asked for; nothing is kept on disk.
+    """Reads, parses and tokenises molecules as they are asked for, pass after pass, without end.
 
     The sources are read in turn, a row of each, until all are at their end. `mega * batch_size`
     usable rows at a time are sorted by length and cut into batches, and the batches are shuffled by
@@ -163,10 +166,13 @@ class StreamedMolecules(IterableDataset):
         return {kind: count for kind, count in counts if count}
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Yield the examples of one pass.
+        """Yield the examples of one pass after the other, from the epoch that is set.
+
+        It has no end, so that a trainer, which cannot know how long a pass is, finds the place of
+        any step by counting batches.
 
         Raises:
-            ValueError: more than one data-loader process, or no usable row.
+            ValueError: more than one data-loader process, no usable row, or too few for a batch.
         """
         worker = get_worker_info()
         if worker is not None and worker.num_workers > 1:
@@ -175,7 +181,11 @@ class StreamedMolecules(IterableDataset):
                 "which would read every row; set dataloader_num_workers to 0 or 1, or prepare the "
                 "molecules first."
             )
-        epoch = int(self._epoch)
+        for epoch in count(int(self._epoch)):
+            yield from self.one_pass(epoch)
+
+    def one_pass(self, epoch: int) -> Iterator[dict[str, Any]]:
+        """Yield the examples of one pass."""
         examples = self._examples(epoch)
         number = 0
         while chunk := list(islice(examples, self.mega * self.batch_size)):
@@ -217,8 +227,8 @@ class StreamedMolecules(IterableDataset):
             raise none_usable(int(self._rejected.sum()), first)
 
     def _count(self, rejects: Iterable[Reject]) -> None:
-        for kind, count in Counter(reject.kind for reject in rejects).items():
-            self._rejected[REJECT_KINDS.index(kind)] += count
+        for kind, number in Counter(reject.kind for reject in rejects).items():
+            self._rejected[REJECT_KINDS.index(kind)] += number
 
 
 class CMIMCollator:
@@ -227,8 +237,8 @@ class CMIMCollator:
     A batch of B examples becomes, with R = views · B rows and L the longest of them,
     `input_ids` (R, L), `attention_mask` (R, L; 1 on real tokens), `labels` (R, L; −100 where
     padded) and `keys` (B,), all int64. Rows B to 2B are the second view: a random writing of
-    each molecule that is a function of (seed, epoch, row) alone. One longer than `max_length`
-    gives way to the writing of the first view.
+    each molecule that is a function of (seed, epoch, row) alone. Where there is none (the molecule
+    does not parse) or it is longer than `max_length`, the first view stands in for it.
 
     Args:
         tokenizer: the one the examples were made with.
@@ -294,7 +304,11 @@ class CMIMCollator:
         try:
             writing = randomize(text, seed)
         except ValueError as error:
-            raise ValueError(f"Row {example['row']} has no second view: {error}") from error
+            logger.warning_once(
+                f"Row {example['row']} has no random writing and is its own second view, as all "
+                f"further rows of the kind: {error} Prepare molecules with canonicalize=True."
+            )
+            return ids
         second = self.tokenizer(writing, verbose=False)["input_ids"]
         return np.asarray(second, np.int64) if len(second) <= self.max_length else ids
 

@@ -72,7 +72,7 @@ class _Attention(nn.Module):
 
     def split_heads(self, x: torch.Tensor, parts: int) -> tuple[torch.Tensor, ...]:
         """(batch, length, parts * hidden_size) -> `parts` of (batch, heads, length, head_dim)."""
-        x = x.view(*x.shape[:2], parts, -1, self.head_dim)
+        x = x.view(*x.shape[:2], parts, self.config.num_attention_heads, self.head_dim)
         return x.transpose(1, 3).unbind(2)
 
     def attend(
@@ -90,7 +90,7 @@ class _Attention(nn.Module):
         states, weights = interface(
             self, query, key, value, attention_mask, scaling=self.scaling, dropout=0.0, **kwargs
         )
-        return self.out_proj(states.reshape(*states.shape[:2], -1)), weights
+        return self.out_proj(states.flatten(2)), weights
 
 
 class CMIMSelfAttention(_Attention):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,13 +18,19 @@ from .training_args import CMIMTrainingArguments
 from .version import __version__
 
 _TEMPLATE = Path(__file__).with_name("model_card_template.md")
+_SECRET_OPTIONS = ("--hub_token", "--push_to_hub_token")
 _SHOWN_ARGUMENTS = (
     "objective",
     "preset",
     "nll_reduction",
     "latent_reduction",
     "latent_warmup_steps",
+    "latent_weight",
+    "beta",
+    "contrastive_weight",
     "contrastive_temperature",
+    "contrastive_block_size",
+    "optim",
     "learning_rate",
     "lr_scheduler_type",
     "warmup_steps",
@@ -33,6 +40,7 @@ _SHOWN_ARGUMENTS = (
     "gradient_accumulation_steps",
     "bucket_by_length",
     "bf16",
+    "torch_compile",
     "seed",
 )
 
@@ -59,7 +67,7 @@ def write_model_card(
         metrics: Measured figures by name.
         data: A sentence on the training data and their licence.
         name: The model's name; the folder's if not given.
-        license: Licence of the weights; Apache-2.0 if not given.
+        license: Licence of the weights, which depends on the data; left open if not given.
         tags: Hub tags beside the card's own.
 
     Returns:
@@ -77,7 +85,7 @@ def write_model_card(
     )
     card = ModelCard.from_template(
         ModelCardData(
-            license=license or "apache-2.0",
+            license=license,
             library_name="transformers",
             pipeline_tag="feature-extraction",
             tags=["cmim-hf", "chemistry", "molecules", "smiles", "cmim", *(tags or [])],
@@ -89,13 +97,25 @@ def write_model_card(
         parameters=f"{model.num_parameters():,}",
         data=data or "not stated.",
         settings=settings,
-        command=" ".join(["python", *sys.argv]),
+        command=_command(sys.argv),
         metrics={key: f"{value:.4g}" for key, value in metrics.items()},
     )
     path = Path(folder) / "README.md"
     path.parent.mkdir(parents=True, exist_ok=True)
     card.save(path)
     return path
+
+
+def _command(argv: list[str]) -> str:
+    """The command line, without what is secret in it."""
+    shown = list(argv)
+    for place, word in enumerate(argv):
+        option, given, _ = word.partition("=")
+        if option in _SECRET_OPTIONS and given:
+            shown[place] = f"{option}=..."
+        elif option in _SECRET_OPTIONS and place + 1 < len(argv):
+            shown[place + 1] = "..."
+    return shlex.join(["python", *shown])
 
 
 def _shown(value: object) -> str:

@@ -28,9 +28,12 @@ class TermAverages:
 
     def add(self, name: str, values: torch.Tensor, weight: torch.Tensor | None = None) -> None:
         """Count `values` in: each alike, or a sum given with its total `weight`."""
-        values = values.detach().double()
+        dtype = (
+            torch.float32 if values.device.type == "mps" else torch.float64
+        )  # MPS has no float64
+        values = values.detach().to(dtype)
         count = torch.tensor(values.numel(), device=values.device) if weight is None else weight
-        pair = torch.stack((values.sum(), count.double()))
+        pair = torch.stack((values.sum(), count.to(dtype)))
         self._sums[name] = self._sums[name] + pair if name in self._sums else pair
 
     def pop(self, accelerator: Accelerator) -> dict[str, float]:
@@ -120,7 +123,7 @@ def ridge_probe(features: np.ndarray, target: np.ndarray) -> float:
 
 
 def read_labelled(path: str, smiles: str | None, target: str) -> tuple[list[str], np.ndarray]:
-    """SMILES and labels of a .csv, .tsv or .parquet table; rows without a label are left out.
+    """Canonical SMILES and labels of a .csv, .tsv or .parquet table; unlabelled rows are left out.
 
     Args:
         path: The table.
@@ -128,17 +131,19 @@ def read_labelled(path: str, smiles: str | None, target: str) -> tuple[list[str]
         target: Its label column.
 
     Raises:
-        ValueError: An unknown file type or column, or labels that are no numbers.
+        ValueError: An unknown file type or column, a SMILES that does not parse, or a label that
+            is no number.
     """
     import pandas as pd
 
+    from .chem import canonicalize
     from .reading import find_column
 
-    name = Path(path).name.lower()
+    name = Path(path).name.lower().removesuffix(".gz")
     if name.endswith(".parquet"):
         table = pd.read_parquet(path)
-    elif name.removesuffix(".gz").endswith((".csv", ".tsv")):
-        table = pd.read_csv(path, sep="\t" if ".tsv" in name else ",", keep_default_na=True)
+    elif name.endswith((".csv", ".tsv")):
+        table = pd.read_csv(path, sep="\t" if name.endswith(".tsv") else ",")
     else:
         raise ValueError(f"{path} must be a .csv, .tsv or .parquet table.")
     smiles = find_column(list(table.columns), smiles, path)
@@ -151,7 +156,13 @@ def read_labelled(path: str, smiles: str | None, target: str) -> tuple[list[str]
             f"{not_numbers.iloc[0]!r}."
         )
     known = labels.notna()
-    return table[smiles][known].tolist(), labels[known].to_numpy(float)
+    texts = []
+    for row, text in table[smiles][known].items():
+        try:
+            texts.append(canonicalize(text))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path} row {row + 1}: {error}") from error
+    return texts, labels[known].to_numpy(float)
 
 
 __all__ = [

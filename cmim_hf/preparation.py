@@ -214,10 +214,17 @@ def prepare_sources(
         The molecules and the rows that cannot be used.
 
     Raises:
-        ValueError: no usable row, or a folder prepared with another tokenizer.
+        ValueError: no usable row, or a folder prepared with another tokenizer or for longer
+            molecules.
     """
     packed = [source for source in sources if is_packed(source)]
     parts = [PackedMolecules.load(folder, tokenizer) for folder in packed]
+    for folder, part in zip(packed, parts, strict=True):
+        if (longest := part.lengths.max(initial=0)) > max_length:
+            raise ValueError(
+                f"{folder} holds molecules of up to {longest} tokens, more than max_length = "
+                f"{max_length}: raise that, or prepare the molecules again with it."
+            )
     rejects = Rejects()
     if unpacked := [source for source in sources if source not in packed]:
         rows = chain.from_iterable(
@@ -236,7 +243,7 @@ def prepare_sources(
 
 def retokenize(
     molecules: PackedMolecules, tokenizer: PreTrainedTokenizerBase, *, merges: int
-) -> tuple[PackedMolecules, PreTrainedTokenizerBase]:
+) -> tuple[PackedMolecules, PreTrainedTokenizerBase, Rejects]:
     """Train a tokenizer with multi-atom tokens on molecules, and pack them with it.
 
     Args:
@@ -245,15 +252,16 @@ def retokenize(
         merges: as in `train_tokenizer`.
 
     Returns:
-        The same molecules in the same order, and their new tokenizer.
+        The same molecules in the same order, their new tokenizer, and those of rare atoms, which
+        it writes in more tokens, that have become too long.
     """
     ids = [example["input_ids"].tolist() for example in molecules]
     texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
     max_length = tokenizer.model_max_length
     learned = train_tokenizer(texts, merges=merges, max_length=max_length)
-    rows = (Row("", number, text) for number, text in enumerate(texts, 1))
-    packed, _ = prepare(rows, learned, max_length=max_length, canonicalize=False)
-    return packed, learned
+    rows = (Row("molecules", number, text) for number, text in enumerate(texts, 1))
+    packed, rejects = prepare(rows, learned, max_length=max_length, canonicalize=False)
+    return packed, learned, rejects
 
 
 def _chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:

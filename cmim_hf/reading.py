@@ -67,7 +67,8 @@ def read_smiles(
             a table (.csv, .tsv, .parquet); text files and .csv, .tsv also with .gz behind;
             "moses", "moses:test", "moses:test_scaffolds": the files of an installed `molsets`;
             the name of a dataset on the Hub or a folder, for `datasets.load_dataset`, streamed.
-        column: the column of a table or dataset; None looks for one of `COLUMN_NAMES`.
+        column: the column of a table or dataset, its case aside; None looks for one of
+            `COLUMN_NAMES`. Text files have none.
         split: the split of a dataset or folder; files and MOSES have none.
         batch_rows: rows held at once of a .parquet file or a dataset.
 
@@ -144,11 +145,6 @@ def _line_file_texts(path: Path, column: str | None) -> Iterator[str]:
     with opener(path, "rt", encoding="utf-8", errors="surrogateescape", newline="") as stream:
         lines = _utf8_lines(stream, path)
         if kind in _TEXT_SUFFIXES:
-            if column is not None:
-                raise ValueError(
-                    f"{path} is a text file without columns, so column={column!r} cannot be read; "
-                    "leave column out."
-                )
             yield from _first_fields(lines)
         else:
             yield from _table_texts(lines, path, column, _DELIMITERS[kind])
@@ -245,11 +241,10 @@ def find_column(names: Sequence[str], column: str | None, where: str) -> str:
     """
     if column is not None and column in names:
         return column
-    if column is None:
-        lowered = {name.strip().lower(): name for name in reversed(names)}
-        for wanted in COLUMN_NAMES:
-            if wanted in lowered:
-                return lowered[wanted]
+    lowered = {name.strip().lower(): name for name in reversed(names)}
+    for wanted in COLUMN_NAMES if column is None else (column.lower(),):
+        if wanted in lowered:
+            return lowered[wanted]
     what = "column with SMILES" if column is None else f"column {column!r}"
     raise ValueError(
         f"{where} has no {what}; its columns are {', '.join(map(repr, names))}. "

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -59,6 +61,7 @@ class CMIMTrainer(Trainer):
             )
         self.objective = self.args.build_objective()
         self._terms = {"train": TermAverages(), "eval": TermAverages()}
+        self._probe = self._read_probe()
         self.add_callback(_RankNoise)
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
@@ -106,13 +109,16 @@ class CMIMTrainer(Trainer):
             decode=self.objective.uses_decoder,
             use_cache=False,
         )
-        result = self._objective(outputs, inputs.get("labels"), keys)
+        latent_scale = 1.0  # an evaluation means the same at every step
+        if model.training:
+            latent_scale = self.args.latent_scale(self.state.global_step, self.state.max_steps)
+        result = self._objective(outputs, inputs.get("labels"), keys, latent_scale)
         self._record("train" if model.training else "eval", outputs, result, inputs.get("labels"))
         loss = result.loss.mean()
         return (loss, outputs) if return_outputs else loss
 
     def _objective(
-        self, outputs: Any, labels: torch.Tensor | None, keys: torch.Tensor
+        self, outputs: Any, labels: torch.Tensor | None, keys: torch.Tensor, latent_scale: float
     ) -> ObjectiveOutput:
         latents = outputs.latents.flatten(1)
         all_latents, offset = None, 0
@@ -128,7 +134,7 @@ class CMIMTrainer(Trainer):
             all_latents=all_latents,
             offset=offset,
             keys=keys,
-            latent_scale=self.args.latent_scale(self.state.global_step, self.state.max_steps),
+            latent_scale=latent_scale,
         )
 
     @torch.no_grad()
@@ -181,14 +187,30 @@ class CMIMTrainer(Trainer):
         exact, total = self.accelerator.reduce(counted, "sum").tolist()
         return {"exact_reconstruction": exact / total}
 
-    def _measure_probe(self) -> dict[str, float]:
-        """Error of ridge regression on frozen embeddings of the labelled file."""
+    def _read_probe(self) -> tuple[list[list[int]], np.ndarray] | None:
+        """The probe's token ids and labels: now, since an error in hours would cost them."""
         if self.args.probe_file is None:
-            return {}
+            return None
+        if importlib.util.find_spec("sklearn") is None:
+            raise ImportError("probe_file needs scikit-learn: pip install 'cmim-hf[probe]'")
         smiles, target = read_labelled(
             self.args.probe_file, self.args.probe_smiles, self.args.probe_target
         )
-        sequences = self.processing_class(smiles)["input_ids"]
+        sequences = self.processing_class(smiles, verbose=False)["input_ids"]
+        limit = self.model.config.max_position_embeddings
+        for text, ids in zip(smiles, sequences, strict=True):
+            if len(ids) > limit:
+                raise ValueError(
+                    f"{self.args.probe_file}: {text} has {len(ids)} tokens, more than the model's "
+                    f"{limit}. Take it out of the file."
+                )
+        return sequences, target
+
+    def _measure_probe(self) -> dict[str, float]:
+        """Error of ridge regression on frozen embeddings of the labelled file."""
+        if self._probe is None:
+            return {}
+        sequences, target = self._probe
         model = self.accelerator.unwrap_model(self.model)
         features = frozen_features(model, sequences, self.args.eval_batch_size)
         return {
@@ -223,7 +245,7 @@ class CMIMTrainer(Trainer):
             steps=self.state.global_step,
             metrics={key: value for key, value in metrics.items() if _is_quality(key)},
             data=", ".join(dataset) if isinstance(dataset, list) else dataset,
-            name=model_name,
+            name=model_name or self.args.hub_model_id,
             license=license,
             tags=[tags] if isinstance(tags, str) else tags,
         )
@@ -239,8 +261,13 @@ def newest_checkpoint(output_dir: str | Path) -> str | None:
     A run killed while it wrote a checkpoint leaves one without its state file, which is written
     last; resuming from such a folder fails, so the one before it is taken.
     """
-    folders = Path(output_dir).glob("checkpoint-*")
-    for folder in sorted(folders, key=lambda path: -int(path.name.rpartition("-")[2])):
+    steps = [
+        int(folder.name.removeprefix("checkpoint-"))
+        for folder in Path(output_dir).glob("checkpoint-*")
+        if folder.name.removeprefix("checkpoint-").isdecimal()
+    ]
+    for step in sorted(steps, reverse=True):
+        folder = Path(output_dir, f"checkpoint-{step}")
         try:
             json.loads((folder / TRAINER_STATE_NAME).read_text())
         except (FileNotFoundError, json.JSONDecodeError):

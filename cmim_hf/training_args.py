@@ -96,6 +96,7 @@ class CMIMTrainingArguments(TrainingArguments):
     # the collator's rows and keys are no arguments of the model's forward
     remove_unused_columns: bool = False
     prediction_loss_only: bool = True
+    use_cache: bool = True  # what the saved configuration says; training itself uses none
     label_names: list[str] | None = field(default_factory=lambda: ["labels"])
 
     def __post_init__(self) -> None:
@@ -118,6 +119,8 @@ class CMIMTrainingArguments(TrainingArguments):
             raise ValueError("probe_file needs probe_target, the column with the labels.")
         self.build_objective()
         super().__post_init__()
+        # batches of a stream differ in length, so one process cannot cut them up for the others
+        self.accelerator_config.dispatch_batches = False
 
     def build_objective(self) -> Objective:
         """The objective these arguments describe."""

@@ -31,7 +31,7 @@ class Arguments:
         default=str(Path(__file__).parent / "data" / "moses_test.smi"),
         metadata={"help": "A file of molecules held out of training."},
     )
-    count: int = field(default=400, metadata={"help": "How many of them to read."})
+    count: int = field(default=1000, metadata={"help": "How many of them to read."})
     queries: int = field(default=4, metadata={"help": "How many to show neighbours of."})
     neighbors: int = field(default=4, metadata={"help": "How many neighbours of each."})
     picture: str = field(default="neighbors.png", metadata={"help": "Where to draw them."})

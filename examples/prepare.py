@@ -56,7 +56,8 @@ def main() -> None:
         num_workers=args.workers,
     )
     if args.merges:
-        molecules, tokenizer = retokenize(molecules, tokenizer, merges=args.merges)
+        molecules, tokenizer, too_long = retokenize(molecules, tokenizer, merges=args.merges)
+        rejects.items += too_long.items
     molecules.save(args.output)
     tokenizer.save_pretrained(args.output)
     rejects.write(Path(args.output, "rejects.tsv"))

@@ -76,7 +76,12 @@ class DataArguments:
         default_factory=list,
         metadata={"help": "Likewise; if none, validation_size molecules are held out."},
     )
-    validation_size: int = field(default=1000, metadata={"help": "Validation molecules, at most."})
+    validation_size: int = field(
+        default=1000,
+        metadata={
+            "help": "Held out if no sources are named; at most a tenth of what is in memory."
+        },
+    )
     smiles_column: str | None = field(
         default=None, metadata={"help": "Column with the SMILES; found by name if not given."}
     )
@@ -88,6 +93,9 @@ class DataArguments:
         default=True, metadata={"help": "Write every molecule canonically (RDKit)."}
     )
     preparation_workers: int = field(default=0, metadata={"help": "Processes that parse."})
+    license: str | None = field(
+        default=None, metadata={"help": "Licence of the weights, for the card; mind the data's."}
+    )
 
 
 def parse_arguments(
@@ -99,8 +107,10 @@ def parse_arguments(
     if argv and argv[0].endswith((".yaml", ".yml", ".json")):
         import yaml
 
-        settings = yaml.safe_load(Path(argv[0]).read_text())  # JSON is YAML
+        settings = yaml.safe_load(Path(argv[0]).read_text()) or {}  # JSON is YAML
         known = {action.dest for action in parser._actions}
+        if isinstance(settings.get("train_sources"), str):
+            settings["train_sources"] = [settings["train_sources"]]
         if unknown := sorted(set(settings) - known):
             raise SystemExit(f"{argv[0]}: unknown settings {', '.join(unknown)}; see --help.")
         parser.set_defaults(**settings)
@@ -108,12 +118,29 @@ def parse_arguments(
     model_args, data_args, args = parser.parse_args_into_dataclasses(argv)
     if not data_args.train_sources:
         raise SystemExit("Name at least one of --train_sources: files, Hub datasets or moses.")
+    check_checkpoint(model_args)
     if data_args.streaming and model_args.merges:
         raise SystemExit(
             "--merges learns from all molecules, which streaming does not hold: train a tokenizer "
             "with examples/prepare.py on a part of them and pass it as --tokenizer."
         )
     return model_args, data_args, args
+
+
+def check_checkpoint(model_args: ModelArguments) -> None:
+    """Take the longest molecule from the checkpoint to go on from; refuse what it fixes."""
+    if model_args.model_name_or_path is None:
+        return
+    fresh = ModelArguments(model_name_or_path=model_args.model_name_or_path)
+    changed = [
+        f"--{name}" for name, value in vars(model_args).items() if value != getattr(fresh, name)
+    ]
+    if changed:
+        raise SystemExit(
+            f"{', '.join(changed)} cannot be changed: {model_args.model_name_or_path} has its own."
+        )
+    config = CMIMConfig.from_pretrained(model_args.model_name_or_path)
+    model_args.max_length = config.max_position_embeddings
 
 
 def load_tokenizer(model_args: ModelArguments, data_args: DataArguments) -> CMIMTokenizer:
@@ -128,15 +155,24 @@ def load_tokenizer(model_args: ModelArguments, data_args: DataArguments) -> CMIM
 def load_in_memory(
     model_args: ModelArguments, data_args: DataArguments, args: CMIMTrainingArguments
 ) -> tuple[CMIMTokenizer, Dataset, Dataset]:
-    """Prepare the molecules in the first process, then map them into the memory of each.
+    """Prepared molecules as they are; others are prepared by the first process, for all.
 
-    They stay in the output folder, so that a resumed run goes on with exactly these.
+    What is prepared stays in the output folder, so that a resumed run goes on with exactly it.
     """
+    sources = data_args.train_sources + data_args.validation_sources
+    if not model_args.merges and all(map(is_packed, sources)):
+        return read_sources(model_args, data_args, args)
     folder = Path(args.output_dir, "molecules")
-    resuming = args.resume_from_checkpoint and is_packed(folder / "validation")
-    if args.process_index == 0 and not resuming:
+    if any(Path(source).resolve().is_relative_to(folder.resolve()) for source in sources):
+        raise SystemExit(f"{folder} is rewritten by this run: move the sources out of it first.")
+    if args.resume_from_checkpoint and is_packed(folder / "validation"):
+        print(f"Going on with the molecules of {folder}.")
+    elif args.process_index == 0:
+        tokenizer, train, validation = read_sources(model_args, data_args, args)
         shutil.rmtree(folder, ignore_errors=True)
-        prepare_into(folder, model_args, data_args, args)
+        tokenizer.save_pretrained(folder)
+        train.save(folder / "train")
+        validation.save(folder / "validation")
     args.distributed_state.wait_for_everyone()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     train, validation = (
@@ -145,13 +181,10 @@ def load_in_memory(
     return tokenizer, train, validation
 
 
-def prepare_into(
-    folder: Path,
-    model_args: ModelArguments,
-    data_args: DataArguments,
-    args: CMIMTrainingArguments,
-) -> None:
-    """Write the tokenizer, the training and, last, the validation molecules."""
+def read_sources(
+    model_args: ModelArguments, data_args: DataArguments, args: CMIMTrainingArguments
+) -> tuple[CMIMTokenizer, PackedMolecules, PackedMolecules]:
+    """The tokenizer, the training and the validation molecules."""
     tokenizer = load_tokenizer(model_args, data_args)
     read = partial(
         prepare_sources,
@@ -164,49 +197,43 @@ def prepare_into(
     molecules, rejects = read(data_args.train_sources, tokenizer)
     report(rejects, Path(args.output_dir, "rejects.tsv"))
     if model_args.merges:
-        molecules, tokenizer = retokenize(molecules, tokenizer, merges=model_args.merges)
+        molecules, tokenizer, rejects = retokenize(molecules, tokenizer, merges=model_args.merges)
+        report(rejects, Path(args.output_dir, "rejects_merges.tsv"))
     if data_args.validation_sources:
         held_out, rejects = read(data_args.validation_sources, tokenizer)
         report(rejects, Path(args.output_dir, "rejects_validation.tsv"))
     else:
-        molecules, held_out = molecules.split(data_args.validation_size, seed=args.seed)
-    tokenizer.save_pretrained(folder)
-    molecules.save(folder / "train")
-    held_out.save(folder / "validation")
+        size = min(data_args.validation_size, max(1, len(molecules) // 10))
+        molecules, held_out = molecules.split(size, seed=args.seed)
+    return tokenizer, molecules, held_out
 
 
 def load_streaming(
     model_args: ModelArguments, data_args: DataArguments, args: CMIMTrainingArguments
 ) -> tuple[CMIMTokenizer, Dataset, Dataset]:
     """Open streams; validation molecules are the head of the first source if not given."""
+    if packed := [source for source in data_args.train_sources if is_packed(source)]:
+        raise SystemExit(f"{packed[0]} is prepared and mapped into memory: leave out --streaming.")
     tokenizer = load_tokenizer(model_args, data_args)
-    opened = [
-        partial(read_smiles, source, column=data_args.smiles_column, split=data_args.split)
-        for source in data_args.train_sources
-    ]
+    read = partial(read_smiles, column=data_args.smiles_column, split=data_args.split)
+    opened = [partial(read, source) for source in data_args.train_sources]
     if data_args.validation_sources:
-        readers = [
-            read_smiles(source, column=data_args.smiles_column, split=data_args.split)
-            for source in data_args.validation_sources
-        ]
-        rows = chain.from_iterable(readers)
+        rows = chain.from_iterable(map(read, data_args.validation_sources))
     else:
         rows = islice(opened[0](), data_args.validation_size)
         opened[0] = partial(skip_rows, opened[0], data_args.validation_size)
-    validation, _ = prepare(
-        rows,
-        tokenizer,
-        max_length=model_args.max_length,
-        canonicalize=data_args.canonicalize,
-    )
+    encoding = {"max_length": model_args.max_length, "canonicalize": data_args.canonicalize}
+    validation, rejects = prepare(rows, tokenizer, **encoding)
+    first = args.process_index == 0
+    if first:
+        report(rejects, Path(args.output_dir, "rejects_validation.tsv"))
     train = StreamedMolecules(
         opened,
         tokenizer,
-        max_length=model_args.max_length,
-        canonicalize=data_args.canonicalize,
         batch_size=args.train_batch_size * args.world_size,
-        seed=args.seed,
-        rejects_path=Path(args.output_dir, "rejects.tsv") if args.process_index == 0 else None,
+        seed=args.seed if args.data_seed is None else args.data_seed,
+        rejects_path=Path(args.output_dir, "rejects.tsv") if first else None,
+        **encoding,
     )
     return tokenizer, train, validation
 
@@ -215,8 +242,13 @@ def report(rejects: Rejects, path: Path) -> None:
     """Say how many rows cannot be used, and where they are listed."""
     if len(rejects):
         rejects.write(path)
-        counts = ", ".join(f"{count} {kind}" for kind, count in rejects.counts.items())
-        print(f"{len(rejects)} rows cannot be used ({counts}); they are listed in {path}.")
+        report_counts(rejects.counts, path)
+
+
+def report_counts(counts: dict[str, int], path: Path) -> None:
+    """One line with the number of rows of each kind."""
+    kinds = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+    print(f"{sum(counts.values())} rows cannot be used ({kinds}); they are listed in {path}.")
 
 
 def skip_rows(opened: Callable[[], Iterable[Row]], count: int) -> Iterator[Row]:
@@ -260,7 +292,10 @@ def main(argv: list[str] | None = None) -> None:
         eval_dataset=validation,
         processing_class=tokenizer,
         data_collator=CMIMCollator(
-            tokenizer, views=2 if args.objective == "infonce" else 1, seed=args.seed
+            tokenizer,
+            views=2 if args.objective == "infonce" else 1,
+            max_length=model_args.max_length,
+            seed=args.seed,
         ),
     )
     resume = args.resume_from_checkpoint
@@ -270,9 +305,12 @@ def main(argv: list[str] | None = None) -> None:
     trainer.evaluate()
     trainer.save_model()
     trainer.save_state()
-    trainer.create_model_card(dataset=data_args.train_sources)
+    card = {"dataset": data_args.train_sources, "license": data_args.license}
+    trainer.create_model_card(**card)
+    if data_args.streaming and train.rejected and args.process_index == 0:
+        report_counts(train.rejected, train.rejects_path)
     if args.push_to_hub:
-        trainer.push_to_hub()
+        trainer.push_to_hub(**card)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 """The order of molecules, streams of them, and batches."""
 
 import functools
+import itertools
 import json
 import subprocess
 import sys
@@ -65,10 +66,11 @@ def decoded(molecules, tokenizer):
     mega=st.integers(1, 5),
     bucket=st.booleans(),
 )
-def test_sampler_is_a_permutation(lengths, batch_size, mega, bucket):
+def test_sampler_yields_rows_once_in_whole_batches(lengths, batch_size, mega, bucket):
     sampler = LengthBucketSampler(lengths, batch_size, mega=mega, bucket=bucket)
-    assert sorted(sampler) == list(range(len(lengths)))
-    assert len(sampler) == len(lengths)
+    order = list(sampler)
+    assert len(order) == len(sampler) == len(lengths) // batch_size * batch_size
+    assert set(order) <= set(range(len(lengths))) and len(set(order)) == len(order)
 
 
 def test_sampler_buckets_and_shuffles_batches():
@@ -78,8 +80,12 @@ def test_sampler_buckets_and_shuffles_batches():
     whole = lengths[order[:4000]].reshape(-1, 16)
     assert np.mean(whole.max(1) - whole.min(1)) < 4
     assert abs(np.corrcoef(np.arange(250), whole.mean(1))[0, 1]) < 0.2
-    # The incomplete batch holds rows of all lengths, not the longest.
-    assert np.ptp(lengths[order[4000:]]) > 30
+    # What is left out is a random choice of all lengths, not the longest.
+    left = [set(range(4007)) - set(order)]
+    sampler.set_epoch(1)
+    left.append(set(range(4007)) - set(sampler))
+    assert len(left[0]) == len(left[1]) == 7 and left[0] != left[1]
+    assert np.ptp(lengths[list(left[0])]) > 30
     plain = np.array(list(LengthBucketSampler(lengths, 16, seed=5, bucket=False)))
     spread = lengths[plain[:4000]].reshape(-1, 16)
     assert np.mean(spread.max(1) - spread.min(1)) > 60
@@ -106,17 +112,18 @@ def stream(texts_of_sources, tokenizer, **arguments):
 
 
 def test_stream_reads_in_turn_and_every_row_once(tokenizer):
-    streamed = stream([["C", "CC"], [], ["N", "NN", "NNN"]], tokenizer)
-    by_row = sorted(streamed, key=lambda item: item["row"])
+    streamed = stream([["C", "CC"], [], ["N", "NN", "NNN"]], tokenizer, batch_size=5)
+    by_row = sorted(streamed.one_pass(0), key=lambda item: item["row"])
     assert decoded(by_row, tokenizer) == ["C", "N", "CC", "NN", "NNN"]
 
 
 def test_stream_orders_by_length_within_mega_batches(sample, tokenizer):
     texts = [row.text for row in sample[:50]]
     streamed = stream([texts], tokenizer)
-    order = list(streamed)
+    order = list(streamed.one_pass(0))
     rows = [item["row"] for item in order]
     assert decoded(order, tokenizer) == [texts[row] for row in rows]
+    assert len(rows) == 48  # the last two rows fill no batch
     for start in (0, 12, 24, 36):
         assert sorted(rows[start : start + 12]) == list(range(start, start + 12))
         batches = [order[i : i + 4] for i in range(start, start + 12, 4)]
@@ -125,19 +132,25 @@ def test_stream_orders_by_length_within_mega_batches(sample, tokenizer):
             for b in batches
         )
         assert ranges[0][1] <= ranges[1][0] and ranges[1][1] <= ranges[2][0]
-    assert sorted(rows[48:]) == [48, 49]
-    assert [item["row"] for item in streamed] == rows
+    again = list(streamed.one_pass(1))
+    endless = [item["row"] for item in itertools.islice(streamed, 110)]
+    assert endless == (rows + [item["row"] for item in again] + endless[96:])
     streamed.set_epoch(1)
-    again = list(streamed)
+    assert next(iter(streamed))["row"] == again[0]["row"]
     assert [item["row"] for item in again] != rows
-    assert sorted(item["row"] for item in again) == list(range(50))
+    assert sorted(item["row"] for item in again) == list(range(48))
     assert {item["epoch"] for item in again} == {1}
 
 
 def test_stream_shards_give_ranks_batches_of_one_length(sample, tokenizer):
     streamed = stream([[row.text for row in sample[:400]]], tokenizer, batch_size=8, mega=10)
     shards = [
-        list(IterableDatasetShard(streamed, batch_size=4, num_processes=2, process_index=rank))
+        list(
+            itertools.islice(
+                IterableDatasetShard(streamed, batch_size=4, num_processes=2, process_index=rank),
+                200,
+            )
+        )
         for rank in (0, 1)
     ]
     rows = [[item["row"] for item in shard] for shard in shards]
@@ -151,21 +164,26 @@ def test_stream_shards_give_ranks_batches_of_one_length(sample, tokenizer):
 
 def test_stream_counts_and_writes_rejects(tokenizer, tmp_path):
     path = tmp_path / "rejects.tsv"
-    streamed = stream([["CCO", "C1CC", "", "N"]], tokenizer, canonicalize=True, rejects_path=path)
+    streamed = stream(
+        [["CCO", "C1CC", "", "N"]], tokenizer, canonicalize=True, rejects_path=path, batch_size=2
+    )
     for _ in range(2):
-        assert len(list(streamed)) == 2
+        assert len(list(streamed.one_pass(0))) == 2
         assert streamed.rejected == {"empty": 1, "does not parse": 1}
         assert [line.split("\t")[1] for line in path.read_text().splitlines()] == ["row", "2", "3"]
     with pytest.raises(ValueError, match="None of the 2 rows is usable"):
         list(stream([["", "C C"]], tokenizer))
+    with pytest.raises(ValueError, match="3 usable rows do not fill one batch of 4"):
+        list(stream([["C", "CC", "CCC"]], tokenizer))
 
 
 def test_stream_in_worker_processes(tokenizer):
-    streamed = stream([["CCO", "", "N"]], tokenizer)
-    loader = DataLoader(streamed, batch_size=None, num_workers=1, persistent_workers=True)
+    streamed = stream([["CCO", "", "N"]], tokenizer, batch_size=2)
     for epoch in (0, 4):
+        loader = DataLoader(streamed, batch_size=None, num_workers=1)
         streamed.set_epoch(epoch)
-        assert [item["epoch"] for item in loader] == [epoch, epoch]
+        items = itertools.islice(loader, 4)
+        assert [item["epoch"] for item in items] == [epoch, epoch, epoch + 1, epoch + 1]
         assert streamed.rejected == {"empty": 1}
     with pytest.raises(ValueError, match="in 2 data-loader processes"):
         list(DataLoader(streamed, batch_size=None, num_workers=2))
@@ -232,8 +250,12 @@ def test_collator_errors(tokenizer):
     collator = CMIMCollator(tokenizer, views=2)
     with pytest.raises(ValueError, match=r"'row' and 'epoch'; \['row', 'epoch'\] missing"):
         collator([{"input_ids": [4, 2]}])
-    with pytest.raises(ValueError, match="Row 0 has no second view.*unclosed ring"):
-        collator(list(pack(rows_of("C1CC"), tokenizer)))
+
+
+def test_a_molecule_that_does_not_parse_is_its_own_second_view(tokenizer):
+    collator = CMIMCollator(tokenizer, views=2)
+    first, second = collator(list(pack(rows_of("C1CC"), tokenizer)))["input_ids"]
+    assert first.tolist() == second.tolist() == tokenizer("C1CC")["input_ids"]
 
 
 @pytest.mark.parametrize("context", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])

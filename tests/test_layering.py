@@ -27,7 +27,7 @@ ALLOWED = {
     "data": {"packing", "preparation", "reading", "chem"},
     "training_args": {"objectives"},
     "model_card": {"modeling_cmim", "training_args", "version"},
-    "monitoring": {"modeling_cmim", "reading"},
+    "monitoring": {"modeling_cmim", "reading", "chem"},
 }
 
 

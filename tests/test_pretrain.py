@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """`examples/pretrain.py` as users start it: processes, files, kills."""
 
+import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cmim_hf import CMIMModel, CMIMTokenizer
+from cmim_hf import DEFAULT_CHECKPOINT, CMIMModel, CMIMTokenizer
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 MOLECULES = EXAMPLES / "data" / "moses_test.smi"
@@ -30,7 +32,7 @@ def source(tmp_path_factory):
 
 def command(source, output, *arguments, launch=ONE):
     settings = {
-        "train_sources": source, "output_dir": output, "size": "tiny", "validation_size": 32,
+        "train_sources": source, "output_dir": output, "size": "tiny", "validation_size": 16,
         "per_device_train_batch_size": 16, "per_device_eval_batch_size": 16, "max_steps": 6,
         "logging_steps": 1, "save_steps": 4, "reconstruction_samples": 8, "use_cpu": "true",
         "canonicalize": "false", "dataloader_pin_memory": "false",
@@ -165,6 +167,47 @@ def test_streaming_mixes_sources_and_reads_while_it_trains(source, tmp_path):
     )  # fmt: skip
     assert list(logs(tmp_path / "run")) == [1, 2, 3, 4], printed
     assert "C(C" in (tmp_path / "run" / "rejects.tsv").read_text()
+
+
+def test_streaming_on_two_ranks_takes_the_steps_of_one(source, tmp_path):
+    streaming = (
+        "--streaming", "true", "--objective", "cae", "--max_steps", "3", "--save_strategy", "no"
+    )  # fmt: skip
+    run(source, tmp_path / "one", *streaming)
+    run(source, tmp_path / "two", *streaming, "--per_device_train_batch_size", "8", launch=TWO)
+    one, two = logs(tmp_path / "one"), logs(tmp_path / "two")
+    assert list(one) == [1, 2, 3]
+    for step in one:
+        assert two[step] == pytest.approx(one[step], abs=2e-5), step
+
+
+def test_a_stream_resumes_in_its_second_pass(source, tmp_path):
+    """208 rows make 13 steps a pass; the checkpoint of step 15 lies in the second."""
+    arguments = ("--streaming", "true", "--max_steps", "17", "--save_steps", "15")
+    run(source, tmp_path, *arguments)
+    expected = logs(tmp_path)
+    shutil.rmtree(tmp_path / "checkpoint-17")
+    run(source, tmp_path, *arguments, "--resume_from_checkpoint", "auto")
+    assert logs(tmp_path) == pytest.approx(expected, abs=1e-6) and len(expected) == 17
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--model_name_or_path", DEFAULT_CHECKPOINT), "--size cannot be changed"),
+        (("--streaming", "true", "--merges", "5"), "--merges learns from all molecules"),
+        (("--train_sources", "run/molecules/train"), "move the sources out"),
+    ],
+)
+def test_settings_that_contradict_each_other_stop_at_once(
+    source, tmp_path, arguments, message, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(EXAMPLES)
+    script = command(source, "run", *arguments)
+    pretrain = importlib.import_module("pretrain")
+    with pytest.raises(SystemExit, match=message):
+        pretrain.main(script[script.index(str(EXAMPLES / "pretrain.py")) + 1 :])
 
 
 def test_prepared_molecules_train_without_rdkit_and_datasets(source, tmp_path):

@@ -74,7 +74,7 @@ def test_without_trust_transformers_refuses(model, tmp_path):
     model.save_pretrained(tmp_path)
     code = """
         from transformers import AutoModel
-        AutoModel.from_pretrained(sys.argv[1], trust_remote_code=False)
+        AutoModel.from_pretrained(sys.argv[1])
     """
     result = run_without_package(code, tmp_path, stdin=subprocess.DEVNULL)
     assert result.returncode != 0

@@ -115,7 +115,6 @@ def test_the_loss_is_the_objective_of_the_batch(make_trainer, make_model, packed
 
 @pytest.mark.parametrize("objective", ["ae", "vae", "mim", "cmim", "cae", "cvae", "infonce"])
 def test_every_objective_trains_and_logs_its_terms(make_trainer, objective):
-    pytest.importorskip("rdkit")
     trainer = make_trainer(objective=objective, max_steps=20, latent_warmup_steps=5)
     trainer.train()
     losses = logged(trainer, "loss")
@@ -155,6 +154,26 @@ def test_two_accumulated_batches_make_the_mean_gradient(make_trainer, make_model
         if parameter.grad is not None:
             expected = parameter.detach() - 0.1 * parameter.grad
             assert torch.allclose(trained, expected, atol=1e-6), name
+
+
+def test_an_evaluation_means_the_same_at_every_step(make_trainer, packed, tokenizer):
+    """The warm-up of the latent terms belongs to training alone."""
+    trainer = make_trainer(latent_warmup_steps=100)
+    metrics = trainer.evaluate()
+    densities = metrics["eval_log_posterior"] + metrics["eval_log_prior"]
+    expected = metrics["eval_nll"] - 0.5 * densities - metrics["eval_log_contrastive"]
+    assert abs(densities) > 0.1 and metrics["eval_loss"] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "tolerance"),
+    [({"bf16": True}, 0.02), ({"torch_compile": True, "torch_compile_backend": "aot_eager"}, 1e-5)],
+)
+def test_half_precision_and_compiled_steps_take_the_same_course(make_trainer, settings, tolerance):
+    plain, other = make_trainer(objective="cae"), make_trainer(objective="cae", **settings)
+    plain.train()
+    other.train()
+    assert logged(other, "loss") == pytest.approx(logged(plain, "loss"), rel=tolerance)
 
 
 def test_evaluation_measures_every_row_and_exact_reconstruction(
@@ -205,9 +224,15 @@ def test_probe_files_that_cannot_be_used_say_why(make_trainer, tmp_path):
     table = tmp_path / "labelled.csv"
     table.write_text("SMILES,y\nCCO,1.5\nCC,high\n")
     with pytest.raises(ValueError, match="column 'y' must hold numbers, row 2 holds 'high'"):
-        make_trainer(probe_file=str(table), probe_target="y").evaluate()
+        make_trainer(probe_file=str(table), probe_target="y")
     with pytest.raises(ValueError, match="no column 'logP'; its columns are 'SMILES', 'y'"):
-        make_trainer(probe_file=str(table), probe_target="logP").evaluate()
+        make_trainer(probe_file=str(table), probe_target="logP")
+    table.write_text("SMILES,y\nCCO,1.5\nC(C,2\n")
+    with pytest.raises(ValueError, match="labelled.csv row 2: .*parse"):
+        make_trainer(probe_file=str(table), probe_target="y")
+    table.write_text(f"SMILES,y\nCCO,1.5\n{'C' * 600},2\n")
+    with pytest.raises(ValueError, match="has 601 tokens, more than the model's 512"):
+        make_trainer(probe_file=str(table), probe_target="y")
 
 
 def test_too_little_data_for_a_batch_is_said(make_trainer):
@@ -222,7 +247,7 @@ def test_the_card_tells_of_the_run(make_trainer, tmp_path):
     trainer.evaluate()
     trainer.create_model_card(dataset=["made up alkanes"])
     card = ModelCard.load(tmp_path / "run" / "README.md")
-    assert card.data.library_name == "transformers" and card.data.license == "apache-2.0"
+    assert card.data.library_name == "transformers" and card.data.license is None
     assert card.data.pipeline_tag == "feature-extraction" and "molecules" in card.data.tags
     for text in (
         "made up alkanes",
@@ -236,6 +261,22 @@ def test_the_card_tells_of_the_run(make_trainer, tmp_path):
         assert text in card.text, text
 
 
+def test_the_card_does_not_tell_secrets(make_trainer, tmp_path, monkeypatch):
+    argv = [
+        "pretrain.py",
+        "--hub_token",
+        "hf_first",
+        "--push_to_hub_token=hf_second",
+        "--seed",
+        "3",
+    ]
+    monkeypatch.setattr("sys.argv", argv)
+    make_trainer().create_model_card(license="mit")
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "hf_" not in card and "license: mit" in card
+    assert "`python pretrain.py --hub_token ... --push_to_hub_token=... --seed 3`" in card
+
+
 def test_the_newest_whole_checkpoint_is_found(tmp_path):
     assert newest_checkpoint(tmp_path) is None
     for step, state in ((9, "{}"), (100, "{}"), (200, '{"global'), (300, None)):
@@ -243,4 +284,5 @@ def test_the_newest_whole_checkpoint_is_found(tmp_path):
         folder.mkdir()
         if state is not None:
             (folder / "trainer_state.json").write_text(state)
+    (tmp_path / "checkpoint-best").mkdir()
     assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-100")

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The examples on their default data, and what ships."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from cmim_hf import DEFAULT_CHECKPOINT, CMIMModel, CMIMTokenizer, list_checkpoints
+from cmim_hf.chem import canonicalize
+from cmim_hf.data import CMIMCollator, prepare
+from cmim_hf.reading import read_smiles
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_default_checkpoint_ships_small_and_works(molecules):
+    assert list_checkpoints()[Path(DEFAULT_CHECKPOINT).name] == DEFAULT_CHECKPOINT
+    size = sum(path.stat().st_size for path in Path(DEFAULT_CHECKPOINT).rglob("*"))
+    assert size < 2_000_000
+    model = CMIMModel.from_pretrained(DEFAULT_CHECKPOINT)
+    tokenizer = CMIMTokenizer.from_pretrained(DEFAULT_CHECKPOINT)
+    assert model.dtype == torch.float32 and model.config.vocab_size == len(tokenizer)
+    batch = tokenizer(molecules, padding=True, return_tensors="pt")
+    embeddings = model.get_informative_embeddings(**batch)
+    assert embeddings.shape == (len(molecules), model.config.hidden_size)
+    assert embeddings.isfinite().all()
+
+
+def test_the_shipped_checkpoint_has_the_code_of_this_version():
+    """Its copies of the closure are what a user without the package runs."""
+    copies = sorted(Path(DEFAULT_CHECKPOINT).glob("*.py"))
+    assert len(copies) == 5
+    for copy in copies:
+        assert copy.read_text() == (ROOT / "cmim_hf" / copy.name).read_text(), copy.name
+
+
+@torch.no_grad()
+def test_the_default_checkpoint_knows_molecules_from_shuffled_text():
+    """Token by token, held-out molecules cost it far less than the same tokens shuffled."""
+    model = CMIMModel.from_pretrained(DEFAULT_CHECKPOINT)
+    tokenizer = CMIMTokenizer.from_pretrained(DEFAULT_CHECKPOINT)
+    rows = list(read_smiles(ROOT / "examples" / "data" / "moses_test.smi"))[:100]
+    packed, rejects = prepare(rows, tokenizer, max_length=512, canonicalize=True, progress=False)
+    assert len(packed) == 100 and not len(rejects)
+    collate = CMIMCollator(tokenizer)
+    batch = collate([packed[row] for row in range(100)])
+    generator = torch.Generator().manual_seed(0)
+    shuffled = []
+    for row in range(100):
+        ids = torch.from_numpy(packed[row]["input_ids"].astype("int64"))
+        order = torch.randperm(len(ids) - 1, generator=generator)
+        shuffled.append({"input_ids": torch.cat([ids[:-1][order], ids[-1:]]).numpy()})
+    losses = []
+    for inputs in (batch, collate(shuffled)):
+        inputs.pop("keys")
+        losses.append(model(**inputs).loss.item())
+    assert losses[0] < 1.0 and losses[1] > 3 * losses[0]
+
+
+def test_explore_prints_and_draws(tmp_path):
+    picture = tmp_path / "drawn" / "neighbors.png"
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "explore.py"), "--count", "60", "--picture",
+         str(picture), "--queries", "2", "--neighbors", "3"],
+        capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"Of 60 molecules \d+\.\d% come back exactly", result.stdout)
+    neighbours = re.findall(r"^    -?\d\.\d\d  (\S+)$", result.stdout, flags=re.MULTILINE)
+    assert len(neighbours) == 6 and all(canonicalize(text) for text in neighbours)
+    assert picture.read_bytes().startswith(b"\x89PNG") and picture.stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_tiny_overfits_256_molecules(tmp_path):
+    """99 % exact greedy reconstruction of molecules it was trained on, through the example."""
+    source = tmp_path / "molecules.smi"
+    lines = (ROOT / "examples" / "data" / "moses_test.smi").read_text().splitlines()[:256]
+    source.write_text("\n".join(lines))
+    subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "pretrain.py"),
+         str(ROOT / "examples" / "configs" / "overfit.yaml"), "--train_sources", str(source),
+         "--validation_sources", str(source), "--output_dir", str(tmp_path / "run")],
+        check=True, timeout=500,
+    )  # fmt: skip
+    card = (tmp_path / "run" / "README.md").read_text()
+    exact = float(re.search(r"eval_exact_reconstruction \| (\S+)", card).group(1))
+    assert exact >= 0.99
