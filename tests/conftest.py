@@ -6,8 +6,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
 import torch
+from packed_rows import SAMPLE, pack
 
 from cmim_hf import CMIMConfig, CMIMModel, default_tokenizer
+from cmim_hf.reading import read_smiles
 
 MOLECULES = [
     "CCO",
@@ -24,6 +26,17 @@ MOLECULES = [
 @pytest.fixture(scope="session")
 def tokenizer():
     return default_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def sample():
+    """A thousand rows of MOSES."""
+    return list(read_smiles(SAMPLE))
+
+
+@pytest.fixture(scope="session")
+def packed(sample, tokenizer):
+    return pack(sample[:300], tokenizer)
 
 
 @pytest.fixture(scope="session")

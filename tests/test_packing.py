@@ -4,47 +4,16 @@
 import csv
 import json
 import pickle
-from pathlib import Path
 
 import numpy as np
 import pytest
+from packed_rows import decoded, pack, rows_of
 
 from cmim_hf.data import (
     PackedMolecules,
     prepare,
 )
-from cmim_hf.reading import Row, read_smiles
-from cmim_hf.tokenization_cmim import default_tokenizer, train_tokenizer
-
-SAMPLE = Path(__file__).parents[1] / "examples" / "data" / "moses_test.smi"
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return default_tokenizer()
-
-
-@pytest.fixture(scope="module")
-def sample():
-    return list(read_smiles(SAMPLE))
-
-
-@pytest.fixture(scope="module")
-def packed(sample, tokenizer):
-    return pack(sample[:300], tokenizer)
-
-
-def rows_of(*texts):
-    return [Row("list", number, text) for number, text in enumerate(texts, 1)]
-
-
-def pack(rows, tokenizer, **arguments):
-    settings = {"max_length": 128, "canonicalize": False, "progress": False} | arguments
-    return prepare(rows, tokenizer, **settings)[0]
-
-
-def decoded(molecules, tokenizer):
-    return [tokenizer.decode(item["input_ids"], skip_special_tokens=True) for item in molecules]
+from cmim_hf.tokenization_cmim import train_tokenizer
 
 
 def items_equal(first, second):
