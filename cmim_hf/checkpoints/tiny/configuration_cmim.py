@@ -73,7 +73,7 @@ class CMIMConfig(PreTrainedConfig):
         dropout: Dropout of the residual branches.
         layer_norm_eps: Epsilon of the layer norms.
         initializer_range: Standard deviation of the initial weights; the named sizes take about
-            hidden_size ** -0.5, with which narrow models learn several times faster than with 0.02.
+            hidden_size ** -0.5, because narrow models learn slowly from 0.02.
 
     Raises:
         ValueError: A value outside its range.

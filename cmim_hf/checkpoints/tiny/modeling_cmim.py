@@ -98,8 +98,8 @@ class CMIMPreTrainedModel(PreTrainedModel):
         std = self.config.initializer_range
         if isinstance(module, CMIMPosterior):
             init.normal_(module.queries, std=std)
-            # codes start with the prior's spread, well above the initial noise of twice the floor:
-            # a decoder that starts on codes drowned in noise learns to do without them
+            # codes start with the prior's spread, well above the initial noise of twice the floor,
+            # so that the decoder finds a signal in them from the first step
             init.normal_(module.mean_proj.weight, std=self.config.hidden_size**-0.5)
         if isinstance(module, CMIMDecoder) and self.config.num_latents > 1:
             init.normal_(module.memory_positions, std=std)
