@@ -12,6 +12,7 @@ Two processes on a machine without a GPU:
 
 from __future__ import annotations
 
+import gc
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -279,8 +280,19 @@ def build_model(model_args: ModelArguments, tokenizer: CMIMTokenizer) -> CMIMMod
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Prepare the data, train, evaluate, and save a checkpoint with its card."""
+    """Run, then leave the process group in order: at its own exit a rank may abort or hang."""
     model_args, data_args, args = parse_arguments(argv)
+    pretrain(model_args, data_args, args)
+    if args.world_size > 1:
+        gc.collect()  # what wraps the model must be gone before the group is
+        args.distributed_state.wait_for_everyone()
+        args.distributed_state.destroy_process_group()
+
+
+def pretrain(
+    model_args: ModelArguments, data_args: DataArguments, args: CMIMTrainingArguments
+) -> None:
+    """Prepare the data, train, evaluate, and save a checkpoint with its card."""
     set_seed(args.seed)
     Path(args.output_dir).mkdir(parents=True, exist_ok=True)
     load = load_streaming if data_args.streaming else load_in_memory
