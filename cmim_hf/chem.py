@@ -15,6 +15,8 @@ from rdkit import Chem, DataStructs, rdBase
 from rdkit.Chem import rdFingerprintGenerator
 from rdkit.Chem.Draw import rdMolDraw2D
 
+from .text_cmim import text_problem
+
 MAX_CHARACTERS = 10_000
 """Longest SMILES that is parsed: RDKit's time grows with the square of the length (1 s here)."""
 
@@ -121,16 +123,12 @@ def draw_grid(
 
 
 def _parse(smiles: str) -> Chem.Mol:
-    if not isinstance(smiles, str):
-        raise TypeError(f"A SMILES is a string; got {smiles!r} of type {type(smiles).__name__}.")
-    if not smiles:
-        raise ValueError("The SMILES is empty; a molecule has at least one atom.")
-    if not smiles.isascii() or not smiles.isprintable() or " " in smiles:
-        where = next(i for i, c in enumerate(smiles) if not "!" <= c <= "~")
-        raise ValueError(
-            f"SMILES {_shown(smiles)} holds {smiles[where]!r} at position {where + 1}; "
-            "only printable ASCII characters without spaces are read."
-        )
+    if problem := text_problem(smiles):
+        kind, reason = problem
+        if kind == "not text":
+            raise TypeError(f"A SMILES is a string: {reason}.")
+        shown = "The SMILES" if kind == "empty" else f"SMILES {_shown(smiles)}"
+        raise ValueError(f"{shown} cannot be read: {reason}.")
     if len(smiles) > MAX_CHARACTERS:
         raise ValueError(
             f"SMILES {_shown(smiles)} has {len(smiles)} characters; at most {MAX_CHARACTERS} are "

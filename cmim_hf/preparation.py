@@ -8,16 +8,19 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from functools import cached_property
+from itertools import accumulate, chain, islice
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from .packing import PackedMolecules, is_packed, token_dtype
 from .reading import Row, read_smiles
+from .text_cmim import text_problem
 from .tokenization_cmim import train_tokenizer
 
 REJECT_KINDS = ("not text", "empty", "not printable", "does not parse", "too long")
@@ -35,11 +38,31 @@ class Reject(NamedTuple):
 
 
 class EncodedRows(NamedTuple):
-    """Usable rows, in order: `tokens` flat (sum of `lengths`), `lengths` (rows,); and the rest."""
+    """Usable rows, in order: `tokens` flat (sum of `lengths`), `lengths` (rows,); and the rest.
+
+    `kept` (rows,) are the places of the usable rows among all rows, from 0.
+    """
 
     tokens: np.ndarray
     lengths: np.ndarray
+    kept: np.ndarray
     rejects: list[Reject]
+
+    @property
+    def number(self) -> int:
+        """Rows in all, usable or not."""
+        return len(self.lengths) + len(self.rejects)
+
+    @classmethod
+    def concatenate(cls, parts: "Sequence[EncodedRows]") -> "EncodedRows":
+        """Join at least one part, in order."""
+        starts = accumulate((part.number for part in parts), initial=0)
+        return cls(
+            np.concatenate([part.tokens for part in parts]),
+            np.concatenate([part.lengths for part in parts]),
+            np.concatenate([start + part.kept for start, part in zip(starts, parts, strict=False)]),
+            [reject for part in parts for reject in part.rejects],
+        )
 
 
 @dataclass
@@ -115,29 +138,38 @@ class RowEncoder:
         kept = [index for index, text in enumerate(texts) if text is not None]
         chosen = [texts[index] for index in kept]
         encoded = self._ids(chosen) if chosen else []
-        usable = []
+        usable, places = [], []
         for index, ids in zip(kept, encoded, strict=True):
             if len(ids) > self.max_length:
                 reason = f"{len(ids)} tokens with the end token; at most {self.max_length} fit"
                 rejects[index] = Reject(rows[index], "too long", reason)
             else:
                 usable.append(ids)
-        flat = np.fromiter((i for ids in usable for i in ids), token_dtype(self.tokenizer))
+                places.append(index)
+        flat = np.fromiter(chain.from_iterable(usable), token_dtype(self.tokenizer))
         lengths = np.fromiter(map(len, usable), np.int64, len(usable))
-        return EncodedRows(flat, lengths, [rejects[index] for index in sorted(rejects)])
+        rejected = [rejects[index] for index in sorted(rejects)]
+        return EncodedRows(flat, lengths, np.array(places, np.int64), rejected)
 
     def _ids(self, texts: list[str]) -> list[list[int]]:
-        return self.tokenizer(texts, return_attention_mask=False, verbose=False)["input_ids"]
+        return [encoding.ids for encoding in self._backend.encode_batch_fast(texts)]
+
+    @cached_property
+    def _backend(self) -> Tokenizer:
+        """A copy free of the padding and truncation that a call of the tokenizer may leave."""
+        backend = Tokenizer.from_str(self.tokenizer.backend_tokenizer.to_str())
+        backend.no_padding()
+        backend.no_truncation()
+        backend.encode_special_tokens = self.tokenizer.split_special_tokens
+        return backend
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the copy out, which would be pickled without its settings."""
+        return {name: value for name, value in self.__dict__.items() if name != "_backend"}
 
     def _read(self, text: Any) -> tuple[str | None, tuple[str, str] | None]:
-        if not isinstance(text, str):
-            return None, ("not text", f"the row holds {text!r} of type {type(text).__name__}")
-        if not text:
-            return None, ("empty", "the row is empty")
-        if not text.isascii() or not text.isprintable() or " " in text:
-            where = next(i for i, c in enumerate(text) if not "!" <= c <= "~")
-            reason = f"{text[where]!r} at position {where + 1} is not printable ASCII or is a space"
-            return None, ("not printable", reason)
+        if problem := text_problem(text):
+            return None, problem
         if not self.canonicalize:
             return text, None
         from .chem import canonicalize
@@ -175,17 +207,16 @@ def prepare(
         ValueError: no row is usable (with the first three reasons).
     """
     encoder = RowEncoder(tokenizer, max_length, canonicalize)
-    tokens, lengths, rejects = [], [], Rejects()
+    parts = []
     with tqdm(desc="Preparing molecules", unit=" rows", disable=not progress) as bar:
-        for done in _in_order(encoder, _chunks(rows), num_workers):
-            tokens.append(done.tokens)
-            lengths.append(done.lengths)
-            rejects.items.extend(done.rejects)
-            bar.update(len(done.lengths) + len(done.rejects))
-    all_lengths = np.concatenate(lengths) if lengths else np.zeros(0, np.int64)
-    if len(all_lengths) == 0:
+        for part in encode_in_order(encoder, chunked(rows), num_workers):
+            parts.append(part)
+            bar.update(part.number)
+    encoded = EncodedRows.concatenate(parts) if parts else encoder([])
+    rejects = Rejects(encoded.rejects)
+    if len(encoded.lengths) == 0:
         raise none_usable(len(rejects), rejects.items)
-    return PackedMolecules.from_tokens(np.concatenate(tokens), all_lengths, tokenizer), rejects
+    return PackedMolecules.from_tokens(encoded.tokens, encoded.lengths, tokenizer), rejects
 
 
 def prepare_sources(
@@ -264,15 +295,23 @@ def retokenize(
     return packed, learned, rejects
 
 
-def _chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
+def chunked(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """Cut rows into pieces of the size that `encode_in_order` is fast with."""
     remaining = iter(rows)
     while chunk := list(islice(remaining, _CHUNK_ROWS)):
         yield chunk
 
 
-def _in_order(
+def encode_in_order(
     encoder: RowEncoder, chunks: Iterable[list[Row]], num_workers: int
 ) -> Iterator[EncodedRows]:
+    """Encode chunk after chunk, in order; `chunks` is read a bounded number ahead.
+
+    Args:
+        encoder: works in this process, or a copy of it in each worker.
+        chunks: pieces of a few hundred rows.
+        num_workers: as in `prepare`.
+    """
     if num_workers == 0:
         yield from map(encoder, chunks)
         return

@@ -33,6 +33,8 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from .text_cmim import text_problem
+
 CMIMTokenizer = PreTrainedTokenizerFast
 
 SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<unk>")
@@ -128,14 +130,11 @@ def _lines(path: str | os.PathLike[str]) -> Iterator[str]:
 
 def _checked_rows(rows: Iterable[str]) -> Iterator[str]:
     for index, row in enumerate(rows):
-        if not isinstance(row, str):
-            raise TypeError(
-                f"expected a SMILES string in row {index}, got {type(row).__name__}: {row!r}"
-            )
-        if not row or " " in row or not row.isascii() or not row.isprintable():
-            raise ValueError(
-                f"expected a SMILES of printable ASCII without spaces in row {index}, got {row!r}; "
-                "drop the row, or strip names and other columns from it"
+        if problem := text_problem(row):
+            kind, reason = problem
+            raise (TypeError if kind == "not text" else ValueError)(
+                f"expected a SMILES string of printable ASCII without spaces in row {index}, got "
+                f"{row!r}: {reason}; drop the row, or strip names and other columns from it"
             )
         yield row
 

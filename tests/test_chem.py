@@ -42,9 +42,9 @@ BROKEN = [
     ("c1cncc1", "Can't kekulize mol"),
     ("[Zz]", "syntax error"),
     ("", "is empty"),
-    ("C C", "holds ' ' at position 2"),
-    ("C\tC", r"holds '\\t' at position 2"),
-    ("CCé", "holds 'é' at position 3"),
+    ("C C", "' ' at position 2"),
+    ("C\tC", r"'\\t' at position 2"),
+    ("CCé", "'é' at position 3"),
     ("CC |$a$|", "position 3"),
     ("C" * 10_001, "10001 characters; at most 10000"),
 ]
@@ -118,7 +118,7 @@ def test_warnings_are_quiet(capfd):
 
 @pytest.mark.parametrize("value", [None, 3.5, b"CCO", float("nan")])
 def test_what_is_no_string_is_a_type_error(value):
-    with pytest.raises(TypeError, match="A SMILES is a string; got"):
+    with pytest.raises(TypeError, match="A SMILES is a string"):
         chem.canonicalize(value)
 
 
