@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read SMILES row by row from a file, the MOSES package or a dataset of the Hugging Face Hub.
+"""Read SMILES from a file, the MOSES package or a dataset of the Hub: rows, or whole tables.
 
 Local files are read here, not by `datasets`: a table library guesses types (a molecule "NaN" or
 "1" is a string) and cannot say at which row a damaged file ends. Memory stays bounded by
@@ -9,33 +9,31 @@ Local files are read here, not by `datasets`: a table library guesses types (a m
 import csv
 import gzip
 import importlib.util
+import io
 import os
 import re
+import shutil
+import sys
+import tempfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple
 
-COLUMN_NAMES = (
-    "smiles",
-    "canonical_smiles",
-    "isomeric_smiles",
-    "isosmiles",
-    "smiles_canonical",
-    "mol",
-    "molecule",
-    "structure",
-)
-"""Names looked for, without regard to case and in this order, when no column is given."""
+from .tables import COLUMN_NAMES, HubTable, LineTable, ParquetTable, damaged, find_column
+
+if TYPE_CHECKING:
+    import pyarrow
 
 _MOSES_FILES = {
     "moses": "train.csv.gz",
     "moses:test": "test.csv.gz",
     "moses:test_scaffolds": "test_scaffolds.csv.gz",
 }
-_TEXT_SUFFIXES = (".smi", ".smiles", ".txt")
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
-_SUFFIXES = (*_TEXT_SUFFIXES, *_DELIMITERS, ".parquet")
+_FILE_TYPES = (".smi", *_DELIMITERS, ".parquet")
+_SUFFIXES = (*_FILE_TYPES, ".smiles", ".txt")
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -51,11 +49,26 @@ class Row(NamedTuple):
     text: str
 
 
+class Batch(NamedTuple):
+    """Consecutive rows of a source with all their columns.
+
+    `source` is the name the source was opened by, `start` the number of the first row as in `Row`,
+    `smiles` the texts as in `Row` and `columns` the columns of the source in their order, the one
+    with SMILES included.
+    """
+
+    source: str
+    start: int
+    smiles: list[str]
+    columns: "pyarrow.Table"
+
+
 def read_smiles(
     source: str | os.PathLike,
     *,
     column: str | None = None,
     split: str = "train",
+    file_type: str | None = None,
     batch_rows: int = 4096,
 ) -> Iterator[Row]:
     """Yield the rows of a source of SMILES, in order; nothing is parsed or dropped.
@@ -64,12 +77,15 @@ def read_smiles(
         source: one of
             a text file (.smi, .smiles, .txt): the first field of each line, blank lines and a
             first line that names the column are skipped;
-            a table (.csv, .tsv, .parquet); text files and .csv, .tsv also with .gz behind;
+            a table (.csv, .tsv, .parquet); all of these also with .gz behind;
+            "-": standard input, a text file unless `file_type` says otherwise;
             "moses", "moses:test", "moses:test_scaffolds": the files of an installed `molsets`;
             the name of a dataset on the Hub or a folder, for `datasets.load_dataset`, streamed.
         column: the column of a table or dataset, its case aside; None looks for one of
             `COLUMN_NAMES`. Text files have none.
         split: the split of a dataset or folder; files and MOSES have none.
+        file_type: .smi, .csv, .tsv or .parquet, also with .gz behind, for a file whose name does
+            not end in its type; the source is then a file.
         batch_rows: rows held at once of a .parquet file or a dataset.
 
     Raises:
@@ -78,53 +94,118 @@ def read_smiles(
             a file that is not UTF-8 (with the line), or no row at all.
     """
     name = os.fspath(source)
-    path = _local_path(source)
-    if path is None:
-        texts = _hub_texts(name, column, split, batch_rows)
-    elif path.suffix.lower() == ".parquet":
-        texts = _parquet_texts(path, column, batch_rows)
-    else:
-        texts = _line_file_texts(path, column)
-    number = 0
-    try:
-        for number, text in enumerate(texts, 1):
+    with _opened(source, column, split, file_type, batch_rows) as table:
+        for number, text in enumerate(table.texts(), 1):
             yield Row(name, number, text)
+
+
+def read_batches(
+    source: str | os.PathLike,
+    *,
+    column: str | None = None,
+    split: str = "train",
+    file_type: str | None = None,
+    batch_rows: int = 4096,
+    wanted: Callable[[int], bool] | None = None,
+) -> Iterator[Batch]:
+    """Yield the rows of a source with all columns, `batch_rows` at a time, in the end fewer.
+
+    The columns of a text file are "smiles" and "name", the rest of the line (null where there is
+    none). Those of .csv and .tsv are strings as written: a row with fewer fields ends in nulls, one
+    with more keeps the surplus, joined by the delimiter, in its last column; an empty header
+    becomes "column_3" by its position, a repeated one gets "_2" behind it. Parquet files and
+    datasets keep their types. All batches of a source have one schema.
+
+    Args:
+        source: as in `read_smiles`, like the next three; so are the errors.
+        column: the column that `Batch.smiles` holds.
+        split: the split of a dataset or folder.
+        file_type: the type of a file whose name does not end in it.
+        batch_rows: rows of a batch, at least 1.
+        wanted: takes the number of a batch, from 0, and says whether to yield it; the rows of
+            others are passed over, and row groups of a .parquet file not read where they can be.
+
+    Raises:
+        FileNotFoundError: no such source.
+        ValueError: as in `read_smiles`, and a dataset whose columns change midway. The full batches
+            before a damage are yielded first.
+    """
+    if batch_rows < 1:
+        raise ValueError(f"batch_rows is at least 1, not {batch_rows}.")
+    name = os.fspath(source)
+    with _opened(source, column, split, file_type, batch_rows) as table:
+        for start, smiles, columns in table.tables(wanted):
+            yield Batch(name, start, smiles, columns)
+
+
+@contextmanager
+def _opened(
+    source: str | os.PathLike,
+    column: str | None,
+    split: str,
+    file_type: str | None,
+    batch_rows: int,
+) -> Iterator[LineTable | ParquetTable | HubTable]:
+    """Open a source; damage found while it is read, and no row in it, become ValueError."""
+    name = "standard input" if source == "-" else os.fspath(source)
+    file = _find_file(source, file_type)
+    table = None
+    try:
+        with ExitStack() as stack:
+            if file is None:
+                table = HubTable(name, split, column, batch_rows)
+            else:
+                table = _open_file(file, column, batch_rows, stack)
+            yield table
     except (EOFError, zlib.error, gzip.BadGzipFile, csv.Error) as error:
-        raise ValueError(
-            f"{name} is damaged after row {number}: {error}. Fetch or write the file again."
-        ) from error
-    if number == 0:
+        raise damaged(name, table.row if table else 0, error) from error
+    if table.row == 0:
         raise ValueError(f"{name} holds no rows; give a source with at least one molecule.")
 
 
-def _local_path(source: str | os.PathLike) -> Path | None:
+class _File(NamedTuple):
+    """A file to open: `path`, None for standard input; its type; whether that is gzipped."""
+
+    path: Path | None
+    kind: str
+    zipped: bool
+
+
+def _find_file(source: str | os.PathLike, file_type: str | None) -> _File | None:
     """Return the file a source names, None for what `datasets.load_dataset` shall open."""
     name = os.fspath(source)
-    if name in _MOSES_FILES:
-        return _moses_path(name)
-    path = Path(source)
-    known = _file_type(path) is not None
-    if path.is_file() and not known:
+    if file_type is not None and file_type.removesuffix(".gz") not in _FILE_TYPES:
         raise ValueError(
-            f"{name} has an unknown file type; the name ends in one of {', '.join(_SUFFIXES)}, "
-            "or .gz behind a text file, .csv or .tsv."
+            f"file_type is one of {', '.join(_FILE_TYPES)}, with or without .gz behind, "
+            f"not {file_type!r}."
         )
-    if path.is_file():
-        return path
-    if path.is_dir():
+    if source == "-":
+        return _File(None, *_split_type(file_type or ".smi"))
+    if name in _MOSES_FILES and file_type is None:
+        return _File(_moses_path(name), ".csv", True)
+    path = Path(source)
+    kind, zipped = _split_type(file_type or path.name)
+    if path.exists() and not path.is_dir():  # a file or a pipe
+        if kind is None:
+            raise ValueError(
+                f"{name} has an unknown file type; the name ends in one of {', '.join(_SUFFIXES)}, "
+                "with or without .gz behind. Else say the type by the argument `file_type`."
+            )
+        return _File(path, kind, zipped)
+    if path.is_dir() and file_type is None:
         return None
-    if known or not isinstance(source, str) or not _HUB_NAME.fullmatch(name):
+    if kind is not None or not isinstance(source, str) or not _HUB_NAME.fullmatch(name):
         raise FileNotFoundError(
             f"There is no file {name}; check the path (relative ones start at {Path.cwd()})."
         )
     return None
 
 
-def _file_type(path: Path) -> str | None:
-    suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
-    zipped = suffixes[-1:] == [".gz"]
-    kind = suffixes[-2] if zipped and len(suffixes) == 2 else (suffixes or [""])[-1]
-    return kind if kind in _SUFFIXES and not (zipped and kind == ".parquet") else None
+def _split_type(name: str) -> tuple[str | None, bool]:
+    """Return the type a name ends in, None if unknown, and whether .gz follows."""
+    bare = name.lower().removesuffix(".gz")
+    kind = next((suffix for suffix in _SUFFIXES if bare.endswith(suffix)), None)
+    return kind, bare != name.lower()
 
 
 def _moses_path(name: str) -> Path:
@@ -139,122 +220,34 @@ def _moses_path(name: str) -> Path:
     )
 
 
-def _line_file_texts(path: Path, column: str | None) -> Iterator[str]:
-    kind = _file_type(path)
-    opener = gzip.open if path.suffix.lower() == ".gz" else open
-    with opener(path, "rt", encoding="utf-8", errors="surrogateescape", newline="") as stream:
-        lines = _utf8_lines(stream, path)
-        if kind in _TEXT_SUFFIXES:
-            yield from _first_fields(lines)
-        else:
-            yield from _table_texts(lines, path, column, _DELIMITERS[kind])
+def _open_file(
+    file: _File, column: str | None, batch_rows: int, stack: ExitStack
+) -> LineTable | ParquetTable:
+    """Open a file; `stack` closes it, standard input apart."""
+    if file.path is None:
+        where, data = "standard input", sys.stdin.buffer
+    else:
+        where, data = str(file.path), stack.enter_context(file.path.open("rb"))
+    if file.zipped:
+        data = stack.enter_context(gzip.GzipFile(fileobj=data))
+    if file.kind == ".parquet":
+        if file.zipped or not data.seekable():
+            data = stack.enter_context(_seekable_copy(data))
+        return ParquetTable(data, where, column, batch_rows)
+    text = io.TextIOWrapper(data, encoding="utf-8", errors="surrogateescape", newline="")
+    stack.callback(text.detach)  # or it would close standard input
+    return LineTable(text, _DELIMITERS.get(file.kind), where, column, batch_rows)
 
 
-def _utf8_lines(stream: IO[str], path: Path) -> Iterator[str]:
-    """Pass lines on; bytes that are not UTF-8 arrive here as lone surrogates and are refused."""
-    for number, line in enumerate(stream, 1):
-        if number == 1:
-            line = line.removeprefix("\ufeff")
-        if not line.isascii():
-            try:
-                line.encode()
-            except UnicodeEncodeError as error:
-                byte = line[error.start].encode(errors="surrogateescape")[0]
-                raise ValueError(
-                    f"{path}, line {number}: byte 0x{byte:02x} is not UTF-8; save the file as "
-                    "UTF-8 (a compressed file needs its .gz ending)."
-                ) from error
-        yield line
-
-
-def _first_fields(lines: Iterable[str]) -> Iterator[str]:
-    first = True
-    for line in lines:
-        # A lone \r ends lines of old files; open(newline="") splits there as well.
-        fields = line.split(None, 1)
-        if not fields:
-            continue
-        if not (first and fields[0].lower() in COLUMN_NAMES):
-            yield fields[0]
-        first = False
-
-
-def _table_texts(
-    lines: Iterable[str], path: Path, column: str | None, delimiter: str
-) -> Iterator[str]:
-    table = csv.reader(lines, delimiter=delimiter)
-    header = next(table, None)
-    if header is None:
-        return
-    index = header.index(find_column(header, column, str(path)))
-    for fields in table:
-        if fields:
-            yield fields[index] if index < len(fields) else ""
-
-
-def _parquet_texts(path: Path, column: str | None, batch_rows: int) -> Iterator[str]:
-    import pyarrow
-    import pyarrow.parquet
-
-    row = 0
+def _seekable_copy(data: IO[bytes]) -> IO[bytes]:
+    copy = tempfile.TemporaryFile()
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            schema = file.schema_arrow
-            name = find_column(schema.names, column, str(path))
-            kind = schema.field(name).type
-            _check_text_column(str(kind), name, str(path))
-            for batch in file.iter_batches(batch_rows, columns=[name]):
-                for text in batch.column(0).to_pylist():
-                    row += 1
-                    yield text or ""
-    except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError(
-            f"{path} is damaged after row {row}: {error}. Fetch or write the file again."
-        ) from error
+        shutil.copyfileobj(data, copy, 1 << 20)
+    except BaseException:
+        copy.close()
+        raise
+    copy.seek(0)
+    return copy
 
 
-def _hub_texts(name: str, column: str | None, split: str, batch_rows: int) -> Iterator[str]:
-    import datasets
-
-    try:
-        rows = datasets.load_dataset(name, split=split, streaming=True)
-    except (FileNotFoundError, ConnectionError) as error:
-        raise FileNotFoundError(
-            f"{name!r} is neither a file here nor a dataset that can be opened: {error} Check the "
-            "name, the network, and `hf auth login` for a private dataset."
-        ) from error
-    found = None
-    for batch in rows.iter(batch_rows):
-        if found is None:
-            found = find_column(list(batch), column, f"Dataset {name!r}")
-        for text in batch[found]:
-            if text is not None and not isinstance(text, str):
-                _check_text_column(type(text).__name__, found, f"Dataset {name!r}")
-            yield text or ""
-
-
-def find_column(names: Sequence[str], column: str | None, where: str) -> str:
-    """The name among `names` that is `column`, or, if that is None, one of `COLUMN_NAMES`.
-
-    Raises:
-        ValueError: there is none; `where` says whose columns they are.
-    """
-    if column is not None and column in names:
-        return column
-    lowered = {name.strip().lower(): name for name in reversed(names)}
-    for wanted in COLUMN_NAMES if column is None else (column.lower(),):
-        if wanted in lowered:
-            return lowered[wanted]
-    what = "column with SMILES" if column is None else f"column {column!r}"
-    raise ValueError(
-        f"{where} has no {what}; its columns are {', '.join(map(repr, names))}. "
-        "Name the right one by the argument `column`."
-    )
-
-
-def _check_text_column(kind: str, column: str, where: str) -> None:
-    if "string" not in kind:
-        raise ValueError(
-            f"{where}: column {column!r} holds {kind}, not text; name the column with SMILES by "
-            "the argument `column`."
-        )
+__all__ = ["COLUMN_NAMES", "Batch", "Row", "find_column", "read_batches", "read_smiles"]

@@ -2,7 +2,10 @@
 """Sources of SMILES: every format, every damage."""
 
 import gzip
+import os
+import subprocess
 import sys
+import threading
 
 import pyarrow
 import pyarrow.parquet
@@ -112,10 +115,101 @@ def test_unknown_dataset_is_named(monkeypatch):
         texts("nobody/nothing")
 
 
-@pytest.mark.parametrize("name", ["a.sdf", "a", "a.parquet.gz", "a.smi.zip"])
+@pytest.mark.parametrize("name", ["a.sdf", "a", "a.pdf.gz", "a.smi.zip"])
 def test_unknown_type_lists_the_known(tmp_path, name):
     with pytest.raises(ValueError, match=rf"{name} has an unknown file type.*\.parquet"):
         texts(write(tmp_path / name, "C\n"))
+
+
+@pytest.mark.parametrize(
+    ("name", "file_type"),
+    [("data", ".csv"), ("data.gz", ".csv.gz"), ("data.smi", ".csv"), ("moses", ".csv")],
+)
+def test_file_type_overrides_the_name(tmp_path, monkeypatch, name, file_type):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / name, "id,smiles\n007,CCO\n")
+    assert list(read_smiles(name, file_type=file_type)) == [Row(name, 1, "CCO")]
+
+
+@pytest.mark.parametrize("file_type", ["csv", ".sdf", ".gz", ".txt", ""])
+def test_unknown_file_type_lists_the_known(tmp_path, file_type):
+    known = r"\.smi, \.csv, \.tsv, \.parquet, with or without \.gz"
+    with pytest.raises(ValueError, match=rf"one of {known} behind, not '{file_type}'"):
+        texts(write(tmp_path / "a.smi", "C\n"), file_type=file_type)
+
+
+def test_file_type_means_a_file(tmp_path):
+    for source in ["nobody/nothing", str(tmp_path)]:
+        with pytest.raises(FileNotFoundError, match=f"There is no file {source}"):
+            texts(source, file_type=".smi")
+
+
+def test_zipped_parquet(tmp_path):
+    data = write_parquet(tmp_path / "a.parquet", y=[1, 2], smiles=["CCO", None]).read_bytes()
+    path = write(tmp_path / "a.parquet.gz", data)
+    assert texts(path) == ["CCO", ""]
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ValueError, match=r"a\.parquet\.gz is damaged after row 0: Compressed file"):
+        texts(path)
+
+
+@pytest.mark.parametrize("name", ["a.smi", "a.parquet"])
+def test_named_pipe(tmp_path, name):
+    if name == "a.parquet":
+        data = write_parquet(tmp_path / "file", smiles=["CCO", "CCN"]).read_bytes()
+    else:
+        data = b"CCO\nCCN\n"
+    os.mkfifo(tmp_path / name)
+    writer = threading.Thread(target=(tmp_path / name).write_bytes, args=[data], daemon=True)
+    writer.start()
+    assert texts(tmp_path / name) == ["CCO", "CCN"]
+    writer.join()
+
+
+@pytest.mark.parametrize("file_type", [".smi", ".csv", ".parquet.gz"])
+def test_standard_input_of_a_process(tmp_path, file_type):
+    if file_type == ".parquet.gz":
+        path = write_parquet(tmp_path / "a", smiles=["CCO", "[Na+]"], id=["1", "2"])
+        data = gzip.compress(path.read_bytes())
+    else:
+        data = b"id,smiles\n1,CCO\n2,[Na+]\n" if file_type == ".csv" else b"CCO 1\n[Na+] 2\n"
+    code = (
+        "import sys; from cmim_hf.reading import read_smiles\n"
+        f"print([tuple(row) for row in read_smiles('-', file_type={file_type!r})])\n"
+        "print(sys.stdin.buffer.closed)"
+    )
+    run = [sys.executable, "-c", code]
+    result = subprocess.run(run, input=data, capture_output=True, check=True)
+    rows = [("-", 1, "CCO"), ("-", 2, "[Na+]")]
+    assert result.stdout.decode().splitlines() == [str(rows), "False"]
+
+
+def test_standard_input_holds_a_text_file_unless_said_otherwise(tmp_path, monkeypatch):
+    with open(write(tmp_path / "in", "CCO 1\nCCN 2\n")) as stream:
+        monkeypatch.setattr(sys, "stdin", stream)
+        assert texts("-") == ["CCO", "CCN"]
+        assert not stream.buffer.closed
+    with open(write_parquet(tmp_path / "in", smiles=["C"])) as stream:
+        monkeypatch.setattr(sys, "stdin", stream)
+        assert texts("-", file_type=".parquet") == ["C"]
+        assert not stream.buffer.closed
+
+
+@pytest.mark.parametrize(
+    ("data", "file_type", "said"),
+    [
+        (b"", None, "holds no rows"),
+        (b"C\n\xe9\n", None, ", line 2: byte 0xe9 is not UTF-8"),
+        (gzip.compress(b"C\n" * 9)[:-9], ".smi.gz", " is damaged after row "),
+        (b"id\n1\n", ".csv", " has no column with SMILES"),
+        (b"no Parquet", ".parquet", " is damaged after row 0"),
+    ],
+)
+def test_standard_input_is_named_in_errors(tmp_path, monkeypatch, data, file_type, said):
+    with open(write(tmp_path / "in", data)) as stream:
+        monkeypatch.setattr(sys, "stdin", stream)
+        with pytest.raises(ValueError, match=rf"^standard input ?{said}"):
+            texts("-", file_type=file_type)
 
 
 @pytest.mark.parametrize("name", ["a.smi", "a.csv", "a.smi.gz", "a.parquet"])
@@ -138,6 +232,8 @@ def test_missing_column_lists_the_columns(tmp_path):
     assert texts(write(tmp_path / "a.smi", "C\n"), column="smiles") == ["C"]
     with pytest.raises(ValueError, match="column 'y' holds int64, not text"):
         texts(write_parquet(tmp_path / "a.parquet", y=[1]), column="y")
+    with pytest.raises(ValueError, match=r"column 'y' holds list<.*string>, not text"):
+        texts(write_parquet(tmp_path / "a.parquet", y=[["C"]]), column="y")
 
 
 @pytest.mark.parametrize(("name", "header"), [("a.smi.gz", ""), ("a.csv.gz", "smiles\n")])
@@ -157,6 +253,10 @@ def test_broken_gzip_and_parquet(tmp_path):
     zipped = tmp_path / "a.smi.gz"
     zipped.write_bytes(b"CCO\nCCN\n")
     with pytest.raises(ValueError, match=r"a\.smi\.gz is damaged after row 0"):
+        texts(zipped)
+    data = gzip.compress(b"CCO\nCCN\n" * 9)
+    zipped.write_bytes(data[:10] + b"\xff" * 9 + data[19:])  # no such block of deflate
+    with pytest.raises(ValueError, match=r"a\.smi\.gz is damaged after row 0: Error -3"):
         texts(zipped)
     path = write_parquet(tmp_path / "a.parquet", smiles=[f"{'C' * i}" for i in range(3000)])
     data = bytearray(path.read_bytes())
