@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """cMIM for molecules: one probabilistic encoder-decoder for embeddings and generation.
 
-Importing the package registers the model with transformers' Auto classes and does nothing else.
+Importing the package registers the model with transformers' Auto classes and its pipelines, and
+does nothing else.
 What needs rdkit or the training stack is imported when first used.
 """
 
@@ -11,23 +12,35 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM
+from transformers.pipelines import PIPELINE_REGISTRY
 
 from .checkpoints import DEFAULT_CHECKPOINT, list_checkpoints
 from .configuration_cmim import CMIMConfig
 from .informative_cmim import informative_embeddings
 from .modeling_cmim import CMIMModel, CMIMOutput
+from .pipelines import MoleculeEmbeddingPipeline
 from .tokenization_cmim import CMIMTokenizer, default_tokenizer, train_tokenizer
 from .version import __version__
 
 if TYPE_CHECKING:
+    from .embedding import MoleculeEmbedder
+    from .featurizer import MoleculeFeaturizer
     from .trainer import CMIMTrainer
     from .training_args import CMIMTrainingArguments
 
 AutoConfig.register("cmim", CMIMConfig, exist_ok=True)
 AutoModel.register(CMIMConfig, CMIMModel, exist_ok=True)
 AutoModelForSeq2SeqLM.register(CMIMConfig, CMIMModel, exist_ok=True)
+PIPELINE_REGISTRY.register_pipeline(
+    "molecule-embedding", pipeline_class=MoleculeEmbeddingPipeline, pt_model=AutoModel, type="text"
+)
 
-_LAZY = {"CMIMTrainer": ".trainer", "CMIMTrainingArguments": ".training_args"}
+_LAZY = {
+    "CMIMTrainer": ".trainer",
+    "CMIMTrainingArguments": ".training_args",
+    "MoleculeEmbedder": ".embedding",
+    "MoleculeFeaturizer": ".featurizer",
+}
 
 __all__ = [
     "DEFAULT_CHECKPOINT",
@@ -37,6 +50,9 @@ __all__ = [
     "CMIMTokenizer",
     "CMIMTrainer",
     "CMIMTrainingArguments",
+    "MoleculeEmbedder",
+    "MoleculeEmbeddingPipeline",
+    "MoleculeFeaturizer",
     "__version__",
     "default_tokenizer",
     "informative_embeddings",

@@ -285,7 +285,7 @@ class CMIMModel(CMIMPreTrainedModel, GenerationMixin):
         output.logits = self.lm_head(decoded.last_hidden_state)
         if labels is not None:
             output.nll, output.loss = self._reconstruction(output.logits, labels)
-        return output
+        return CMIMOutput(**output)  # in the declared order, which users of indices rely on
 
     def _encode(
         self,
@@ -406,13 +406,69 @@ class CMIMModel(CMIMPreTrainedModel, GenerationMixin):
         Returns:
             (batch, hidden_size).
         """
-        if attention_mask is None:
-            attention_mask = torch.ones_like(input_ids)
         latents = self.get_latents(input_ids, attention_mask)
-        decoder_input_ids, _ = self._teacher_forcing(input_ids, attention_mask, None)
+        return self._informative(input_ids, attention_mask, latents, pooling)
+
+    def _informative(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor | None,
+        latents: torch.Tensor,
+        pooling: str,
+    ) -> torch.Tensor:
+        """Pooled decoder states (batch, hidden_size) of tokens under given codes."""
+        decoder_input_ids, mask = self._teacher_forcing(input_ids, attention_mask, None)
         embedded = self.embed_tokens(decoder_input_ids)
-        decoded = self.decoder(embedded, latents, attention_mask, use_cache=False)
-        return pool_hidden_states(decoded.last_hidden_state, attention_mask, pooling)
+        states = self.decoder(embedded, latents, mask, use_cache=False).last_hidden_state
+        real = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        return pool_hidden_states(states, real, pooling)
+
+    def get_representation(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor | None = None,
+        *,
+        representation: str = "informative",
+        pooling: str = "mean",
+    ) -> torch.Tensor:
+        """One vector for each row of a batch.
+
+        Args:
+            input_ids: (batch, length).
+            attention_mask: (batch, length), 1 at real tokens; all real if not given.
+            representation: `"informative"` (informative embeddings), `"latent"` (the mean codes,
+                flattened) or `"both"`, in that order side by side.
+            pooling: Of the informative embeddings: `"mean"`, `"last"` or `"max"`.
+
+        Returns:
+            (batch, [`~CMIMModel.representation_size`]).
+
+        Raises:
+            ValueError: An unknown representation or pooling.
+        """
+        self.representation_size(representation)
+        latents = self.get_latents(input_ids, attention_mask)
+        if representation == "latent":
+            return latents.flatten(1)
+        informative = self._informative(input_ids, attention_mask, latents, pooling)
+        if representation == "informative":
+            return informative
+        return torch.cat((informative, latents.flatten(1).to(informative.dtype)), dim=1)
+
+    def representation_size(self, representation: str) -> int:
+        """Numbers in a vector: hidden_size, num_latents * latent_size, or their sum.
+
+        Raises:
+            ValueError: An unknown representation.
+        """
+        informative = self.config.hidden_size
+        latent = self.config.num_latents * self.config.latent_size
+        sizes = {"informative": informative, "latent": latent, "both": informative + latent}
+        if representation not in sizes:
+            raise ValueError(
+                f"Unknown representation {representation!r}; choose one of {', '.join(sizes)}."
+            )
+        return sizes[representation]
 
     def generate(
         self,

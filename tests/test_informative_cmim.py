@@ -1,7 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 import torch
-from transformers import BartConfig, BartModel, BertConfig, BertModel, T5Config, T5Model
+from transformers import (
+    BartConfig,
+    BartModel,
+    BertConfig,
+    BertModel,
+    MarianConfig,
+    MarianModel,
+    T5Config,
+    T5Model,
+)
 
 from cmim_hf import informative_embeddings
 from cmim_hf.informative_cmim import pool_hidden_states, shift_right
@@ -21,6 +30,15 @@ def small_bart():
         decoder_attention_heads=4, encoder_ffn_dim=64, decoder_ffn_dim=64, pad_token_id=0,
     )  # fmt: skip
     return BartModel(config).eval()
+
+
+def small_marian():
+    config = MarianConfig(
+        vocab_size=300, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
+        decoder_attention_heads=4, encoder_ffn_dim=64, decoder_ffn_dim=64, pad_token_id=0,
+        decoder_start_token_id=0, eos_token_id=2,
+    )  # fmt: skip
+    return MarianModel(config).eval()
 
 
 def test_shift_right_starts_each_row_at_its_first_real_token():
@@ -57,7 +75,7 @@ def test_the_definition_word_by_word(model, tokenizer):
     assert torch.allclose(embedding, states.mean(dim=1), atol=1e-6)
 
 
-@pytest.mark.parametrize("make", [small_t5, small_bart])
+@pytest.mark.parametrize("make", [small_t5, small_bart, small_marian])
 @pytest.mark.parametrize("pooling", ["mean", "last", "max"])
 def test_any_encoder_decoder_gives_padding_independent_embeddings(
     make, pooling, tokenizer, molecules, batch

@@ -82,7 +82,9 @@ def test_without_trust_transformers_refuses(model, tmp_path):
     assert "trust_remote_code=True" in result.stderr and "ValueError" in result.stderr, last
 
 
-def test_a_checkpoint_holds_weights_config_and_the_closure_only(model, tokenizer, tmp_path):
+def test_a_checkpoint_holds_weights_config_and_the_code_that_opens_it_only(
+    model, tokenizer, tmp_path
+):
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
@@ -94,6 +96,30 @@ def test_a_checkpoint_holds_weights_config_and_the_closure_only(model, tokenizer
         "layers_cmim.py",
         "model.safetensors",
         "modeling_cmim.py",
+        "modules.json",
+        "pipelines.py",
+        "sentence_cmim.py",
+        "text_cmim.py",
         "tokenizer.json",
         "tokenizer_config.json",
     }
+
+
+def test_saved_again_without_the_package_every_way_in_stays_open(model, tokenizer, tmp_path):
+    folder = tmp_path / "checkpoint"
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    code = """
+        from transformers import AutoModel, AutoTokenizer, pipeline
+        folder = sys.argv[1]
+        model = AutoModel.from_pretrained(folder, trust_remote_code=True)
+        model.save_pretrained("again")
+        AutoTokenizer.from_pretrained(folder).save_pretrained("again")
+        pipe = pipeline("molecule-embedding", model="again", trust_remote_code=True)
+        print(pipe("CCO").shape)
+    """
+    result = run_without_package(code, folder, stdin=subprocess.DEVNULL)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip().endswith("(96,)")
+    files = {path.name for path in folder.iterdir()} - {"again"}
+    assert {path.name for path in (folder / "again").iterdir()} == files

@@ -3,9 +3,26 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedConfig
+
+# Code of other libraries' ways into a checkpoint, copied beside the weights like the model's own.
+_ENTRY_FILES = ("pipelines.py", "sentence_cmim.py", "text_cmim.py")
+_PIPELINES = {
+    "molecule-embedding": {
+        "impl": "pipelines.MoleculeEmbeddingPipeline",
+        "pt": ["AutoModel"],
+        "type": "text",
+    }
+}
+_SENTENCE_MODULES = [
+    {"idx": 0, "name": "0", "path": "", "type": "sentence_cmim.CMIMSentenceEmbedding"}
+]
 
 SIZES: dict[str, dict[str, int | float]] = {
     "tiny": {
@@ -111,6 +128,10 @@ class CMIMConfig(PreTrainedConfig):
         """Check the values; name the classes a remote user loads."""
         code = "modeling_cmim.CMIMModel"
         kwargs.setdefault("auto_map", {"AutoModel": code, "AutoModelForSeq2SeqLM": code})
+        # Only who runs the checkpoint's own code needs its pipeline: the package registers it, and
+        # transformers would demand trust_remote_code of the package's users as well.
+        if not __name__.startswith("transformers_modules."):
+            kwargs.pop("custom_pipelines", None)
         super().__post_init__(**kwargs)
         for name in (
             "vocab_size",
@@ -152,6 +173,40 @@ class CMIMConfig(PreTrainedConfig):
         if size not in SIZES:
             raise ValueError(f"Unknown size {size!r}; choose one of {', '.join(SIZES)}.")
         return cls(**{**SIZES[size], **overrides})
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any
+    ) -> None:
+        """Save `config.json`, and the code by which other libraries open the checkpoint.
+
+        That is the transformers pipeline and the sentence-transformers module with its
+        `modules.json`. Where this package is not installed, they are copied from the folder that
+        the model was loaded from; from a Hub id only the model's own code is.
+
+        Args:
+            save_directory: The checkpoint's folder.
+            push_to_hub: As in [`~transformers.PreTrainedConfig.save_pretrained`].
+            kwargs: As there.
+        """
+        loaded = self.__dict__.pop("custom_pipelines", None)
+        for folder in (Path(__file__).parent, Path(self._name_or_path or ".")):
+            if all((folder / name).is_file() for name in _ENTRY_FILES):
+                _copy_entries(folder, Path(save_directory))
+                self.custom_pipelines = _PIPELINES
+                break
+        super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+        self.__dict__.pop("custom_pipelines", None)
+        if loaded is not None:
+            self.custom_pipelines = loaded
+
+
+def _copy_entries(source: Path, target: Path) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    if source.resolve() != target.resolve():
+        for name in _ENTRY_FILES:
+            shutil.copyfile(source / name, target / name)
+    modules = json.dumps(_SENTENCE_MODULES, indent=2) + "\n"
+    (target / "modules.json").write_text(modules, encoding="utf-8")
 
 
 CMIMConfig.register_for_auto_class()
