@@ -192,7 +192,7 @@ class CMIMTrainer(Trainer):
         if self.args.probe_file is None:
             return None
         if importlib.util.find_spec("sklearn") is None:
-            raise ImportError("probe_file needs scikit-learn: pip install 'cmim-hf[probe]'")
+            raise ImportError("probe_file needs scikit-learn: pip install 'cmim-hf[sklearn]'")
         smiles, target = read_labelled(
             self.args.probe_file, self.args.probe_smiles, self.args.probe_target
         )

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Open a checkpoint for use: the model and its tokenizer, or an error that says what is wrong."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig
+
+from .modeling_cmim import CMIMModel
+from .tokenization_cmim import CMIMTokenizer
+
+
+def load_checkpoint(
+    checkpoint: str | os.PathLike,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | str | None = None,
+) -> tuple[CMIMModel, CMIMTokenizer]:
+    """Load model and tokenizer; the model in `eval()`, on its device, in its dtype.
+
+    Args:
+        checkpoint: A folder or a Hub id.
+        device: Where the model works; by default the accelerator if there is one, else the CPU.
+        dtype: Of the weights; by default that of the checkpoint, but float32 on a CPU, where
+            bfloat16 may be hundreds of times slower.
+
+    Raises:
+        FileNotFoundError: No such folder, or no checkpoint in it.
+        ValueError: Another kind of model, weights that are incomplete, or a tokenizer with more
+            tokens than the model.
+    """
+    name = os.fspath(checkpoint)
+    _check_folder(name)
+    kind = AutoConfig.from_pretrained(name).model_type
+    if kind != CMIMModel.config_class.model_type:
+        raise ValueError(f"{name} holds a model of type {kind!r}; a cMIM checkpoint is expected.")
+    device = default_device() if device is None else torch_device(device)
+    if dtype is None:
+        chosen = torch.float32 if device.type == "cpu" else "auto"
+    else:
+        chosen = floating_dtype(dtype)
+    model, report = CMIMModel.from_pretrained(
+        name, dtype=chosen, use_safetensors=True, output_loading_info=True
+    )
+    if missing := sorted(report["missing_keys"]):
+        raise ValueError(
+            f"The weights of {name} are incomplete: {', '.join(missing[:3])} and "
+            f"{max(0, len(missing) - 3)} more are missing. Copy or train the checkpoint again."
+        )
+    tokenizer = CMIMTokenizer.from_pretrained(name)
+    if len(tokenizer) > model.config.vocab_size:
+        raise ValueError(
+            f"The tokenizer of {name} has {len(tokenizer)} tokens, the model knows "
+            f"{model.config.vocab_size}: they do not belong together. Copy the checkpoint again."
+        )
+    return model.to(device).eval(), tokenizer
+
+
+def default_device() -> torch.device:
+    """The accelerator of this machine if there is one, else the CPU."""
+    if torch.accelerator.is_available():
+        return torch.accelerator.current_accelerator()
+    return torch.device("cpu")
+
+
+def torch_device(device: str | torch.device) -> torch.device:
+    """The device of a name such as `"cuda:1"`.
+
+    Raises:
+        ValueError: This machine has none such.
+    """
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise ValueError(
+            f"There is no device {str(device)!r} here: {str(error).splitlines()[0]} "
+            f"The default would be {str(default_device())!r}."
+        ) from error
+
+
+def floating_dtype(dtype: torch.dtype | str) -> torch.dtype:
+    """The floating dtype of a name such as `"bfloat16"`.
+
+    Raises:
+        ValueError: It is none.
+    """
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ValueError(
+            f"dtype is a floating type, such as 'float32', 'float16' or 'bfloat16', not {dtype!r}."
+        )
+    return found
+
+
+def _check_folder(name: str) -> None:
+    path = Path(name)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise FileNotFoundError(f"The folder {name} holds no checkpoint: no config.json in it.")
+    elif path.is_absolute() or name.startswith(".") or len(path.parts) > 2 or path.exists():
+        raise FileNotFoundError(
+            f"There is no checkpoint folder {name} (relative paths start at {Path.cwd()}); give "
+            "the folder that save_pretrained wrote, or a Hub id."
+        )
+
+
+__all__ = ["default_device", "floating_dtype", "load_checkpoint", "torch_device"]
