@@ -11,11 +11,10 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import torch
 from tqdm import tqdm
 from transformers import HfArgumentParser
 
-from cmim_hf import DEFAULT_CHECKPOINT, CMIMModel, CMIMTokenizer
+from cmim_hf import DEFAULT_CHECKPOINT, CMIMModel, CMIMTokenizer, MoleculeEmbedder
 from cmim_hf.chem import canonicalize, draw_grid, similarity
 from cmim_hf.reading import read_smiles
 
@@ -37,19 +36,15 @@ class Arguments:
     picture: str = field(default="neighbors.png", metadata={"help": "Where to draw them."})
 
 
-def read_through(
-    model: CMIMModel, tokenizer: CMIMTokenizer, smiles: list[str]
-) -> tuple[np.ndarray, list[str]]:
-    """Informative embeddings (n, hidden_size) and greedy reconstructions."""
-    embeddings, reconstructions = [], []
-    for start in tqdm(range(0, len(smiles), BATCH_SIZE), desc="Embedding and reconstructing"):
+def reconstruct(model: CMIMModel, tokenizer: CMIMTokenizer, smiles: list[str]) -> list[str]:
+    """What greedy decoding of each molecule's code writes."""
+    written = []
+    for start in tqdm(range(0, len(smiles), BATCH_SIZE), desc="Reconstructing"):
         chunk = smiles[start : start + BATCH_SIZE]
         batch = tokenizer(chunk, padding=True, return_tensors="pt").to(model.device)
-        with torch.inference_mode():
-            embeddings.append(model.get_informative_embeddings(**batch).float().cpu().numpy())
-            written = model.generate(**batch, max_length=2 * batch["input_ids"].shape[1])
-        reconstructions += tokenizer.batch_decode(written, skip_special_tokens=True)
-    return np.concatenate(embeddings), reconstructions
+        tokens = model.generate(**batch, max_length=2 * batch["input_ids"].shape[1])
+        written += tokenizer.batch_decode(tokens, skip_special_tokens=True)
+    return written
 
 
 def same_molecule(first: str, second: str) -> tuple[bool, float]:
@@ -72,10 +67,10 @@ def nearest(embeddings: np.ndarray, query: int, count: int) -> list[tuple[int, f
 def main() -> None:
     """Print reconstructions and neighbours, and draw the neighbours."""
     (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses()
-    model = CMIMModel.from_pretrained(args.checkpoint).eval()
-    tokenizer = CMIMTokenizer.from_pretrained(args.checkpoint)
+    embedder = MoleculeEmbedder(args.checkpoint)
     smiles = [row.text for row in islice(read_smiles(args.molecules), args.count)]
-    embeddings, reconstructions = read_through(model, tokenizer, smiles)
+    embeddings = embedder.embed(smiles)
+    reconstructions = reconstruct(embedder.model, embedder.tokenizer, smiles)
 
     compared = [same_molecule(*pair) for pair in zip(smiles, reconstructions, strict=True)]
     print("\nReconstructions (molecule -> code -> molecule)")

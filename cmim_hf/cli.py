@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command `cmim`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from transformers.utils import logging
+
+from .checkpoints import DEFAULT_CHECKPOINT
+from .informative_cmim import POOLINGS
+from .version import __version__
+
+_BATCH_ROWS = 16384
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; errors of the user's input are one message and exit status 1."""
+    options = _parser().parse_args(arguments)
+    logging.disable_progress_bar()
+    try:
+        options.run(options)
+    except (ValueError, OSError) as error:
+        print(f"cmim {options.command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"cmim {options.command}: interrupted; nothing was written.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="cmim", description="cMIM for molecules.")
+    parser.add_argument("--version", action="version", version=f"cmim-hf {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True)
+    _add_embed(commands)
+    return parser
+
+
+def _add_embed(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "embed",
+        help="molecules to vectors",
+        description="Embed the molecules of a file, of standard input or of a dataset.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    command.set_defaults(run=_embed)
+    command.add_argument(
+        "input",
+        help="a .smi, .txt, .csv, .tsv (each also .gz) or .parquet file, a dataset of the Hub, "
+        "'moses', or - for standard input",
+    )
+    command.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        help="a .parquet file (the input's columns and `embedding`) or a .npy file (vectors only)",
+    )
+    command.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="folder or Hub id")
+    command.add_argument(
+        "--representation",
+        default="informative",
+        choices=("informative", "latent", "both"),
+        help="pooled decoder states, latent codes, or one beside the other",
+    )
+    command.add_argument(
+        "--pooling", default="mean", choices=POOLINGS, help="of informative embeddings"
+    )
+    command.add_argument(
+        "--on-invalid",
+        default="raise",
+        choices=("raise", "none", "skip"),
+        help="stop at an invalid row, give it a vector of NaN and its reason, or leave it out",
+    )
+    command.add_argument(
+        "--no-canonicalize",
+        dest="canonicalize",
+        action="store_false",
+        help="take the SMILES as they are: faster, for rows that RDKit wrote",
+    )
+    command.add_argument("--column", help="the column with SMILES; found by its name if not given")
+    command.add_argument("--split", default="train", help="of a dataset")
+    command.add_argument(
+        "--file-type", help="read the input as .smi, .csv, .tsv or .parquet, whatever its name"
+    )
+    command.add_argument("--device", help="such as cuda:1; an accelerator if there is one")
+    command.add_argument("--dtype", help="such as bfloat16; the checkpoint's, float32 on a CPU")
+    command.add_argument(
+        "--batch-tokens", type=int, help="most tokens of a batch, if memory is short or plenty"
+    )
+    command.add_argument(
+        "--workers", type=int, default=0, help="processes that canonicalise beside this one"
+    )
+
+
+def _embed(options: argparse.Namespace) -> None:
+    from .embedding import MoleculeEmbedder
+    from .embedding_files import check_output, save_embeddings
+    from .reading import read_batches
+
+    check_output(options.output)
+    embedder = MoleculeEmbedder(
+        options.checkpoint,
+        device=options.device,
+        dtype=options.dtype,
+        representation=options.representation,
+        pooling=options.pooling,
+        canonicalize=options.canonicalize,
+        on_invalid=options.on_invalid,
+        batch_tokens=options.batch_tokens,
+    )
+    batches = read_batches(
+        options.input,
+        column=options.column,
+        split=options.split,
+        file_type=options.file_type,
+        batch_rows=_BATCH_ROWS,
+    )
+    done = save_embeddings(batches, embedder, options.output, num_workers=options.workers)
+    print(
+        f"Embedded {done.read - done.invalid.total():,} of {done.read:,} rows into "
+        f"{options.output}: {done.written:,} rows of {embedder.size} numbers.",
+        file=sys.stderr,
+    )
+    if done.invalid:
+        kinds = ", ".join(f"{number:,} {kind}" for kind, number in done.invalid.most_common())
+        print(f"Invalid: {kinds}. The first:", file=sys.stderr)
+        for reject in done.first_rejects:
+            print(f"  row {reject.row.number}: {reject.reason}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Embed a library of any size into a folder of Parquet shards, by any number of processes.
+
+A shard holds the same rows of the same source whoever writes it, and appears whole or not at all.
+So a run that was killed goes on by writing the shards that are missing, and processes share the
+work by taking every n-th shard; none needs to hear of the others.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow.parquet as pq
+
+from .atomic import remove_partials, written_whole
+from .embedding import MoleculeEmbedder
+from .embedding_tables import (
+    METADATA_KEY,
+    EmbeddedBatch,
+    count_kinds,
+    embedded_batches,
+    embedding_table,
+    parquet_writer,
+    provenance,
+)
+from .reading import Batch, read_batches
+
+SETTINGS_FILE = "_library.json"  # tools that read a folder of Parquet files pass over a "_"
+_SHARD_KEY = b"cmim_shard"
+
+
+class Shard(NamedTuple):
+    """The rows of one shard and the file that is to hold them with their embeddings."""
+
+    path: Path
+    batch: Batch
+
+
+@dataclass(frozen=True)
+class Library:
+    """Which sources go into which folder, and how they are cut.
+
+    Args:
+        folder: Of the shards, `<number of the source>-<number of the shard>.parquet`, whose order
+            by name is the order of the rows.
+        sources: What [`~cmim_hf.reading.read_batches`] takes, one after the other.
+        shard_rows: Rows of a source that make a shard; memory grows with it.
+        column: As in `read_batches`, like the next.
+        split: As there.
+    """
+
+    folder: Path
+    sources: tuple[str, ...]
+    shard_rows: int = 32768
+    column: str | None = None
+    split: str = "train"
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if not self.sources:
+            raise ValueError("A library needs at least one source of molecules; got none.")
+        if self.shard_rows < 1:
+            raise ValueError(f"shard_rows is at least 1, not {self.shard_rows}.")
+
+    def open(self, embedder: MoleculeEmbedder) -> None:
+        """Make the folder, or check that it was begun with these sources and this embedder.
+
+        Raises:
+            ValueError: It was begun with other ones (which are named).
+            NotADirectoryError: There is a file of its name.
+        """
+        settings = {
+            **provenance(embedder),
+            "sources": [{"name": name, "bytes": _bytes_of(name)} for name in self.sources],
+            "shard_rows": self.shard_rows,
+            "column": self.column,
+            "split": self.split,
+        }
+        path = self.folder / SETTINGS_FILE
+        if self.folder.exists() and not self.folder.is_dir():
+            raise NotADirectoryError(f"{self.folder} is a file; give a folder for the shards.")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        begun_elsewhere = any(self.folder.glob("*.parquet"))  # before the next line: others write
+        if not path.is_file():
+            if begun_elsewhere:
+                raise ValueError(
+                    f"{self.folder} holds Parquet files but no {SETTINGS_FILE}: it is no library "
+                    "of ours. Give a new folder."
+                )
+            with written_whole(path) as new:
+                new.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        begun = json.loads(path.read_text(encoding="utf-8"))
+        # the place of a checkpoint may change, its content may not
+        differing = [k for k in settings if k != "checkpoint" and begun.get(k) != settings[k]]
+        if differing:
+            what = "; ".join(f"{k} was {begun.get(k)!r}, is {settings[k]!r}" for k in differing)
+            raise ValueError(
+                f"{self.folder} was begun with other settings: {what}. Go on with the same ones, "
+                "or give a new folder."
+            )
+
+    def pending(self, rank: int = 0, world_size: int = 1) -> Iterator[Shard]:
+        """Yield the shards that are not on disk, of those that process `rank` is to write."""
+        for number in range(len(self.sources)):
+            yield from self.pending_of(number, rank, world_size)
+
+    def pending_of(self, source: int, rank: int = 0, world_size: int = 1) -> Iterator[Shard]:
+        """Yield the same of one source, by its number."""
+        for batch in read_batches(
+            self.sources[source],
+            column=self.column,
+            split=self.split,
+            batch_rows=self.shard_rows,
+            wanted=partial(self._is_pending, source, rank, world_size),
+        ):
+            yield Shard(self._path(source, (batch.start - 1) // self.shard_rows), batch)
+
+    def _is_pending(self, source: int, rank: int, world_size: int, shard: int) -> bool:
+        return (source + shard) % world_size == rank and not self._path(source, shard).is_file()
+
+    def _path(self, source: int, shard: int) -> Path:
+        return self.folder / f"{source:05d}-{shard:07d}.parquet"
+
+    def close(self) -> dict[str, Any]:
+        """Remove what killed processes left, and count: call it when every process has ended.
+
+        Returns:
+            `rows` written, `read` from the sources, `shards`, and `invalid` rows by kind.
+        """
+        remove_partials(self.folder)
+        rows, read, shards, invalid = 0, 0, 0, Counter()
+        for path in sorted(self.folder.glob("*.parquet")):
+            with pq.ParquetFile(path) as file:
+                about = json.loads(file.schema_arrow.metadata[_SHARD_KEY])
+                rows += file.metadata.num_rows
+            read += about["rows"]
+            invalid.update(about["invalid"])
+            shards += 1
+        return {"rows": rows, "read": read, "shards": shards, "invalid": dict(invalid)}
+
+
+def embed_shards(
+    shards: Iterable[Shard], embedder: MoleculeEmbedder, num_workers: int = 0
+) -> Iterator[EmbeddedBatch]:
+    """Embed and write shards; each is yielded when it is on the disk.
+
+    Args:
+        shards: Read a bounded number ahead.
+        embedder: Its settings are the library's.
+        num_workers: As in [`~cmim_hf.embedding_tables.embedded_batches`].
+
+    Raises:
+        ValueError: An invalid row and `on_invalid="raise"`; the shards before it stay.
+    """
+    paths: deque[Path] = deque()
+
+    def batches() -> Iterator[Batch]:
+        for shard in shards:
+            paths.append(shard.path)
+            yield shard.batch
+
+    for embedded in embedded_batches(batches(), embedder, num_workers):
+        _write(embedded, embedder, paths.popleft())
+        yield embedded
+
+
+def _write(embedded: EmbeddedBatch, embedder: MoleculeEmbedder, path: Path) -> None:
+    table = embedding_table(embedded, embedder)
+    about = {
+        "source": embedded.batch.source,
+        "first_row": embedded.batch.start,
+        "rows": len(embedded.batch.smiles),
+        "invalid": count_kinds(embedded.rejects),
+    }
+    metadata = {**table.schema.metadata, _SHARD_KEY: json.dumps(about).encode()}
+    table = table.replace_schema_metadata(metadata)
+    with written_whole(path) as new, parquet_writer(new, table.schema) as writer:
+        writer.write_table(table)
+
+
+def _bytes_of(source: str) -> int | None:
+    return os.path.getsize(source) if os.path.isfile(source) else None
+
+
+__all__ = ["METADATA_KEY", "SETTINGS_FILE", "Library", "Shard", "embed_shards"]

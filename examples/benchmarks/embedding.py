@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How near embedding a library comes to the bare model, and how much memory it takes.
+
+python examples/benchmarks/embedding.py --source molecules.smi --rows 200000 \
+    --memory_rows 50000 200000
+
+End to end is: read the text file, check (and canonicalise), tokenise, batch, embed, write Parquet
+shards. The bare model is given the same batches as tensors, made beforehand. Both are timed in
+turns in one process; memory is the peak of a process of its own for each number of rows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+import transformers
+from transformers import HfArgumentParser
+
+from cmim_hf import DEFAULT_CHECKPOINT, MoleculeEmbedder, __version__
+from cmim_hf.embedding import padded_batches
+from cmim_hf.library import Library, embed_shards
+from cmim_hf.reading import Row, read_smiles
+
+EXAMPLES = Path(__file__).resolve().parents[1]
+
+
+@dataclass
+class Arguments:
+    """What to measure."""
+
+    source: str = field(
+        default=str(EXAMPLES / "data" / "moses_train.smi.gz"),
+        metadata={"help": "Canonical molecules."},
+    )
+    rows: int = field(default=5000, metadata={"help": "How many of them."})
+    checkpoint: str = field(default=DEFAULT_CHECKPOINT, metadata={"help": "Folder or Hub id."})
+    representation: str = field(default="informative", metadata={"help": "See MoleculeEmbedder."})
+    repeats: int = field(default=3, metadata={"help": "Medians are over so many."})
+    memory_rows: list[int] = field(
+        default_factory=list, metadata={"help": "Numbers of rows to measure the memory of."}
+    )
+    json: str | None = field(default=None, metadata={"help": "Write the figures there, too."})
+
+
+def bare_batches(
+    embedder: MoleculeEmbedder, smiles: list[str], shard_rows: int
+) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
+    """The ids and masks that the model is given, shard by shard."""
+    encoder = embedder.encoder(canonicalize=False)
+    batches = []
+    for start in range(0, len(smiles), shard_rows):
+        rows = [Row("list", i, text) for i, text in enumerate(smiles[start : start + shard_rows])]
+        encoded = encoder(rows)
+        every = np.arange(len(encoded.lengths))
+        pad = embedder.model.config.pad_token_id
+        for _, ids, mask in padded_batches(encoded, every, embedder.max_batch_tokens, pad):
+            batches.append((ids, mask))
+    return batches
+
+
+@torch.inference_mode()
+def time_bare(
+    embedder: MoleculeEmbedder, batches: list[tuple[torch.Tensor, torch.Tensor | None]]
+) -> float:
+    """Seconds of the model alone."""
+    begin = time.perf_counter()
+    for ids, mask in batches:
+        embedder.model.get_representation(ids, mask, representation=embedder.representation)
+    return time.perf_counter() - begin
+
+
+def time_library(embedder: MoleculeEmbedder, source: Path, canonicalize: bool) -> float:
+    """Seconds from the file to the last shard."""
+    embedder.canonicalize = canonicalize
+    with tempfile.TemporaryDirectory() as folder:
+        library = Library(Path(folder), (str(source),))
+        begin = time.perf_counter()
+        library.open(embedder)
+        for _ in embed_shards(library.pending(), embedder):
+            pass
+        library.close()
+        return time.perf_counter() - begin
+
+
+def peak_mebibytes(args: Arguments, smiles: list[str]) -> float:
+    """Peak resident memory of a process that embeds these molecules to shards."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "molecules.smi"
+        source.write_text("\n".join(smiles) + "\n")
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                str(EXAMPLES / "embed_library.py"),
+                *("--sources", str(source), "--output", str(Path(folder) / "library")),
+                *("--checkpoint", args.checkpoint, "--representation", args.representation),
+                *("--canonicalize", "false"),
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        sys.exit(f"embed_library.py ended with {process.returncode}.")
+    unit = 1024 if sys.platform == "darwin" else 1
+    return usage.ru_maxrss / unit / 1024
+
+
+def main() -> None:
+    """Measure and print."""
+    (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses()
+    needed = max([args.rows, *args.memory_rows])
+    smiles = [row.text for row in islice(read_smiles(args.source), needed)]
+    if len(smiles) < needed:
+        sys.exit(f"{args.source} has {len(smiles):,} rows; {needed:,} are asked for.")
+    embedder = MoleculeEmbedder(
+        args.checkpoint, representation=args.representation, on_invalid="none", progress=False
+    )
+    print(
+        f"cmim-hf {__version__}, torch {torch.__version__}, transformers "
+        f"{transformers.__version__}, {torch.get_num_threads()} threads, {embedder.model.device}; "
+        f"{args.checkpoint}, {args.representation}; {args.rows:,} rows, medians of {args.repeats}"
+    )
+    figures: dict[str, object] = {"rows": args.rows, "checkpoint": args.checkpoint}
+    chosen = smiles[: args.rows]
+    batches = bare_batches(embedder, chosen, Library.shard_rows)
+    time_bare(embedder, batches[: len(batches) // 10 + 1])
+    seconds: dict[str, list[float]] = {"bare": [], "library": [], "canonicalised": []}
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "molecules.smi"
+        source.write_text("\n".join(chosen) + "\n")
+        for _ in range(args.repeats):
+            seconds["bare"].append(time_bare(embedder, batches))
+            seconds["library"].append(time_library(embedder, source, canonicalize=False))
+        seconds["canonicalised"].append(time_library(embedder, source, canonicalize=True))
+    for name, times in seconds.items():
+        if len(times) == args.repeats:  # paired in time, since machines are noisy
+            share = median(bare / own for bare, own in zip(seconds["bare"], times, strict=True))
+        else:
+            share = median(seconds["bare"]) / median(times)
+        rate = args.rows / median(times)
+        figures[name] = {"molecules_per_second": rate, "share_of_bare": share, "seconds": times}
+        print(f"{name:>14}: {rate:10,.0f} molecules/s  {share:6.1%} of the bare model")
+    for rows in args.memory_rows:
+        peak = peak_mebibytes(args, smiles[:rows])
+        figures[f"peak_mebibytes_{rows}"] = peak
+        print(f"{rows:>14,} rows: peak memory {peak:,.0f} MiB")
+    if args.json:
+        Path(args.json).write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Embed a library of molecules of any size to Parquet shards.
+
+python examples/embed_library.py --sources library.smi.gz --output runs/library
+accelerate launch --num_processes 8 --multi_gpu examples/embed_library.py --sources …
+python examples/embed_library.py --sources … --ray_actors 16   # on a Ray cluster
+
+The same command again goes on where a killed one stopped. Every way gives the same rows.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from tqdm import tqdm
+from transformers import HfArgumentParser
+
+from cmim_hf import DEFAULT_CHECKPOINT, MoleculeEmbedder
+from cmim_hf.library import Library, embed_shards
+
+
+@dataclass
+class Arguments:
+    """What to embed, how, and where to."""
+
+    sources: list[str] = field(
+        default_factory=lambda: [str(Path(__file__).parent / "data" / "moses_test.smi")],
+        metadata={"help": "Files (.smi, .csv, .parquet, ...), datasets of the Hub, or moses."},
+    )
+    output: str = field(default="runs/library", metadata={"help": "Folder of the shards."})
+    checkpoint: str = field(default=DEFAULT_CHECKPOINT, metadata={"help": "Folder or Hub id."})
+    representation: str = field(
+        default="informative", metadata={"help": "informative, latent or both."}
+    )
+    pooling: str = field(default="mean", metadata={"help": "mean, last or max."})
+    canonicalize: bool = field(
+        default=True, metadata={"help": "Rewrite molecules as RDKit does; false if it wrote them."}
+    )
+    on_invalid: str = field(
+        default="none",
+        metadata={"help": "none (a row of NaN and the reason), skip (left out) or raise."},
+    )
+    column: str | None = field(default=None, metadata={"help": "The column with SMILES."})
+    split: str = field(default="train", metadata={"help": "Of a dataset."})
+    shard_rows: int = field(default=32768, metadata={"help": "Rows of a shard."})
+    dtype: str | None = field(default=None, metadata={"help": "Such as bfloat16 on a GPU."})
+    batch_tokens: int | None = field(default=None, metadata={"help": "Most tokens of a batch."})
+    workers: int = field(
+        default=0, metadata={"help": "Processes that canonicalise beside each process."}
+    )
+    ray_actors: int = field(
+        default=0, metadata={"help": "Embed by so many Ray actors (pip install 'cmim-hf[ray]')."}
+    )
+    ray_gpus: float = field(default=0, metadata={"help": "GPUs of each Ray actor."})
+
+
+def written_rows(args: Arguments, library: Library, state: PartialState) -> Iterator[int]:
+    """Write what is missing; yield the rows read of each shard that is done."""
+    settings: dict[str, Any] = {
+        name: getattr(args, name)
+        for name in (
+            "checkpoint",
+            "dtype",
+            "representation",
+            "pooling",
+            "canonicalize",
+            "on_invalid",
+            "batch_tokens",
+        )
+    }
+    embedder = MoleculeEmbedder(**settings, device=state.device, progress=False)
+    library.open(embedder)
+    if args.ray_actors:
+        from cmim_hf.library_ray import embed_library_on_ray
+
+        yield from embed_library_on_ray(
+            library, settings, num_actors=args.ray_actors, num_gpus=args.ray_gpus
+        )
+        return
+    shards = library.pending(state.process_index, state.num_processes)
+    for embedded in embed_shards(shards, embedder, args.workers):
+        yield len(embedded.batch.smiles)
+
+
+def main() -> None:
+    """Embed, then say what is in the folder."""
+    (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses()
+    state = PartialState(cpu=not torch.accelerator.is_available())
+    try:
+        library = Library(
+            Path(args.output), tuple(args.sources), args.shard_rows, args.column, args.split
+        )
+        with tqdm(desc="Embedding", unit=" rows", disable=not state.is_main_process) as bar:
+            for rows in written_rows(args, library, state):
+                bar.update(rows)
+        state.wait_for_everyone()
+        if state.is_main_process:
+            done = library.close()
+            invalid = ", ".join(f"{number:,} {kind}" for kind, number in done["invalid"].items())
+            print(
+                f"{args.output}: {done['rows']:,} rows in {done['shards']:,} shards, from "
+                f"{done['read']:,} read; invalid: {invalid or 'none'}."
+            )
+    except (ValueError, OSError) as error:
+        sys.exit(f"embed_library.py: {error}")
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

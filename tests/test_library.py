@@ -1,0 +1,296 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Libraries: what is in the shards, and that nothing is lost or repeated however a run ends."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cmim_hf import MoleculeEmbedder
+from cmim_hf.embedding_tables import METADATA_KEY
+from cmim_hf.library import SETTINGS_FILE, Library, embed_shards
+
+SCRIPT = Path(__file__).parents[1] / "examples" / "embed_library.py"
+
+
+@pytest.fixture(scope="module")
+def embedder():
+    return MoleculeEmbedder(on_invalid="none", progress=False)
+
+
+@pytest.fixture(scope="module")
+def source(sample, tmp_path_factory):
+    """300 molecules with ids, three of the rows invalid."""
+    rows = [f"{row.text},{row.number:05d},{row.number / 7}" for row in sample[:300]]
+    rows[10], rows[150], rows[299] = ",00011,1", "C(C,00151,2", "C" * 6000 + ",00300,3"
+    path = tmp_path_factory.mktemp("library") / "molecules.csv"
+    path.write_text("\n".join(["smiles,id,value", *rows]) + "\n")
+    return path
+
+
+def write(library, embedder, **settings):
+    library.open(embedder)
+    list(embed_shards(library.pending(**settings), embedder))
+    return library.close()
+
+
+def read(folder):
+    """All columns, and the vectors (rows, size)."""
+    table = pq.read_table(folder)
+    vectors = table["embedding"].combine_chunks().flatten().to_numpy()
+    return table, vectors.reshape(table.num_rows, -1)
+
+
+def run(*arguments, launcher=(), timeout=240, check=True):
+    result = subprocess.run(
+        [sys.executable, *launcher, str(SCRIPT), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+    )
+    assert result.returncode == 0 or not check, result.stderr[-3000:]
+    return result
+
+
+@pytest.fixture(scope="module")
+def whole(source, embedder, tmp_path_factory):
+    """The library written in one go, in shards of 64."""
+    folder = tmp_path_factory.mktemp("whole") / "library"
+    write(Library(folder, (str(source),), 64), embedder)
+    return folder
+
+
+def test_shards_hold_the_columns_the_vectors_and_the_reasons(whole, source, embedder):
+    table, vectors = read(whole)
+    assert table.column_names == ["smiles", "id", "value", "embedding", "error"]
+    lines = [line.split(",") for line in source.read_text().splitlines()[1:]]
+    assert table["smiles"].to_pylist() == [fields[0] for fields in lines]
+    assert table["id"].to_pylist() == [fields[1] for fields in lines]
+    expected = embedder.embed([fields[0] for fields in lines])
+    assert np.array_equal(np.isnan(vectors), np.isnan(expected))
+    assert np.nanmax(abs(vectors - expected)) <= 1e-4 * np.nanmax(abs(expected))
+    errors = {row: error for row, error in enumerate(table["error"].to_pylist()) if error}
+    assert sorted(errors) == [10, 150, 299]
+    assert errors[10] == "empty: the text is empty"
+    assert "extra open parentheses" in errors[150] and errors[299].startswith("too long: ")
+    assert table.schema.field("embedding").type == pa.list_(pa.float32(), 96)
+
+
+def test_shards_say_what_made_them(whole, embedder):
+    names = sorted(path.name for path in whole.iterdir())
+    assert names == [*(f"00000-{shard:07d}.parquet" for shard in range(5)), SETTINGS_FILE]
+    about = json.loads(pq.read_schema(whole / names[0]).metadata[METADATA_KEY])
+    assert about["fingerprint"] == embedder.fingerprint and about["size"] == 96
+    assert about["checkpoint"] == embedder.checkpoint and about["representation"] == "informative"
+    assert about["cmim_hf"] and about["rdkit"]
+    assert [pq.read_metadata(whole / name).num_rows for name in names[:5]] == [64] * 4 + [44]
+
+
+def test_two_ranks_write_what_one_does(whole, source, embedder, tmp_path):
+    library = Library(tmp_path / "two", (str(source),), 64)
+    library.open(embedder)
+    for rank in (1, 0):
+        written = list(embed_shards(library.pending(rank, 2), embedder))
+        assert len(written) == (3, 2)[rank]
+    counts = library.close()
+    assert counts == {
+        "rows": 300,
+        "read": 300,
+        "shards": 5,
+        "invalid": {"empty": 1, "does not parse": 1, "too long": 1},
+    }
+    (first, vectors), (second, others) = read(whole), read(tmp_path / "two")
+    assert np.array_equal(vectors, others, equal_nan=True)
+    assert first.drop_columns("embedding").equals(second.drop_columns("embedding"))
+
+
+def test_several_sources_follow_one_another(source, sample, embedder, tmp_path):
+    other = tmp_path / "more.smi"
+    other.write_text("\n".join(row.text for row in sample[300:400]))
+    with pytest.raises(ValueError, match="at least one source"):
+        Library(tmp_path / "both", ())
+    library = Library(tmp_path / "both", (str(other), str(source)), 64)
+    counts = write(library, embedder)
+    assert counts["read"] == 400 and counts["shards"] == 7
+    first = pq.read_table(tmp_path / "both" / "00000-0000000.parquet")
+    assert first["smiles"].to_pylist() == [row.text for row in sample[300:364]]
+
+
+def test_workers_and_policies_change_nothing_else(whole, source, tmp_path):
+    skipping = MoleculeEmbedder(on_invalid="skip", progress=False)
+    library = Library(tmp_path / "skip", (str(source),), 64)
+    library.open(skipping)
+    list(embed_shards(library.pending(), skipping, num_workers=2))
+    assert library.close()["rows"] == 297
+    table, vectors = read(tmp_path / "skip")
+    everything, all_vectors = read(whole)
+    kept = ~np.isnan(all_vectors[:, 0])
+    assert np.array_equal(vectors, all_vectors[kept])
+    assert table["id"].to_pylist() == everything["id"].filter(pa.array(kept)).to_pylist()
+    assert "error" not in table.column_names
+
+
+def test_raise_stops_at_the_row_and_keeps_the_shards_before(source, tmp_path):
+    strict = MoleculeEmbedder(progress=False)
+    library = Library(tmp_path / "strict", (str(source),), 8)
+    with pytest.raises(ValueError, match=r"Row 11 of .*molecules.csv, ''"):
+        write(library, strict)
+    assert [path.name for path in sorted((tmp_path / "strict").glob("*.parquet"))] == [
+        "00000-0000000.parquet"
+    ]
+
+
+def test_other_settings_are_no_continuation(whole, source, embedder, tmp_path):
+    with pytest.raises(ValueError, match="shard_rows was 64, is 65"):
+        Library(whole, (str(source),), 65).open(embedder)
+    with pytest.raises(ValueError, match="representation was 'informative', is 'latent'"):
+        latent = MoleculeEmbedder(representation="latent", on_invalid="none")
+        Library(whole, (str(source),), 64).open(latent)
+    grown = tmp_path / source.name
+    grown.write_text(source.read_text() + "CCO,1,1\n")
+    folder = tmp_path / "library"
+    Library(folder, (str(grown),), 64).open(embedder)
+    grown.write_text(source.read_text() + "CCO,1,1\nCCN,2,2\n")
+    with pytest.raises(ValueError, match="sources was .*'bytes'"):
+        Library(folder, (str(grown),), 64).open(embedder)
+
+
+def test_folders_that_are_not_ours(source, embedder, tmp_path):
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "data.parquet").write_bytes(b"")
+    with pytest.raises(ValueError, match="no library of ours"):
+        Library(tmp_path / "theirs", (str(source),)).open(embedder)
+    with pytest.raises(NotADirectoryError, match="is a file"):
+        Library(source, (str(source),)).open(embedder)
+    with pytest.raises(ValueError, match="shard_rows is at least 1, not 0"):
+        Library(tmp_path / "none", (str(source),), 0)
+
+
+def test_a_column_of_the_same_name_is_not_overwritten(whole, embedder, tmp_path):
+    library = Library(tmp_path / "again", (str(whole / "00000-0000000.parquet"),))
+    with pytest.raises(ValueError, match="has a column 'embedding' already"):
+        write(library, embedder)
+
+
+def test_killed_at_random_moments_it_goes_on_where_it_was(whole, source, tmp_path):
+    """The process group dies by SIGKILL, three times; then the run ends by itself."""
+    folder = tmp_path / "library"
+    command = [
+        sys.executable, str(SCRIPT), "--sources", str(source), "--output", str(folder),
+        "--shard_rows", "64",
+    ]  # fmt: skip
+    chance = random.Random(1)
+    for kill in range(3):
+        process = subprocess.Popen(
+            command,
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        deadline = time.monotonic() + 120
+        while len(list(folder.glob("*.parquet"))) <= kill and time.monotonic() < deadline:
+            time.sleep(0.002)
+        time.sleep(chance.random() * 0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    before = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.parquet")}
+    assert before
+    (folder / ".00000-0000004.parquet.0123456789ab.partial").write_bytes(b"half a shard")
+    result = run(*command[2:])
+    assert "300 rows in 5 shards" in result.stdout
+    for name, written in before.items():
+        assert (folder / name).stat().st_mtime_ns == written, "a finished shard was written again"
+    (expected, vectors), (found, others) = read(whole), read(folder)
+    assert np.array_equal(vectors, others, equal_nan=True)
+    assert expected.drop_columns("embedding").equals(found.drop_columns("embedding"))
+    assert not list(folder.glob(".*"))
+
+
+@pytest.mark.slow
+def test_ten_kills_at_any_moment_lose_and_repeat_nothing(embedder, tmp_path):
+    """Of 50,000 rows; the process may die while it starts, embeds, or writes."""
+    source = str(SCRIPT.parent / "data" / "moses_train.smi.gz")
+    write(Library(tmp_path / "whole", (source,), 1000), embedder)
+    folder = tmp_path / "library"
+    arguments = ["--sources", source, "--output", str(folder), "--shard_rows", "1000"]
+    chance = random.Random(0)
+    shards = []
+    while len(shards) < 10:
+        process = subprocess.Popen(
+            [sys.executable, str(SCRIPT), *arguments],
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(chance.uniform(1.0, 8.0))
+        assert process.poll() is None, "it ended before it could be killed"
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        shards.append(len(list(folder.glob("*.parquet"))))
+    print("shards after each kill:", shards)
+    assert shards == sorted(shards) and 0 < shards[-1] < 50
+    assert "50,000 rows in 50 shards" in run(*arguments).stdout
+    (expected, vectors), (found, others) = read(tmp_path / "whole"), read(folder)
+    assert np.nanmax(abs(vectors - others)) <= 1e-5 * np.nanmax(abs(vectors))
+    assert expected.drop_columns("embedding").equals(found.drop_columns("embedding"))
+
+
+def test_two_processes_through_accelerate(whole, source, tmp_path):
+    folder = tmp_path / "library"
+    result = run(
+        "--sources", source, "--output", folder, "--shard_rows", 64,
+        launcher=(
+            "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
+            "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
+            "--main_process_port", "0",
+        ),
+    )  # fmt: skip
+    assert "300 rows in 5 shards" in result.stdout
+    assert result.stdout.count("shards") == 1  # one process speaks
+    (expected, vectors), (found, others) = read(whole), read(folder)
+    assert np.nanmax(abs(vectors - others)) <= 1e-5 * np.nanmax(abs(vectors))
+    assert expected.drop_columns("embedding").equals(found.drop_columns("embedding"))
+
+
+def test_two_actors_of_ray(whole, source, tmp_path):
+    pytest.importorskip("ray")
+    folder = tmp_path / "library"
+    result = run("--sources", source, "--output", folder, "--shard_rows", 64, "--ray_actors", 2)
+    assert "300 rows in 5 shards" in result.stdout
+    (expected, vectors), (found, others) = read(whole), read(folder)
+    assert np.nanmax(abs(vectors - others)) <= 1e-5 * np.nanmax(abs(vectors))
+    assert expected.drop_columns("embedding").equals(found.drop_columns("embedding"))
+    strict = run(
+        "--sources", source, "--output", tmp_path / "strict", "--ray_actors", 2,
+        "--on_invalid", "raise", check=False,
+    )  # fmt: skip
+    assert strict.returncode == 1
+    assert "embed_library.py: Row 11 of" in strict.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--sources", "no/such/file.smi"), "There is no file no/such/file.smi"),
+        (("--column", "mol", "--sources", "SOURCE"), "has no column 'mol'; its columns are"),
+        (("--on_invalid", "drop"), "Unknown on_invalid 'drop'"),
+        (("--checkpoint", "./nothing"), "There is no checkpoint folder ./nothing"),
+    ],
+)
+def test_errors_end_in_one_message(arguments, message, source, tmp_path):
+    filled = [str(source) if argument == "SOURCE" else argument for argument in arguments]
+    result = run(*filled, "--output", tmp_path / "library", check=False)
+    assert result.returncode == 1
+    assert f"embed_library.py: {message}" in result.stderr.replace(str(source) + " ", "")
+    assert "Traceback" not in result.stderr
