@@ -120,7 +120,8 @@ class MoleculeEmbedder:
 
         Raises:
             TypeError: One string, or a table, in place of a list.
-            ValueError: An invalid molecule and `on_invalid="raise"`, or an unknown choice.
+            ValueError: An invalid molecule and `on_invalid="raise"`, an unknown choice, or numbers
+                that are not finite.
         """
         representation = self.representation if representation is None else representation
         pooling = self.pooling if pooling is None else pooling
@@ -213,6 +214,11 @@ class MoleculeEmbedder:
             )
             vectors[rows] = found.float().cpu().numpy()
             bar.update(len(rows))
+        if not np.isfinite(vectors).all():
+            raise ValueError(
+                f"The model {self.checkpoint} gives numbers in {model.dtype} that are not finite: "
+                "its weights are damaged, or too large for that type (try bfloat16 or float32)."
+            )
         bar.update(len(place) - len(first))
         return vectors if len(first) == len(place) else vectors[place]
 

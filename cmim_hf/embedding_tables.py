@@ -21,7 +21,7 @@ from .reading import Batch, Row
 from .version import __version__
 
 EMBEDDING_COLUMN = "embedding"
-ERROR_COLUMN = "error"
+ERROR_COLUMN = "embedding_error"
 METADATA_KEY = b"cmim"
 
 
@@ -72,8 +72,8 @@ def embedded_batches(
 def embedding_table(embedded: EmbeddedBatch, embedder: MoleculeEmbedder) -> pa.Table:
     """The columns of the source, then `embedding`, a fixed-size list of float32.
 
-    With `on_invalid="none"` a column `error` follows, null where the row is valid. The schema's
-    metadata say, in JSON under the key `cmim`, how the vectors were made.
+    With `on_invalid="none"` a column `embedding_error` follows, null where the row is valid. The
+    schema's metadata say, in JSON under the key `cmim`, how the vectors were made.
 
     Raises:
         ValueError: The source has a column of one of these names.

@@ -12,7 +12,7 @@ import json
 import os
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -78,7 +78,7 @@ class Library:
         """
         settings = {
             **provenance(embedder),
-            "sources": [{"name": name, "bytes": _bytes_of(name)} for name in self.sources],
+            "sources": [_content(name) for name in self.sources],
             "shard_rows": self.shard_rows,
             "column": self.column,
             "split": self.split,
@@ -97,7 +97,7 @@ class Library:
             with written_whole(path) as new:
                 new.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         begun = json.loads(path.read_text(encoding="utf-8"))
-        # the place of a checkpoint may change, its content may not
+        # the place of a checkpoint may change, as that of a source; its content may not
         differing = [k for k in settings if k != "checkpoint" and begun.get(k) != settings[k]]
         if differing:
             what = "; ".join(f"{k} was {begun.get(k)!r}, is {settings[k]!r}" for k in differing)
@@ -121,6 +121,11 @@ class Library:
             wanted=partial(self._is_pending, source, rank, world_size),
         ):
             yield Shard(self._path(source, (batch.start - 1) // self.shard_rows), batch)
+
+    def absolute(self) -> Library:
+        """The same library by names that hold in any working directory."""
+        sources = (os.path.abspath(s) if os.path.exists(s) else s for s in self.sources)
+        return replace(self, folder=self.folder.absolute(), sources=tuple(sources))
 
     def _is_pending(self, source: int, rank: int, world_size: int, shard: int) -> bool:
         return (source + shard) % world_size == rank and not self._path(source, shard).is_file()
@@ -185,8 +190,11 @@ def _write(embedded: EmbeddedBatch, embedder: MoleculeEmbedder, path: Path) -> N
         writer.write_table(table)
 
 
-def _bytes_of(source: str) -> int | None:
-    return os.path.getsize(source) if os.path.isfile(source) else None
+def _content(source: str) -> dict[str, Any]:
+    """What tells another source from the same one at another place."""
+    if os.path.isfile(source):
+        return {"name": os.path.basename(source), "bytes": os.path.getsize(source)}
+    return {"name": source}
 
 
 __all__ = ["METADATA_KEY", "SETTINGS_FILE", "Library", "Shard", "embed_shards"]

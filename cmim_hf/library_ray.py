@@ -7,6 +7,7 @@ node must see the folder of the library under the same path.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,8 @@ def embed_library_on_ray(
 
     Args:
         library: See [`~cmim_hf.library.Library.open`].
-        embedder_arguments: Of [`~cmim_hf.embedding.MoleculeEmbedder`], for each actor.
+        embedder_arguments: Of [`~cmim_hf.embedding.MoleculeEmbedder`], for each actor; every node
+            must have the checkpoint, too.
         num_actors: Actors that embed, each with a model and a CPU core of its own.
         num_gpus: Of each actor.
 
@@ -43,6 +45,10 @@ def embed_library_on_ray(
     Raises:
         ValueError: What [`~cmim_hf.library.embed_shards`] or a source raised, on whatever node.
     """
+    library = library.absolute()
+    checkpoint = embedder_arguments["checkpoint"]
+    if os.path.isdir(checkpoint):
+        embedder_arguments = {**embedder_arguments, "checkpoint": os.path.abspath(checkpoint)}
     ray.data.DataContext.get_current().target_max_block_size = 1  # pass on each shard by itself
     sources = ray.data.from_items([{"source": number} for number in range(len(library.sources))])
     # without a CPU of its own the reader neither waits for the actors nor is made part of one

@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,9 @@ def written_rows(args: Arguments, library: Library, state: PartialState) -> Iter
 def main() -> None:
     """Embed, then say what is in the folder."""
     (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses()
-    state = PartialState(cpu=not torch.accelerator.is_available())
+    # processes of unequal speed wait for each other only at the end, but then perhaps for days
+    cpu = not torch.accelerator.is_available()
+    state = PartialState(cpu=cpu, timeout=timedelta(weeks=4))
     try:
         library = Library(
             Path(args.output), tuple(args.sources), args.shard_rows, args.column, args.split

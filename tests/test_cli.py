@@ -137,7 +137,7 @@ def test_invalid_rows_follow_the_policy(what, tmp_path, capsys, expected):
     assert "Embedded 2 of 3 rows" in report and "  row 2: " in report
     table = pq.read_table(output)
     assert table["id"].to_pylist() == ["a", "b", "c"]
-    assert [error is None for error in table["error"].to_pylist()] == [True, False, True]
+    assert [error is None for error in table["embedding_error"].to_pylist()] == [True, False, True]
     assert np.isnan(vectors_of(output)[1]).all()
     assert main(["embed", str(source), "-o", str(output), "--on-invalid", "skip"]) == 0
     assert pq.read_table(output)["id"].to_pylist() == ["a", "c"]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The examples on their default data, and what ships."""
 
+import json
 import re
 import subprocess
 import sys
@@ -90,3 +91,18 @@ def test_tiny_overfits_256_molecules(tmp_path):
     card = (tmp_path / "run" / "README.md").read_text()
     exact = float(re.search(r"eval_exact_reconstruction \| (\S+)", card).group(1))
     assert exact >= 0.99
+
+
+def test_the_embedding_benchmark_measures_each_way(tmp_path):
+    figures = tmp_path / "figures.json"
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "benchmarks" / "embedding.py"), "--rows", "400",
+         "--shard_rows", "300", "--repeats", "1", "--memory_rows", "500", "--json", str(figures)],
+        capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    measured = json.loads(figures.read_text())
+    assert measured["bare"]["share_of_bare"] == 1.0
+    for way in ("library", "canonicalised"):
+        assert 0 < measured[way]["share_of_bare"] and measured[way]["molecules_per_second"] > 0
+    assert 100 < measured["peak_mebibytes_500"] < 4000

@@ -50,12 +50,13 @@ def read(folder):
     return table, vectors.reshape(table.num_rows, -1)
 
 
-def run(*arguments, launcher=(), timeout=240, check=True):
+def run(*arguments, launcher=(), timeout=240, check=True, cwd=None):
     result = subprocess.run(
         [sys.executable, *launcher, str(SCRIPT), *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=timeout,
+        cwd=cwd,
         env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
     )
     assert result.returncode == 0 or not check, result.stderr[-3000:]
@@ -72,14 +73,14 @@ def whole(source, embedder, tmp_path_factory):
 
 def test_shards_hold_the_columns_the_vectors_and_the_reasons(whole, source, embedder):
     table, vectors = read(whole)
-    assert table.column_names == ["smiles", "id", "value", "embedding", "error"]
+    assert table.column_names == ["smiles", "id", "value", "embedding", "embedding_error"]
     lines = [line.split(",") for line in source.read_text().splitlines()[1:]]
     assert table["smiles"].to_pylist() == [fields[0] for fields in lines]
     assert table["id"].to_pylist() == [fields[1] for fields in lines]
     expected = embedder.embed([fields[0] for fields in lines])
     assert np.array_equal(np.isnan(vectors), np.isnan(expected))
     assert np.nanmax(abs(vectors - expected)) <= 1e-4 * np.nanmax(abs(expected))
-    errors = {row: error for row, error in enumerate(table["error"].to_pylist()) if error}
+    errors = {row: error for row, error in enumerate(table["embedding_error"].to_pylist()) if error}
     assert sorted(errors) == [10, 150, 299]
     assert errors[10] == "empty: the text is empty"
     assert "extra open parentheses" in errors[150] and errors[299].startswith("too long: ")
@@ -137,7 +138,7 @@ def test_workers_and_policies_change_nothing_else(whole, source, tmp_path):
     kept = ~np.isnan(all_vectors[:, 0])
     assert np.array_equal(vectors, all_vectors[kept])
     assert table["id"].to_pylist() == everything["id"].filter(pa.array(kept)).to_pylist()
-    assert "error" not in table.column_names
+    assert "embedding_error" not in table.column_names
 
 
 def test_raise_stops_at_the_row_and_keeps_the_shards_before(source, tmp_path):
@@ -264,9 +265,14 @@ def test_two_processes_through_accelerate(whole, source, tmp_path):
 
 
 def test_two_actors_of_ray(whole, source, tmp_path):
+    """Given relative paths, which the actors must not take as relative to their own folder."""
     pytest.importorskip("ray")
     folder = tmp_path / "library"
-    result = run("--sources", source, "--output", folder, "--shard_rows", 64, "--ray_actors", 2)
+    (tmp_path / source.name).write_bytes(source.read_bytes())
+    result = run(
+        "--sources", source.name, "--output", "library", "--shard_rows", 64, "--ray_actors", 2,
+        cwd=tmp_path,
+    )  # fmt: skip
     assert "300 rows in 5 shards" in result.stdout
     (expected, vectors), (found, others) = read(whole), read(folder)
     assert np.nanmax(abs(vectors - others)) <= 1e-5 * np.nanmax(abs(vectors))

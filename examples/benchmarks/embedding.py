@@ -6,7 +6,9 @@ python examples/benchmarks/embedding.py --source molecules.smi --rows 200000 \
 
 End to end is: read the text file, check (and canonicalise), tokenise, batch, embed, write Parquet
 shards. The bare model is given the same batches as tensors, made beforehand. Both are timed in
-turns in one process; memory is the peak of a process of its own for each number of rows.
+turns, shard by shard, in one process, because machines are noisy: rates are of the medians of each
+shard, a share is the median over pairs. Memory is the peak of a process of its own for each number
+of rows.
 """
 
 from __future__ import annotations
@@ -20,7 +22,6 @@ import time
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 import torch
@@ -44,9 +45,10 @@ class Arguments:
         metadata={"help": "Canonical molecules."},
     )
     rows: int = field(default=5000, metadata={"help": "How many of them."})
+    shard_rows: int = field(default=32768, metadata={"help": "Rows of a shard."})
     checkpoint: str = field(default=DEFAULT_CHECKPOINT, metadata={"help": "Folder or Hub id."})
     representation: str = field(default="informative", metadata={"help": "See MoleculeEmbedder."})
-    repeats: int = field(default=3, metadata={"help": "Medians are over so many."})
+    repeats: int = field(default=3, metadata={"help": "Rounds."})
     memory_rows: list[int] = field(
         default_factory=list, metadata={"help": "Numbers of rows to measure the memory of."}
     )
@@ -54,19 +56,15 @@ class Arguments:
 
 
 def bare_batches(
-    embedder: MoleculeEmbedder, smiles: list[str], shard_rows: int
+    embedder: MoleculeEmbedder, smiles: list[str]
 ) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
-    """The ids and masks that the model is given, shard by shard."""
-    encoder = embedder.encoder(canonicalize=False)
-    batches = []
-    for start in range(0, len(smiles), shard_rows):
-        rows = [Row("list", i, text) for i, text in enumerate(smiles[start : start + shard_rows])]
-        encoded = encoder(rows)
-        every = np.arange(len(encoded.lengths))
-        pad = embedder.model.config.pad_token_id
-        for _, ids, mask in padded_batches(encoded, every, embedder.max_batch_tokens, pad):
-            batches.append((ids, mask))
-    return batches
+    """The ids and masks that the model is given for a shard."""
+    rows = [Row("list", number, text) for number, text in enumerate(smiles)]
+    encoded = embedder.encoder(canonicalize=False)(rows)
+    every = np.arange(len(encoded.lengths))
+    pad = embedder.model.config.pad_token_id
+    batches = padded_batches(encoded, every, embedder.max_batch_tokens, pad)
+    return [(ids, mask) for _, ids, mask in batches]
 
 
 @torch.inference_mode()
@@ -80,11 +78,13 @@ def time_bare(
     return time.perf_counter() - begin
 
 
-def time_library(embedder: MoleculeEmbedder, source: Path, canonicalize: bool) -> float:
-    """Seconds from the file to the last shard."""
+def time_library(embedder: MoleculeEmbedder, smiles: list[str], canonicalize: bool) -> float:
+    """Seconds from the file to the shard on the disk."""
     embedder.canonicalize = canonicalize
     with tempfile.TemporaryDirectory() as folder:
-        library = Library(Path(folder), (str(source),))
+        source = Path(folder) / "molecules.smi"
+        source.write_text("\n".join(smiles) + "\n")
+        library = Library(Path(folder) / "library", (str(source),), len(smiles))
         begin = time.perf_counter()
         library.open(embedder)
         for _ in embed_shards(library.pending(), embedder):
@@ -117,6 +117,18 @@ def peak_mebibytes(args: Arguments, smiles: list[str]) -> float:
     return usage.ru_maxrss / unit / 1024
 
 
+def measure(embedder: MoleculeEmbedder, smiles: list[str], repeats: int) -> list[list[float]]:
+    """Seconds of the bare model, the library, and the library with canonicalization, in turns."""
+    batches = bare_batches(embedder, smiles)
+    ways = (
+        lambda: time_bare(embedder, batches),
+        lambda: time_library(embedder, smiles, canonicalize=False),
+        lambda: time_library(embedder, smiles, canonicalize=True),
+    )
+    rounds = [[way() for way in ways] for _ in range(repeats)]
+    return [list(times) for times in zip(*rounds, strict=True)]
+
+
 def main() -> None:
     """Measure and print."""
     (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses()
@@ -130,27 +142,19 @@ def main() -> None:
     print(
         f"cmim-hf {__version__}, torch {torch.__version__}, transformers "
         f"{transformers.__version__}, {torch.get_num_threads()} threads, {embedder.model.device}; "
-        f"{args.checkpoint}, {args.representation}; {args.rows:,} rows, medians of {args.repeats}"
+        f"{args.checkpoint}, {args.representation}; {args.rows:,} rows, {args.repeats} rounds"
     )
     figures: dict[str, object] = {"rows": args.rows, "checkpoint": args.checkpoint}
-    chosen = smiles[: args.rows]
-    batches = bare_batches(embedder, chosen, Library.shard_rows)
-    time_bare(embedder, batches[: len(batches) // 10 + 1])
-    seconds: dict[str, list[float]] = {"bare": [], "library": [], "canonicalised": []}
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "molecules.smi"
-        source.write_text("\n".join(chosen) + "\n")
-        for _ in range(args.repeats):
-            seconds["bare"].append(time_bare(embedder, batches))
-            seconds["library"].append(time_library(embedder, source, canonicalize=False))
-        seconds["canonicalised"].append(time_library(embedder, source, canonicalize=True))
-    for name, times in seconds.items():
-        if len(times) == args.repeats:  # paired in time, since machines are noisy
-            share = median(bare / own for bare, own in zip(seconds["bare"], times, strict=True))
-        else:
-            share = median(seconds["bare"]) / median(times)
-        rate = args.rows / median(times)
-        figures[name] = {"molecules_per_second": rate, "share_of_bare": share, "seconds": times}
+    time_library(embedder, smiles[:1000], canonicalize=True)
+    shards = [smiles[at : at + args.shard_rows] for at in range(0, args.rows, args.shard_rows)]
+    shards[-1] = shards[-1][: args.rows - (len(shards) - 1) * args.shard_rows]
+    measured = np.array([measure(embedder, shard, args.repeats) for shard in shards])
+    for name, times in zip(
+        ("bare", "library", "canonicalised"), measured.swapaxes(0, 1), strict=True
+    ):
+        share = float(np.median(measured[:, 0] / times))
+        rate = args.rows / float(np.median(times, axis=1).sum())
+        figures[name] = {"molecules_per_second": rate, "share_of_bare": share}
         print(f"{name:>14}: {rate:10,.0f} molecules/s  {share:6.1%} of the bare model")
     for rows in args.memory_rows:
         peak = peak_mebibytes(args, smiles[:rows])
