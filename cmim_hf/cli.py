@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -44,7 +45,6 @@ def _add_embed(commands: argparse._SubParsersAction) -> None:
         "embed",
         help="molecules to vectors",
         description="Embed the molecules of a file, of standard input or of a dataset.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     command.set_defaults(run=_embed)
     command.add_argument(
@@ -58,21 +58,29 @@ def _add_embed(commands: argparse._SubParsersAction) -> None:
         required=True,
         help="a .parquet file (the input's columns and `embedding`) or a .npy file (vectors only)",
     )
-    command.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="folder or Hub id")
+    command.add_argument(
+        "--checkpoint",
+        default=DEFAULT_CHECKPOINT,
+        help="folder or Hub id (default: the model that ships)",
+    )
     command.add_argument(
         "--representation",
         default="informative",
         choices=("informative", "latent", "both"),
-        help="pooled decoder states, latent codes, or one beside the other",
+        help="pooled decoder states (the default), latent codes, or one beside the other",
     )
     command.add_argument(
-        "--pooling", default="mean", choices=POOLINGS, help="of informative embeddings"
+        "--pooling",
+        default="mean",
+        choices=POOLINGS,
+        help="of informative embeddings (default: %(default)s)",
     )
     command.add_argument(
         "--on-invalid",
         default="raise",
         choices=("raise", "none", "skip"),
-        help="stop at an invalid row, give it a vector of NaN and its reason, or leave it out",
+        help="stop at an invalid row (the default), give it a vector of NaN and its reason, or "
+        "leave it out",
     )
     command.add_argument(
         "--no-canonicalize",
@@ -81,7 +89,7 @@ def _add_embed(commands: argparse._SubParsersAction) -> None:
         help="take the SMILES as they are: faster, for rows that RDKit wrote",
     )
     command.add_argument("--column", help="the column with SMILES; found by its name if not given")
-    command.add_argument("--split", default="train", help="of a dataset")
+    command.add_argument("--split", default="train", help="of a dataset (default: %(default)s)")
     command.add_argument(
         "--file-type", help="read the input as .smi, .csv, .tsv or .parquet, whatever its name"
     )
@@ -100,7 +108,11 @@ def _embed(options: argparse.Namespace) -> None:
     from .embedding_files import check_output, save_embeddings
     from .reading import read_batches
 
-    check_output(options.output)
+    output = check_output(options.output)
+    if os.path.exists(options.input) and output.exists() and output.samefile(options.input):
+        raise ValueError(f"{options.output} is the input itself; give another name.")
+    if options.workers < 0:
+        raise ValueError(f"--workers is at least 0, not {options.workers}.")
     embedder = MoleculeEmbedder(
         options.checkpoint,
         device=options.device,
@@ -129,6 +141,12 @@ def _embed(options: argparse.Namespace) -> None:
         print(f"Invalid: {kinds}. The first:", file=sys.stderr)
         for reject in done.first_rejects:
             print(f"  row {reject.row.number}: {reject.reason}", file=sys.stderr)
+        if output.suffix == ".npy" and options.on_invalid == "skip":
+            print(
+                "A .npy file does not say which rows were left out: to know, choose --on-invalid "
+                "none, or a .parquet file.",
+                file=sys.stderr,
+            )
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ class MoleculeEmbedder:
 
     Batches are cut by tokens from molecules sorted by length, so padding is little, and a molecule
     that occurs twice in a call is computed once. The same molecule in other company gives the same
-    vector up to rounding (about 1e-6 of its norm).
+    vector up to rounding: about 1e-6 of its norm in float32, 3e-3 in float16, 2e-2 in bfloat16.
 
     Args:
         checkpoint: A folder or a Hub id.
@@ -82,8 +82,8 @@ class MoleculeEmbedder:
         self.batch_tokens = batch_tokens
         self.progress = progress
         self._check(representation, pooling, on_invalid)
-        if batch_tokens is not None and batch_tokens < 1:
-            raise ValueError(f"batch_tokens is at least 1, not {batch_tokens}.")
+        if batch_tokens is not None and (not isinstance(batch_tokens, int) or batch_tokens < 1):
+            raise ValueError(f"batch_tokens is a whole number from 1, not {batch_tokens!r}.")
 
     def embed(
         self,
@@ -253,7 +253,10 @@ def _texts(smiles: Iterable[str]) -> list[Any]:
         )
     if hasattr(smiles, "to_pylist"):  # pyarrow, whose items are no strings
         return smiles.to_pylist()
-    return list(smiles)
+    try:
+        return list(smiles)
+    except TypeError as error:
+        raise TypeError(f"Expected a list of SMILES, got {smiles!r:.80}; pass [smiles].") from error
 
 
 def _bar(total: int, what: str, progress: bool) -> tqdm:

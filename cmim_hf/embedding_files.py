@@ -66,7 +66,7 @@ def save_embeddings(
         progress: Show a bar when it takes more than two seconds.
 
     Raises:
-        ValueError: Another suffix, or an invalid row and `on_invalid="raise"`.
+        ValueError: Another suffix, no rows, or an invalid row and `on_invalid="raise"`.
         FileNotFoundError: The folder of `output` does not exist.
     """
     path = check_output(output)
@@ -82,6 +82,8 @@ def save_embeddings(
 
     with bar, written_whole(path) as new:
         write(counted(), embedder, new)
+        if done.read == 0:
+            raise ValueError(f"There are no rows to write to {path}; give at least one molecule.")
     return done
 
 
@@ -92,7 +94,9 @@ def check_output(output: str | os.PathLike) -> Path:
         raise ValueError(f"{path} must end in one of {', '.join(OUTPUT_SUFFIXES)}.")
     if not path.absolute().parent.is_dir():
         raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} to.")
-    return path
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; give the name of a file.")
+    return path.resolve()  # a link stays, and what it points to is replaced
 
 
 def _write_parquet(parts: Iterable[EmbeddedBatch], embedder: MoleculeEmbedder, path: Path) -> None:

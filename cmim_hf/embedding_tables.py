@@ -93,11 +93,15 @@ def embedding_table(embedded: EmbeddedBatch, embedder: MoleculeEmbedder) -> pa.T
     table = table.append_column(EMBEDDING_COLUMN, vectors)
     if ERROR_COLUMN in added:
         table = table.append_column(ERROR_COLUMN, pa.array(embedded.errors, pa.string()))
-    return table.replace_schema_metadata({METADATA_KEY: json.dumps(provenance(embedder)).encode()})
+    made = {**provenance(embedder), "column": embedded.batch.column}
+    return table.replace_schema_metadata({METADATA_KEY: json.dumps(made).encode()})
 
 
 def provenance(embedder: MoleculeEmbedder) -> dict[str, Any]:
-    """What made the vectors: versions, the checkpoint, its fingerprint, and the settings."""
+    """What made the vectors: versions, the checkpoint, its fingerprint, and the settings.
+
+    The fingerprint is of the weights in their dtype.
+    """
     made_by = {"cmim_hf": __version__}
     if embedder.canonicalize:
         made_by["rdkit"] = version("rdkit")
@@ -105,6 +109,7 @@ def provenance(embedder: MoleculeEmbedder) -> dict[str, Any]:
         **made_by,
         "checkpoint": embedder.checkpoint,
         "fingerprint": embedder.fingerprint,
+        "dtype": str(embedder.model.dtype).removeprefix("torch."),
         "representation": embedder.representation,
         "pooling": embedder.pooling,
         "canonicalize": embedder.canonicalize,

@@ -214,7 +214,12 @@ def _molecules(X: Any) -> Any:
     if len(shape) == 1:
         return np.asarray(X, dtype=object)
     if len(shape) == 2 and shape[1] == 1:
-        return np.asarray(X, dtype=object)[:, 0]
+        table = np.asarray(X, dtype=object)
+        if table.ndim != 2:
+            raise TypeError(
+                f"X is a {type(X).__name__}, no array or data frame; pass its column of SMILES."
+            )
+        return table[:, 0]
     raise ValueError(
         f"X has the shape {tuple(shape)}; expected one column of SMILES. Select it, in a pipeline "
         "by ColumnTransformer([('molecules', MoleculeFeaturizer(), 'smiles')])."

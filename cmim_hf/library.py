@@ -8,8 +8,10 @@ work by taking every n-th shard; none needs to hear of the others.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -17,7 +19,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
+from transformers.utils import logging
 
 from .atomic import remove_partials, written_whole
 from .embedding import MoleculeEmbedder
@@ -30,10 +35,14 @@ from .embedding_tables import (
     parquet_writer,
     provenance,
 )
-from .reading import Batch, read_batches
+from .reading import Batch, NoRowsError, read_batches
 
 SETTINGS_FILE = "_library.json"  # tools that read a folder of Parquet files pass over a "_"
 _SHARD_KEY = b"cmim_shard"
+_SHARD_NAME = re.compile(r"\d{5,}-\d{7,}\.parquet").fullmatch
+_ENDS = 1 << 20
+
+logger = logging.get_logger(__name__)
 
 
 class Shard(NamedTuple):
@@ -68,16 +77,24 @@ class Library:
             raise ValueError("A library needs at least one source of molecules; got none.")
         if self.shard_rows < 1:
             raise ValueError(f"shard_rows is at least 1, not {self.shard_rows}.")
+        if "-" in self.sources:
+            raise ValueError(
+                "Standard input cannot be read again to resume a library; save it to a file first, "
+                "or embed it by the command `cmim embed -`."
+            )
 
     def open(self, embedder: MoleculeEmbedder) -> None:
         """Make the folder, or check that it was begun with these sources and this embedder.
 
         Raises:
-            ValueError: It was begun with other ones (which are named).
+            ValueError: There are shards in it of other ones (which are named), or other files.
             NotADirectoryError: There is a file of its name.
         """
+        # in float32 the batches change a vector by 1e-6 of its norm, in half precision by more
+        exact = embedder.model.dtype in (torch.float32, torch.float64)
         settings = {
             **provenance(embedder),
+            "batch_tokens": None if exact else embedder.max_batch_tokens,
             "sources": [_content(name) for name in self.sources],
             "shard_rows": self.shard_rows,
             "column": self.column,
@@ -87,16 +104,19 @@ class Library:
         if self.folder.exists() and not self.folder.is_dir():
             raise NotADirectoryError(f"{self.folder} is a file; give a folder for the shards.")
         self.folder.mkdir(parents=True, exist_ok=True)
-        begun_elsewhere = any(self.folder.glob("*.parquet"))  # before the next line: others write
-        if not path.is_file():
-            if begun_elsewhere:
-                raise ValueError(
-                    f"{self.folder} holds Parquet files but no {SETTINGS_FILE}: it is no library "
-                    "of ours. Give a new folder."
-                )
+        foreign = [file for file in self.folder.glob("*.parquet") if not _SHARD_NAME(file.name)]
+        has_shards = any(self._shards())  # looked at before the settings: others may be writing
+        if foreign or (has_shards and not path.is_file()):
+            raise ValueError(
+                f"{self.folder} holds Parquet files that are no library of ours. Give a new folder."
+            )
+        if not has_shards:
             with written_whole(path) as new:
                 new.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        begun = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            begun = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged: {error}. Give a new folder.") from error
         # the place of a checkpoint may change, as that of a source; its content may not
         differing = [k for k in settings if k != "checkpoint" and begun.get(k) != settings[k]]
         if differing:
@@ -113,14 +133,20 @@ class Library:
 
     def pending_of(self, source: int, rank: int = 0, world_size: int = 1) -> Iterator[Shard]:
         """Yield the same of one source, by its number."""
-        for batch in read_batches(
+        batches = read_batches(
             self.sources[source],
             column=self.column,
             split=self.split,
             batch_rows=self.shard_rows,
             wanted=partial(self._is_pending, source, rank, world_size),
-        ):
-            yield Shard(self._path(source, (batch.start - 1) // self.shard_rows), batch)
+        )
+        try:
+            for batch in batches:
+                yield Shard(self._path(source, (batch.start - 1) // self.shard_rows), batch)
+        except NoRowsError as error:
+            if len(self.sources) == 1:
+                raise
+            logger.warning(str(error))  # one of many files may well be empty
 
     def absolute(self) -> Library:
         """The same library by names that hold in any working directory."""
@@ -133,6 +159,9 @@ class Library:
     def _path(self, source: int, shard: int) -> Path:
         return self.folder / f"{source:05d}-{shard:07d}.parquet"
 
+    def _shards(self) -> Iterator[Path]:
+        return (path for path in self.folder.glob("*.parquet") if _SHARD_NAME(path.name))
+
     def close(self) -> dict[str, Any]:
         """Remove what killed processes left, and count: call it when every process has ended.
 
@@ -141,10 +170,15 @@ class Library:
         """
         remove_partials(self.folder)
         rows, read, shards, invalid = 0, 0, 0, Counter()
-        for path in sorted(self.folder.glob("*.parquet")):
-            with pq.ParquetFile(path) as file:
-                about = json.loads(file.schema_arrow.metadata[_SHARD_KEY])
-                rows += file.metadata.num_rows
+        for path in sorted(self._shards()):
+            try:
+                with pq.ParquetFile(path) as file:
+                    about = json.loads(file.schema_arrow.metadata[_SHARD_KEY])
+                    rows += file.metadata.num_rows
+            except (pa.ArrowException, TypeError, KeyError, ValueError) as error:
+                raise ValueError(
+                    f"{path} is damaged: {error}. Remove it and run again: that writes it anew."
+                ) from error
             read += about["rows"]
             invalid.update(about["invalid"])
             shards += 1
@@ -191,10 +225,18 @@ def _write(embedded: EmbeddedBatch, embedder: MoleculeEmbedder, path: Path) -> N
 
 
 def _content(source: str) -> dict[str, Any]:
-    """What tells another source from the same one at another place."""
-    if os.path.isfile(source):
-        return {"name": os.path.basename(source), "bytes": os.path.getsize(source)}
-    return {"name": source}
+    """What tells another source from the same one at another place.
+
+    A file is known by its size and its first and last mebibyte.
+    """
+    if not os.path.isfile(source):
+        return {"name": source}
+    size = os.path.getsize(source)
+    with open(source, "rb") as stream:
+        digest = hashlib.sha256(stream.read(_ENDS))
+        stream.seek(max(0, size - _ENDS))
+        digest.update(stream.read(_ENDS))
+    return {"name": os.path.basename(source), "bytes": size, "sha256_ends": digest.hexdigest()}
 
 
 __all__ = ["METADATA_KEY", "SETTINGS_FILE", "Library", "Shard", "embed_shards"]

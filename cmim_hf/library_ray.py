@@ -49,8 +49,8 @@ def embed_library_on_ray(
     checkpoint = embedder_arguments["checkpoint"]
     if os.path.isdir(checkpoint):
         embedder_arguments = {**embedder_arguments, "checkpoint": os.path.abspath(checkpoint)}
-    ray.data.DataContext.get_current().target_max_block_size = 1  # pass on each shard by itself
     sources = ray.data.from_items([{"source": number} for number in range(len(library.sources))])
+    sources.context.target_max_block_size = 1  # pass on each shard by itself
     # without a CPU of its own the reader neither waits for the actors nor is made part of one
     shards = sources.map_batches(_read, batch_size=1, fn_args=(library,), num_cpus=0)
     written = shards.map_batches(
@@ -74,6 +74,7 @@ _SHARD = pa.schema(
         "path": pa.string(),
         "source": pa.string(),
         "start": pa.int64(),
+        "column": pa.string(),
         "smiles": pa.large_list(pa.large_string()),
         "columns": pa.large_binary(),
         "error": pa.string(),
@@ -93,6 +94,7 @@ def _read(sources: dict[str, Any], library: Library) -> Iterator[pa.Table]:
                     "path": str(path),
                     "source": batch.source,
                     "start": batch.start,
+                    "column": batch.column,
                     "smiles": batch.smiles,
                     "columns": content.getvalue().to_pybytes(),
                 }
@@ -124,7 +126,7 @@ class _Writer:
 def _shard(row: dict[str, Any]) -> Shard:
     with pa.ipc.open_stream(row["columns"]) as stream:
         columns = stream.read_all()
-    batch = Batch(row["source"], row["start"], row["smiles"], columns)
+    batch = Batch(row["source"], row["start"], row["smiles"], columns, row["column"])
     return Shard(Path(row["path"]), batch)
 
 

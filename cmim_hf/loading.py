@@ -81,15 +81,15 @@ def torch_device(device: str | torch.device) -> torch.device:
 
 
 def floating_dtype(dtype: torch.dtype | str) -> torch.dtype:
-    """The floating dtype of a name such as `"bfloat16"`.
+    """The dtype of a name such as `"bfloat16"`.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is none that the model computes in.
     """
     found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+    if found not in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
         raise ValueError(
-            f"dtype is a floating type, such as 'float32', 'float16' or 'bfloat16', not {dtype!r}."
+            f"dtype is one of float32, bfloat16, float16 and float64, not {str(dtype)!r}."
         )
     return found
 

@@ -37,6 +37,10 @@ _SUFFIXES = (*_FILE_TYPES, ".smiles", ".txt")
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
+class NoRowsError(ValueError):
+    """A source that is sound but empty."""
+
+
 class Row(NamedTuple):
     """One row of a source.
 
@@ -54,13 +58,14 @@ class Batch(NamedTuple):
 
     `source` is the name the source was opened by, `start` the number of the first row as in `Row`,
     `smiles` the texts as in `Row` and `columns` the columns of the source in their order, the one
-    with SMILES included.
+    with SMILES included, whose name is `column`.
     """
 
     source: str
     start: int
     smiles: list[str]
     columns: "pyarrow.Table"
+    column: str
 
 
 def read_smiles(
@@ -135,7 +140,7 @@ def read_batches(
     name = os.fspath(source)
     with _opened(source, column, split, file_type, batch_rows) as table:
         for start, smiles, columns in table.tables(wanted):
-            yield Batch(name, start, smiles, columns)
+            yield Batch(name, start, smiles, columns, table.column)
 
 
 @contextmanager
@@ -157,10 +162,15 @@ def _opened(
             else:
                 table = _open_file(file, column, batch_rows, stack)
             yield table
-    except (EOFError, zlib.error, gzip.BadGzipFile, csv.Error) as error:
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise damaged(name, table.row if table else 0, error) from error
+    except csv.Error as error:
+        raise ValueError(
+            f"{name} cannot be cut into fields after row {table.row if table else 0}: {error}. "
+            'A field that begins with " has to end with it; double the quotes inside of one.'
+        ) from error
     if table.row == 0:
-        raise ValueError(f"{name} holds no rows; give a source with at least one molecule.")
+        raise NoRowsError(f"{name} holds no rows; give a source with at least one molecule.")
 
 
 class _File(NamedTuple):
@@ -250,4 +260,12 @@ def _seekable_copy(data: IO[bytes]) -> IO[bytes]:
     return copy
 
 
-__all__ = ["COLUMN_NAMES", "Batch", "Row", "find_column", "read_batches", "read_smiles"]
+__all__ = [
+    "COLUMN_NAMES",
+    "Batch",
+    "NoRowsError",
+    "Row",
+    "find_column",
+    "read_batches",
+    "read_smiles",
+]

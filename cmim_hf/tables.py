@@ -4,7 +4,8 @@
 Each has `row`, the rows read so far, and two ways through them: `texts()` yields the SMILES of one
 row after the other, "" where there is none; `tables(wanted)` yields the start, the SMILES and all
 columns of batches of `batch_rows` rows, of those only whose number (from 0) `wanted` accepts. All
-batches have one schema. `where` says in errors what the source is.
+batches have one schema. `column` is the name of the column with SMILES, once a row is read; `where`
+says in errors what the source is.
 """
 
 import csv
@@ -28,6 +29,8 @@ COLUMN_NAMES = (
     "structure",
 )
 """Names looked for, without regard to case and in this order, when no column is given."""
+
+csv.field_size_limit(1 << 24)  # columns of structures or images are longer than the default
 
 Wanted = Callable[[int], bool] | None
 Slice = tuple[int, list[str], "pyarrow.Table"]
@@ -64,16 +67,18 @@ class LineTable:
         lines = _utf8_lines(stream, where)
         if delimiter is None:
             # A lone \r ends lines of old files; open(newline="") splits there as well.
-            self._rows = filter(None, (line.split(None, 1) for line in lines))
+            self._rows = filter(None, map(_smiles_and_name, lines))
             self._names = ["smiles", "name"]
             first = next(self._rows, None)
             if first is not None and first[0].lower() not in COLUMN_NAMES:
                 self._rows = chain([first], self._rows)
         else:
-            self._rows = filter(None, csv.reader(lines, delimiter=delimiter))
+            # strict, because a quote that is never closed would swallow the rows behind it
+            self._rows = filter(None, csv.reader(lines, delimiter=delimiter, strict=True))
             self._names = _unique_names(next(self._rows, []))
             if self._names:
                 self._index = self._names.index(find_column(self._names, column, where))
+        self.column = self._names[self._index] if self._names else ""
 
     def texts(self) -> Iterator[str]:
         """Yield the SMILES of every row."""
@@ -137,10 +142,11 @@ class ParquetTable:
         except self._errors as error:
             raise damaged(where, 0, error) from error
         self._schema = self._file.schema_arrow.remove_metadata()
-        self._name = find_column(self._schema.names, column, where)
-        kind = str(self._schema.types[self._schema.names.index(self._name)])
+        self._plain_schema = _without_views(self._schema)
+        self.column = find_column(self._schema.names, column, where)
+        kind = str(self._plain_schema.types[self._schema.names.index(self.column)])
         if not _TEXT_TYPE.match(kind):
-            raise _not_text(kind, self._name, where)
+            raise _not_text(kind, self.column, where)
         groups = range(self._file.metadata.num_row_groups)
         sizes = [self._file.metadata.row_group(group).num_rows for group in groups]
         self._borders = [0, *accumulate(sizes)]
@@ -150,7 +156,7 @@ class ParquetTable:
 
     def texts(self) -> Iterator[str]:
         """Yield the SMILES of every row; no other column is read."""
-        self._columns = [self._name]
+        self._columns = [self.column]
         for piece in self._read(0, self._borders[-1]):
             yield from self._texts_of(piece)
 
@@ -163,12 +169,14 @@ class ParquetTable:
             if wanted is None or wanted(number):
                 pieces = self._read(start, min(start + self._batch_rows, total))
                 table = pyarrow.Table.from_batches(pieces, self._schema)
+                if self._plain_schema != self._schema:
+                    table = table.cast(self._plain_schema)
                 yield start + 1, self._texts_of(table), table
         self.row = total
 
     def _texts_of(self, columns: "pyarrow.RecordBatch | pyarrow.Table") -> list[str]:
-        index = columns.schema.names.index(self._name)  # a name may occur twice
-        return _text_list(columns.column(index).to_pylist(), self._name, self._where)
+        index = columns.schema.names.index(self.column)  # a name may occur twice
+        return _text_list(columns.column(index).to_pylist(), self.column, self._where)
 
     def _read(self, start: int, stop: int) -> "Iterator[pyarrow.RecordBatch]":
         """Yield the rows from `start` (from 0) to before `stop`; later calls lie behind."""
@@ -215,7 +223,7 @@ class HubTable:
 
         self.row = 0
         self._where = f"Dataset {name!r}"
-        self._column = column
+        self.column = column
         self._batch_rows = batch_rows
         try:
             self._rows = datasets.load_dataset(name, split=split, streaming=True)
@@ -228,9 +236,9 @@ class HubTable:
     def texts(self) -> Iterator[str]:
         """Yield the SMILES of every row."""
         for batch in self._rows.iter(self._batch_rows):
-            name = find_column(list(batch), self._column, self._where)
-            self.row += len(batch[name])
-            yield from _text_list(batch[name], name, self._where)
+            self.column = find_column(list(batch), self.column, self._where)
+            self.row += len(batch[self.column])
+            yield from _text_list(batch[self.column], self.column, self._where)
 
     def tables(self, wanted: Wanted) -> Iterator[Slice]:
         """Yield the wanted batches; ValueError where the types of the columns change midway."""
@@ -255,8 +263,8 @@ class HubTable:
             start = self.row + 1
             self.row += table.num_rows
             if wanted is None or wanted(number):
-                name = find_column(schema.names, self._column, self._where)
-                texts = _text_list(table.column(name).to_pylist(), name, self._where)
+                self.column = find_column(schema.names, self.column, self._where)
+                texts = _text_list(table.column(self.column).to_pylist(), self.column, self._where)
                 yield start, texts, table
 
 
@@ -298,6 +306,21 @@ def _text_list(values: Sequence[object], column: str, where: str) -> list[str]:
     for kind in set(map(type, values)) - {str, type(None)}:
         raise _not_text(kind.__name__, column, where)
     return [text or "" for text in values]
+
+
+def _smiles_and_name(line: str) -> list[str]:
+    """The first field of a line and the rest; behind a leading tab there is only the rest."""
+    fields = line.split(None, 1)
+    return ["", line.strip()] if fields and line[0] == "\t" else fields
+
+
+def _without_views(schema: "pyarrow.Schema") -> "pyarrow.Schema":
+    """The schema with plain types for views of text and bytes, whose rows cannot be picked."""
+    import pyarrow
+
+    plain = {pyarrow.string_view(): pyarrow.string(), pyarrow.binary_view(): pyarrow.binary()}
+    fields = [field.with_type(plain.get(field.type, field.type)) for field in schema]
+    return pyarrow.schema(fields)
 
 
 def _unique_names(header: Sequence[str]) -> list[str]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from typing import Any
 
 
@@ -13,7 +14,7 @@ def text_problem(text: Any) -> tuple[str, str] | None:
     printable ASCII characters without spaces.
     """
     if not isinstance(text, str):
-        return "not text", f"{text!r} of type {type(text).__name__} is no string"
+        return "not text", f"{reprlib.repr(text)} of type {type(text).__name__} is no string"
     if not text:
         return "empty", "the text is empty"
     if text.isascii() and text.isprintable() and " " not in text:

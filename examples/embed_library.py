@@ -78,8 +78,13 @@ def written_rows(args: Arguments, library: Library, state: PartialState) -> Iter
     embedder = MoleculeEmbedder(**settings, device=state.device, progress=False)
     library.open(embedder)
     if args.ray_actors:
-        from cmim_hf.library_ray import embed_library_on_ray
-
+        if args.workers:
+            raise ValueError("Ray actors canonicalise themselves: give --ray_actors or --workers.")
+        try:
+            from cmim_hf.library_ray import embed_library_on_ray
+        except ImportError as error:
+            raise ValueError(f"{error}. Run: pip install 'cmim-hf[ray]'") from error
+        settings["dtype"] = embedder.model.dtype  # actors on other hardware might choose another
         yield from embed_library_on_ray(
             library, settings, num_actors=args.ray_actors, num_gpus=args.ray_gpus
         )
@@ -112,6 +117,8 @@ def main() -> None:
             )
     except (ValueError, OSError) as error:
         sys.exit(f"embed_library.py: {error}")
+    except KeyboardInterrupt:
+        sys.exit("embed_library.py: interrupted; the same command goes on from here.")
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()

@@ -68,8 +68,11 @@ def main() -> None:
     """Print reconstructions and neighbours, and draw the neighbours."""
     (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses()
     embedder = MoleculeEmbedder(args.checkpoint)
-    smiles = [row.text for row in islice(read_smiles(args.molecules), args.count)]
-    embeddings = embedder.embed(smiles)
+    given = [row.text for row in islice(read_smiles(args.molecules), args.count)]
+    embeddings, kept = embedder.embed(given, on_invalid="skip", return_indices=True)
+    smiles = [canonicalize(given[row]) for row in kept]
+    if len(smiles) < len(given):
+        print(f"{len(given) - len(smiles)} of {len(given)} rows are no molecules and left out.")
     reconstructions = reconstruct(embedder.model, embedder.tokenizer, smiles)
 
     compared = [same_molecule(*pair) for pair in zip(smiles, reconstructions, strict=True)]

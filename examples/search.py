@@ -6,7 +6,7 @@
 
 Vectors are compared by their cosine after subtracting the library's mean vector: what all molecules
 share says nothing about which are alike. The library is read row group by row group; only the index
-has to fit into memory. Needs faiss (`pip install faiss-cpu`): one string of its index factory
+has to fit into memory. Needs faiss (`pip install 'cmim-hf[search]'`), whose index factory
 chooses between exact search, graphs, lists and compressed vectors.
 """
 
@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -32,6 +31,11 @@ from cmim_hf import MoleculeEmbedder
 from cmim_hf.chem import draw_grid, similarity
 from cmim_hf.embedding_tables import EMBEDDING_COLUMN, METADATA_KEY
 from cmim_hf.reading import find_column, read_smiles
+
+try:
+    import faiss
+except ImportError:
+    sys.exit("search.py needs faiss: pip install 'cmim-hf[search]'")
 
 Groups = list[ds.ParquetFileFragment]  # the row groups of a library, in order
 SETTINGS = ("fingerprint", "representation", "pooling", "canonicalize", "size")
@@ -60,7 +64,9 @@ class Arguments:
     checkpoint: str | None = field(
         default=None, metadata={"help": "The library's checkpoint, if it is elsewhere now."}
     )
-    smiles_column: str | None = field(default=None, metadata={"help": "Column with the SMILES."})
+    smiles_column: str | None = field(
+        default=None, metadata={"help": "Column with the SMILES, if not the one embedded."}
+    )
     picture: str = field(
         default="hits.png",
         metadata={"help": f"Where to draw hits: at most {DRAWN} of each of {DRAWN} queries."},
@@ -113,7 +119,8 @@ def read_settings(shard: ds.ParquetFileFragment) -> dict[str, Any]:
 def text_columns(shard: ds.ParquetFileFragment, column: str | None) -> dict[str, ds.Expression]:
     """The columns that are shown, as text: the SMILES, and `id` and `name` if there are such."""
     names = shard.physical_schema.names
-    chosen = {"smiles": find_column(names, column, shard.path)}
+    embedded = json.loads(shard.physical_schema.metadata[METADATA_KEY]).get("column")
+    chosen = {"smiles": find_column(names, column or embedded, shard.path)}
     chosen |= {name.lower(): name for name in names if name.lower() in ("id", "name")}
     return {shown: ds.field(name).cast(pa.string()) for shown, name in chosen.items()}
 
@@ -121,7 +128,8 @@ def text_columns(shard: ds.ParquetFileFragment, column: str | None) -> dict[str,
 def load_embedder(made: dict[str, Any], checkpoint: str | None) -> MoleculeEmbedder:
     """What embeds queries as the library was embedded."""
     choices = {key: made[key] for key in ("representation", "pooling", "canonicalize")}
-    embedder = MoleculeEmbedder(checkpoint or made["checkpoint"], **choices)
+    dtype = made.get("dtype")
+    embedder = MoleculeEmbedder(checkpoint or made["checkpoint"], dtype=dtype, **choices)
     if embedder.fingerprint != made["fingerprint"]:
         raise ValueError(
             f"The checkpoint {embedder.checkpoint} has the fingerprint {embedder.fingerprint}, but "

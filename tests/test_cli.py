@@ -202,3 +202,63 @@ def test_an_existing_file_is_replaced_only_by_a_whole_one(tmp_path, expected):
     assert output.read_bytes() == b"precious"
     assert main(["embed", str(source), "-o", str(output)]) == 0
     assert close(np.load(output), expected)
+
+
+def test_the_input_is_not_overwritten(tmp_path, capsys):
+    source = as_file(".parquet", tmp_path)
+    before = source.read_bytes()
+    link = tmp_path / "link.parquet"
+    link.symlink_to(source)
+    for output in (source, link):
+        assert main(["embed", str(source), "-o", str(output)]) == 1
+        assert "is the input itself" in capsys.readouterr().err
+    assert source.read_bytes() == before
+
+
+def test_a_link_stays_a_link(tmp_path, expected):
+    source, target, link = as_file(".smi", tmp_path), tmp_path / "a.npy", tmp_path / "b.npy"
+    target.write_bytes(b"")
+    link.symlink_to(target)
+    assert main(["embed", str(source), "-o", str(link)]) == 0
+    assert link.is_symlink() and close(np.load(target), expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--workers", "-1"], "--workers is at least 0, not -1"),
+        (["--dtype", "float8_e4m3fn"], "dtype is one of float32"),
+        (["--checkpoint", "./nothing"], "There is no checkpoint folder ./nothing"),
+        (["--batch-tokens", "0"], "batch_tokens is a whole number from 1, not 0"),
+        (["--file-type", ".sdf"], "file_type is one of .smi"),
+    ],
+)
+def test_unusable_options_are_one_message(arguments, message, tmp_path, capsys):
+    source = as_file(".smi", tmp_path)
+    assert main(["embed", str(source), "-o", str(tmp_path / "out.npy"), *arguments]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_folder_is_no_output(tmp_path, capsys):
+    (tmp_path / "folder.npy").mkdir()
+    source = as_file(".smi", tmp_path)
+    assert main(["embed", str(source), "-o", str(tmp_path / "folder.npy")]) == 1
+    assert "is a folder; give the name of a file" in capsys.readouterr().err
+
+
+def test_left_out_rows_of_an_array_are_spoken_of(tmp_path, capsys):
+    source = tmp_path / "bad.smi"
+    source.write_text("CCO\nC(C\n")
+    assert main(["embed", str(source), "-o", str(tmp_path / "a.npy"), "--on-invalid", "skip"]) == 0
+    assert "does not say which rows were left out" in capsys.readouterr().err
+
+
+def test_workers_change_nothing(tmp_path, expected):
+    source = as_file(".smi", tmp_path)
+    result = subprocess.run(
+        [sys.executable, "-m", "cmim_hf.cli", "embed", str(source), "-o",
+         str(tmp_path / "out.npy"), "--workers", "2"],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert close(np.load(tmp_path / "out.npy"), expected)

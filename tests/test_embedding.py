@@ -98,6 +98,7 @@ BAD = [
     (3.5, "3.5 of type float is no string"),
     (float("nan"), "nan of type float is no string"),
     ("", "the text is empty"),
+    (["C"] * 100_000, "of type list is no string"),
     ("C C", "' ' at position 2 is not printable"),
     ("CCé", "'é' at position 3"),
     ("C(C", "extra open parentheses"),
@@ -125,7 +126,7 @@ def test_without_canonicalization_only_the_text_is_checked(embedder):
     vectors, indices = embedder.embed(
         rows, on_invalid="skip", canonicalize=False, return_indices=True
     )
-    assert indices.tolist() == [6, 7]  # neither is a molecule
+    assert indices.tolist() == [7, 8]  # neither is a molecule
     assert vectors.shape == (2, 96) and np.isfinite(vectors).all()
 
 
@@ -187,8 +188,8 @@ def test_settings_of_a_call_last_for_the_call(embedder, molecules):
         ({"pooling": "sum"}, "choose one of mean, last, max"),
         ({"on_invalid": "ignore"}, "choose one of raise, none, skip"),
         ({"dtype": "float"}, None),
-        ({"dtype": "int8"}, "floating type"),
-        ({"dtype": "no such"}, "floating type"),
+        ({"dtype": "int8"}, "dtype is one of float32"),
+        ({"dtype": "no such"}, "dtype is one of float32"),
         ({"device": "abacus"}, "There is no device 'abacus' here"),
     ],
 )
@@ -202,8 +203,9 @@ def test_unknown_choices_are_refused_before_any_work(embedder, choice, message):
 
 
 def test_a_budget_below_one_is_refused():
-    with pytest.raises(ValueError, match="at least 1, not 0"):
-        MoleculeEmbedder(batch_tokens=0)
+    for wrong in (0, 10.5):
+        with pytest.raises(ValueError, match=f"a whole number from 1, not {wrong}"):
+            MoleculeEmbedder(batch_tokens=wrong)
 
 
 def test_the_fingerprint_is_of_weights_and_tokenizer(embedder):
@@ -249,3 +251,9 @@ def test_canonical_rows_need_no_rdkit(embedder):
 
 def test_the_default_is_the_checkpoint_that_ships(embedder):
     assert embedder.checkpoint == DEFAULT_CHECKPOINT and embedder.size == 96
+
+
+@pytest.mark.parametrize("given", [None, 3, np.array("CCO")])
+def test_one_thing_is_no_list(embedder, given):
+    with pytest.raises(TypeError, match="Expected a list of SMILES, got"):
+        embedder.embed(given)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pandas as pd
 import pytest
@@ -399,3 +400,10 @@ except ImportError as error:
     print(error)
 """
     assert "pip install 'cmim-hf[sklearn]'" in in_new_process(code)[-1]
+
+
+def test_a_dataset_is_told_to_give_its_column():
+    rows = datasets.Dataset.from_dict({"smiles": ["CCO", "CCN"]})
+    with pytest.raises(TypeError, match="pass its column of SMILES"):
+        MoleculeFeaturizer().fit(rows)
+    assert MoleculeFeaturizer().fit_transform(rows["smiles"]).shape == (2, 96)

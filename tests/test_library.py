@@ -5,6 +5,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cmim_hf import MoleculeEmbedder
+from cmim_hf.atomic import remove_partials
 from cmim_hf.embedding_tables import METADATA_KEY
 from cmim_hf.library import SETTINGS_FILE, Library, embed_shards
 
@@ -50,6 +52,12 @@ def read(folder):
     return table, vectors.reshape(table.num_rows, -1)
 
 
+def close(found, expected):
+    """Equal but for the rounding of another number of threads; invalid in the same rows."""
+    same_rows = np.array_equal(np.isnan(found), np.isnan(expected))
+    return same_rows and np.nanmax(abs(found - expected)) <= 1e-5 * np.nanmax(abs(expected))
+
+
 def run(*arguments, launcher=(), timeout=240, check=True, cwd=None):
     result = subprocess.run(
         [sys.executable, *launcher, str(SCRIPT), *map(str, arguments)],
@@ -79,7 +87,7 @@ def test_shards_hold_the_columns_the_vectors_and_the_reasons(whole, source, embe
     assert table["id"].to_pylist() == [fields[1] for fields in lines]
     expected = embedder.embed([fields[0] for fields in lines])
     assert np.array_equal(np.isnan(vectors), np.isnan(expected))
-    assert np.nanmax(abs(vectors - expected)) <= 1e-4 * np.nanmax(abs(expected))
+    assert close(vectors, expected)
     errors = {row: error for row, error in enumerate(table["embedding_error"].to_pylist()) if error}
     assert sorted(errors) == [10, 150, 299]
     assert errors[10] == "empty: the text is empty"
@@ -94,6 +102,7 @@ def test_shards_say_what_made_them(whole, embedder):
     assert about["fingerprint"] == embedder.fingerprint and about["size"] == 96
     assert about["checkpoint"] == embedder.checkpoint and about["representation"] == "informative"
     assert about["cmim_hf"] and about["rdkit"]
+    assert about["column"] == "smiles" and about["dtype"] == "float32"
     assert [pq.read_metadata(whole / name).num_rows for name in names[:5]] == [64] * 4 + [44]
 
 
@@ -162,8 +171,18 @@ def test_other_settings_are_no_continuation(whole, source, embedder, tmp_path):
     folder = tmp_path / "library"
     Library(folder, (str(grown),), 64).open(embedder)
     grown.write_text(source.read_text() + "CCO,1,1\nCCN,2,2\n")
+    Library(folder, (str(grown),), 64).open(embedder)  # nothing is written yet
+    write(Library(folder, (str(grown),), 64), embedder)
+    text = grown.read_text()
+    grown.write_text(text + "CCO,3,3\n")
     with pytest.raises(ValueError, match="sources was .*'bytes'"):
         Library(folder, (str(grown),), 64).open(embedder)
+    grown.write_text(text.replace("CCN,2,2", "CCS,2,2"))
+    with pytest.raises(ValueError, match="sources was .*'sha256_ends'"):
+        Library(folder, (str(grown),), 64).open(embedder)
+    grown.write_text(text)
+    moved = grown.rename(tmp_path / "elsewhere.csv").rename(grown)
+    Library(folder, (os.path.relpath(moved),), 64).open(embedder)
 
 
 def test_folders_that_are_not_ours(source, embedder, tmp_path):
@@ -173,6 +192,8 @@ def test_folders_that_are_not_ours(source, embedder, tmp_path):
         Library(tmp_path / "theirs", (str(source),)).open(embedder)
     with pytest.raises(NotADirectoryError, match="is a file"):
         Library(source, (str(source),)).open(embedder)
+    with pytest.raises(ValueError, match="Standard input cannot be read again"):
+        Library(tmp_path / "none", ("-",))
     with pytest.raises(ValueError, match="shard_rows is at least 1, not 0"):
         Library(tmp_path / "none", (str(source),), 0)
 
@@ -207,13 +228,14 @@ def test_killed_at_random_moments_it_goes_on_where_it_was(whole, source, tmp_pat
         process.wait()
     before = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.parquet")}
     assert before
-    (folder / ".00000-0000004.parquet.0123456789ab.partial").write_bytes(b"half a shard")
+    name = f".00000-0000004.parquet.{socket.gethostname()}.{process.pid}.01234567.partial"
+    (folder / name).write_bytes(b"half a shard")
     result = run(*command[2:])
     assert "300 rows in 5 shards" in result.stdout
     for name, written in before.items():
         assert (folder / name).stat().st_mtime_ns == written, "a finished shard was written again"
     (expected, vectors), (found, others) = read(whole), read(folder)
-    assert np.array_equal(vectors, others, equal_nan=True)
+    assert close(vectors, others)
     assert expected.drop_columns("embedding").equals(found.drop_columns("embedding"))
     assert not list(folder.glob(".*"))
 
@@ -243,7 +265,7 @@ def test_ten_kills_at_any_moment_lose_and_repeat_nothing(embedder, tmp_path):
     assert shards == sorted(shards) and 0 < shards[-1] < 50
     assert "50,000 rows in 50 shards" in run(*arguments).stdout
     (expected, vectors), (found, others) = read(tmp_path / "whole"), read(folder)
-    assert np.nanmax(abs(vectors - others)) <= 1e-5 * np.nanmax(abs(vectors))
+    assert close(vectors, others)
     assert expected.drop_columns("embedding").equals(found.drop_columns("embedding"))
 
 
@@ -260,7 +282,7 @@ def test_two_processes_through_accelerate(whole, source, tmp_path):
     assert "300 rows in 5 shards" in result.stdout
     assert result.stdout.count("shards") == 1  # one process speaks
     (expected, vectors), (found, others) = read(whole), read(folder)
-    assert np.nanmax(abs(vectors - others)) <= 1e-5 * np.nanmax(abs(vectors))
+    assert close(vectors, others)
     assert expected.drop_columns("embedding").equals(found.drop_columns("embedding"))
 
 
@@ -275,7 +297,7 @@ def test_two_actors_of_ray(whole, source, tmp_path):
     )  # fmt: skip
     assert "300 rows in 5 shards" in result.stdout
     (expected, vectors), (found, others) = read(whole), read(folder)
-    assert np.nanmax(abs(vectors - others)) <= 1e-5 * np.nanmax(abs(vectors))
+    assert close(vectors, others)
     assert expected.drop_columns("embedding").equals(found.drop_columns("embedding"))
     strict = run(
         "--sources", source, "--output", tmp_path / "strict", "--ray_actors", 2,
@@ -300,3 +322,65 @@ def test_errors_end_in_one_message(arguments, message, source, tmp_path):
     assert result.returncode == 1
     assert f"embed_library.py: {message}" in result.stderr.replace(str(source) + " ", "")
     assert "Traceback" not in result.stderr
+
+
+def test_a_run_that_wrote_nothing_binds_nobody(source, embedder, tmp_path):
+    folder = tmp_path / "library"
+    with pytest.raises(FileNotFoundError):
+        write(Library(folder, (str(tmp_path / "typo.csv"),), 64), embedder)
+    assert write(Library(folder, (str(source),), 64), embedder)["read"] == 300
+
+
+def test_an_empty_source_among_others_is_passed_over(source, embedder, tmp_path):
+    empty = tmp_path / "empty.smi"
+    empty.write_text("")
+    library = Library(tmp_path / "library", (str(empty), str(source)), 200)
+    assert write(library, embedder)["shards"] == 2
+    with pytest.raises(ValueError, match="holds no rows"):
+        write(Library(tmp_path / "nothing", (str(empty),)), embedder)
+
+
+def test_closing_leaves_what_is_being_written(tmp_path):
+    ours = tmp_path / f".a.parquet.{socket.gethostname()}.{os.getpid()}.01234567.partial"
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    theirs = tmp_path / f".a.parquet.{socket.gethostname()}.{dead.pid}.01234567.partial"
+    elsewhere = tmp_path / ".a.parquet.another-host.1.01234567.partial"
+    old = tmp_path / ".b.parquet.another-host.1.01234567.partial"
+    for path in (ours, theirs, elsewhere, old):
+        path.write_bytes(b"")
+    os.utime(old, (time.time() - 90000,) * 2)
+    remove_partials(tmp_path)
+    assert set(tmp_path.iterdir()) == {ours, elsewhere}
+
+
+def test_damaged_and_foreign_files_are_named(source, embedder, tmp_path):
+    folder = tmp_path / "library"
+    library = Library(folder, (str(source),), 150)
+    write(library, embedder)
+    shard = folder / "00000-0000001.parquet"
+    shard.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"00000-0000001.parquet is damaged: .*Remove it"):
+        write(library, embedder)
+    shard.unlink()
+    assert write(library, embedder)["rows"] == 300
+    (folder / "_library.json").write_text("")
+    with pytest.raises(ValueError, match="_library.json is damaged"):
+        library.open(embedder)
+
+
+def test_interrupted_it_says_how_to_go_on(tmp_path):
+    source = SCRIPT.parent / "data" / "moses_train.smi.gz"
+    folder = tmp_path / "library"
+    process = subprocess.Popen(
+        [sys.executable, str(SCRIPT), "--sources", str(source), "--output", str(folder),
+         "--shard_rows", "500"],
+        stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("*.parquet")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and "the same command goes on from here" in errors
+    assert "Traceback" not in errors

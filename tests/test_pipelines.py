@@ -5,6 +5,7 @@ import subprocess
 from itertools import islice
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from test_remote_code import run_without_package
@@ -217,3 +218,15 @@ def test_feature_extraction_gives_the_decoders_states(molecules):
             found = torch.tensor(found)[:, :length]
             assert found.shape == expected.shape
             assert (found - expected).norm() / expected.norm() < 1e-5, text
+
+
+def test_a_table_is_refused_and_a_column_of_arrow_is_read():
+    pipe = pipeline("molecule-embedding", model=DEFAULT_CHECKPOINT)
+    table = pa.table({"smiles": ["CCO", "CCN"]})
+    for given in (table, table.to_pandas()):
+        with pytest.raises(TypeError, match="pass its column of SMILES"):
+            pipe(given, on_invalid="none")
+    expected = pipe(["CCO", "CCN"])
+    found = pipe(table["smiles"])
+    assert np.allclose(found, expected, atol=1e-6) and len(found) == 2
+    assert np.allclose(pipe(np.array("CCO")), expected[0], atol=1e-6)

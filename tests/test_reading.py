@@ -38,7 +38,7 @@ def write_parquet(path, **columns):
 
 @pytest.mark.parametrize("name", ["a.smi", "a.SMI", "a.txt", "a.smiles", "a.smi.gz", "a.txt.gz"])
 def test_text_file_first_fields(tmp_path, name):
-    path = write(tmp_path / name, "SMILES name\nCCO ethanol 1\n\n  \n\tCCN\r\nC1CC\n")
+    path = write(tmp_path / name, "SMILES name\nCCO ethanol 1\n\n  \n CCN\r\nC1CC\n")
     assert list(read_smiles(path)) == [
         Row(str(path), 1, "CCO"),
         Row(str(path), 2, "CCN"),

@@ -17,6 +17,7 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, util
 from sentence_transformers.sentence_transformer import SentenceTransformerTrainingArguments
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+from sentence_transformers.sentence_transformer.modules import Normalize
 
 from cmim_hf.sentence_cmim import CMIMSentenceEmbedding
 
@@ -69,8 +70,8 @@ def test_encodes_as_the_embedder_in_any_batch(sentences, molecules, expected):
 def test_says_its_size_and_limit(sentences):
     assert sentences.get_embedding_dimension() == 96
     assert sentences.max_seq_length == 512
-    with pytest.raises(AttributeError, match="max_seq_length"):
-        sentences.max_seq_length = 20
+    with pytest.raises(ValueError, match="cannot be 256: molecules are never cut"):
+        sentences.max_seq_length = 256
 
 
 def test_similarity_and_search_find_the_molecule_itself(sentences, molecules, expected):
@@ -257,3 +258,12 @@ def test_training_lowers_the_loss_and_is_saved(checkpoint, molecules, tmp_path):
     assert np.array_equal(open_folder(tmp_path / "trained").encode(molecules), rows)
     untrained = open_folder(checkpoint).encode(molecules)
     assert largest_difference(rows, untrained) > 0.01
+
+
+def test_saving_the_model_keeps_the_modules_that_were_added(tmp_path):
+    first = SentenceTransformer(DEFAULT_CHECKPOINT, trust_remote_code=True)
+    normalised = SentenceTransformer(modules=[first[0], Normalize()])
+    normalised.save(str(tmp_path))
+    before = (tmp_path / "modules.json").read_text()
+    CMIMModel.from_pretrained(tmp_path).save_pretrained(tmp_path)
+    assert (tmp_path / "modules.json").read_text() == before and "Normalize" in before

@@ -304,3 +304,38 @@ def test_missing_column(tmp_path, name):
 def test_batch_rows_below_one(tmp_path):
     with pytest.raises(ValueError, match="batch_rows is at least 1, not 0"):
         list(read_batches(write_source(tmp_path, "a.smi"), batch_rows=0))
+
+
+@pytest.mark.parametrize(("suffix", "mark"), [(".csv", ","), (".tsv", "\t")])
+def test_a_quote_that_is_never_closed_swallows_no_rows(suffix, mark, tmp_path):
+    path = tmp_path / f"open{suffix}"
+    path.write_text(f'smiles{mark}name\nCCO{mark}"5-prime thing\nCCN{mark}x\nCCC{mark}y\n')
+    for read in (read_batches, read_smiles):
+        with pytest.raises(ValueError, match="cannot be cut into fields after row 0.*double"):
+            list(read(path))
+
+
+def test_a_line_that_begins_with_a_tab_has_no_smiles(tmp_path):
+    path = tmp_path / "a.smi"
+    path.write_text("CCO\tone\n\tCN\n CCC three\n\t\n")
+    (batch,) = read_batches(path)
+    assert batch.smiles == ["CCO", "", "CCC"]
+    assert batch.columns["name"].to_pylist() == ["one", "CN", "three"]
+    assert [row.text for row in read_smiles(path)] == batch.smiles
+
+
+def test_long_fields_are_read(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("smiles,block\nCCO," + "x" * 200_000 + "\n")
+    (batch,) = read_batches(path)
+    assert len(batch.columns["block"][0].as_py()) == 200_000
+
+
+def test_views_become_plain_columns(tmp_path):
+    path = tmp_path / "a.parquet"
+    view = pyarrow.array(["CCO", None, "CCN"], pyarrow.string_view())
+    pyarrow.parquet.write_table(pyarrow.table({"smiles": view, "id": view, "n": [1, 2, 3]}), path)
+    (batch,) = read_batches(path)
+    assert batch.smiles == ["CCO", "", "CCN"] and batch.column == "smiles"
+    assert not any("view" in str(kind) for kind in batch.columns.schema.types)
+    assert batch.columns.take([0, 2])["n"].to_pylist() == [1, 3]

@@ -285,7 +285,7 @@ def test_default_vocabulary_is_current_and_covers_common_atoms(tokenizers):
 @pytest.mark.parametrize(
     ("rows", "arguments", "error", "message"),
     [
-        (["C", 3], {}, TypeError, "row 1, got int: 3"),
+        (["C", 3], {}, TypeError, "row 1, got 3: 3 of type int"),
         (["C", "C", "CCO ethanol"], {}, ValueError, "row 2, got 'CCO ethanol'"),
         (["C\tname"], {}, ValueError, "row 0"),
         (["Cé"], {}, ValueError, "printable ASCII"),

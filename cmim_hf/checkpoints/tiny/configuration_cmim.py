@@ -205,8 +205,9 @@ def _copy_entries(source: Path, target: Path) -> None:
     if source.resolve() != target.resolve():
         for name in _ENTRY_FILES:
             shutil.copyfile(source / name, target / name)
-    modules = json.dumps(_SENTENCE_MODULES, indent=2) + "\n"
-    (target / "modules.json").write_text(modules, encoding="utf-8")
+    modules = target / "modules.json"
+    if not modules.is_file():  # one that is there may name modules of the user's
+        modules.write_text(json.dumps(_SENTENCE_MODULES, indent=2) + "\n", encoding="utf-8")
 
 
 CMIMConfig.register_for_auto_class()

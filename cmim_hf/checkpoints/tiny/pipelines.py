@@ -55,6 +55,9 @@ class MoleculeEmbeddingPipeline(Pipeline):
             kwargs: `representation`, `pooling`, `on_invalid`, `return_tensors`, and every
                 pipeline's `batch_size` and `num_workers`.
 
+        Raises:
+            TypeError: A table in place of its column.
+
         Returns:
             For one text its vector (size,) in float32, for many a list of vectors in their order;
             for a generator or a dataset, an iterator of them.
@@ -62,6 +65,14 @@ class MoleculeEmbeddingPipeline(Pipeline):
         transformers_own = ("batch_size", "num_workers")
         own = {name: value for name, value in kwargs.items() if name not in transformers_own}
         self._sanitize_parameters(**own)  # before the base class draws from a generator
+        if hasattr(inputs, "columns"):
+            raise TypeError(
+                f"Expected SMILES, got a {type(inputs).__name__}; pass its column of SMILES."
+            )
+        if hasattr(inputs, "to_pylist"):  # pyarrow, whose items are no strings
+            inputs = inputs.to_pylist()
+        if getattr(inputs, "shape", None) == ():  # an array of one text is that text
+            inputs = inputs.item()
         if isinstance(inputs, Iterator):
             inputs = (text for text in inputs)
         elif isinstance(inputs, Iterable) and not isinstance(

@@ -145,6 +145,13 @@ class CMIMSentenceEmbedding(InputModule):
         """Most tokens of a molecule, end token included; longer ones are refused, never cut."""
         return self.model.config.max_position_embeddings
 
+    @max_seq_length.setter
+    def max_seq_length(self, value: int) -> None:
+        raise ValueError(
+            f"max_seq_length is the model's {self.max_seq_length} and cannot be {value}: molecules "
+            "are never cut. Leave long ones out yourself."
+        )
+
     def get_embedding_dimension(self) -> int:
         """Numbers in a vector."""
         return self.model.representation_size(self.representation)
