@@ -34,7 +34,7 @@ def test_the_default_checkpoint_ships_small_and_works(molecules):
 def test_the_shipped_checkpoint_has_the_code_of_this_version():
     """Its copies of the closure are what a user without the package runs."""
     copies = sorted(Path(DEFAULT_CHECKPOINT).glob("*.py"))
-    assert len(copies) == 8
+    assert len(copies) == 9
     for copy in copies:
         assert copy.read_text() == (ROOT / "cmim_hf" / copy.name).read_text(), copy.name
 

@@ -12,7 +12,14 @@ CLOSURE = {
     "latent_cmim": set(),
     "informative_cmim": set(),
     "layers_cmim": {"configuration_cmim"},
-    "modeling_cmim": {"configuration_cmim", "latent_cmim", "informative_cmim", "layers_cmim"},
+    "stacks_cmim": {"configuration_cmim", "layers_cmim"},
+    "modeling_cmim": {
+        "configuration_cmim",
+        "latent_cmim",
+        "informative_cmim",
+        "layers_cmim",
+        "stacks_cmim",
+    },
 }
 ALLOWED = {
     **CLOSURE,

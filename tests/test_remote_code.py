@@ -99,6 +99,7 @@ def test_a_checkpoint_holds_weights_config_and_the_code_that_opens_it_only(
         "modules.json",
         "pipelines.py",
         "sentence_cmim.py",
+        "stacks_cmim.py",
         "text_cmim.py",
         "tokenizer.json",
         "tokenizer_config.json",

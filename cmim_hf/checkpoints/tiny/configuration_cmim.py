@@ -189,7 +189,8 @@ class CMIMConfig(PreTrainedConfig):
             kwargs: As there.
         """
         loaded = self.__dict__.pop("custom_pipelines", None)
-        for folder in (Path(__file__).parent, Path(self._name_or_path or ".")):
+        loaded_from = [Path(self._name_or_path)] if self._name_or_path else []
+        for folder in (Path(__file__).parent, *loaded_from):
             if all((folder / name).is_file() for name in _ENTRY_FILES):
                 _copy_entries(folder, Path(save_directory))
                 self.custom_pipelines = _PIPELINES
