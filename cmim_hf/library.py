@@ -27,7 +27,6 @@ from transformers.utils import logging
 from .atomic import remove_partials, written_whole
 from .embedding import MoleculeEmbedder
 from .embedding_tables import (
-    METADATA_KEY,
     EmbeddedBatch,
     count_kinds,
     embedded_batches,
@@ -84,35 +83,36 @@ class Library:
             )
 
     def open(self, embedder: MoleculeEmbedder) -> None:
-        """Make the folder, or check that it was begun with these sources and this embedder.
+        """Make the folder, or check one that has shards; one process does it before the others.
 
         Raises:
-            ValueError: There are shards in it of other ones (which are named), or other files.
+            ValueError: As [`~Library.check`], or other files are in the folder.
             NotADirectoryError: There is a file of its name.
         """
-        # in float32 the batches change a vector by 1e-6 of its norm, in half precision by more
-        exact = embedder.model.dtype in (torch.float32, torch.float64)
-        settings = {
-            **provenance(embedder),
-            "batch_tokens": None if exact else embedder.max_batch_tokens,
-            "sources": [_content(name) for name in self.sources],
-            "shard_rows": self.shard_rows,
-            "column": self.column,
-            "split": self.split,
-        }
         path = self.folder / SETTINGS_FILE
         if self.folder.exists() and not self.folder.is_dir():
             raise NotADirectoryError(f"{self.folder} is a file; give a folder for the shards.")
         self.folder.mkdir(parents=True, exist_ok=True)
         foreign = [file for file in self.folder.glob("*.parquet") if not _SHARD_NAME(file.name)]
-        has_shards = any(self._shards())  # looked at before the settings: others may be writing
+        has_shards = any(self._shards())
         if foreign or (has_shards and not path.is_file()):
             raise ValueError(
                 f"{self.folder} holds Parquet files that are no library of ours. Give a new folder."
             )
         if not has_shards:
+            settings = json.dumps(self._settings(embedder), indent=2) + "\n"
             with written_whole(path) as new:
-                new.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+                new.write_text(settings, encoding="utf-8")
+        self.check(embedder)
+
+    def check(self, embedder: MoleculeEmbedder) -> None:
+        """Check that the folder was begun with these sources and this embedder.
+
+        Raises:
+            ValueError: It was begun with other ones, which are named.
+        """
+        path = self.folder / SETTINGS_FILE
+        settings = self._settings(embedder)
         try:
             begun = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
@@ -125,6 +125,18 @@ class Library:
                 f"{self.folder} was begun with other settings: {what}. Go on with the same ones, "
                 "or give a new folder."
             )
+
+    def _settings(self, embedder: MoleculeEmbedder) -> dict[str, Any]:
+        # in float32 the batches change a vector by 1e-6 of its norm, in half precision by more
+        exact = embedder.model.dtype in (torch.float32, torch.float64)
+        return {
+            **provenance(embedder),
+            "batch_tokens": None if exact else embedder.max_batch_tokens,
+            "sources": [_content(name) for name in self.sources],
+            "shard_rows": self.shard_rows,
+            "column": self.column,
+            "split": self.split,
+        }
 
     def pending(self, rank: int = 0, world_size: int = 1) -> Iterator[Shard]:
         """Yield the shards that are not on disk, of those that process `rank` is to write."""
@@ -239,4 +251,4 @@ def _content(source: str) -> dict[str, Any]:
     return {"name": os.path.basename(source), "bytes": size, "sha256_ends": digest.hexdigest()}
 
 
-__all__ = ["METADATA_KEY", "SETTINGS_FILE", "Library", "Shard", "embed_shards"]
+__all__ = ["SETTINGS_FILE", "Library", "Shard", "embed_shards"]

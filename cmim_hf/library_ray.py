@@ -108,7 +108,7 @@ class _Writer:
 
     def __init__(self, library: Library, embedder_arguments: dict[str, Any]) -> None:
         self.embedder = MoleculeEmbedder(**embedder_arguments, progress=False)
-        library.open(self.embedder)  # this node may hold another checkpoint of the same name
+        library.check(self.embedder)  # this node may hold another checkpoint of the same name
 
     def __call__(self, shards: pa.Table) -> pa.Table:
         return pa.Table.from_pylist([self._write(row) for row in shards.to_pylist()], _WRITTEN)

@@ -76,7 +76,10 @@ def written_rows(args: Arguments, library: Library, state: PartialState) -> Iter
         )
     }
     embedder = MoleculeEmbedder(**settings, device=state.device, progress=False)
-    library.open(embedder)
+    if state.is_main_process:
+        library.open(embedder)
+    state.wait_for_everyone()
+    library.check(embedder)
     if args.ray_actors:
         if args.workers:
             raise ValueError("Ray actors canonicalise themselves: give --ray_actors or --workers.")

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from cmim_hf import MoleculeEmbedder
 from cmim_hf.atomic import remove_partials
@@ -322,6 +323,18 @@ def test_errors_end_in_one_message(arguments, message, source, tmp_path):
     assert result.returncode == 1
     assert f"embed_library.py: {message}" in result.stderr.replace(str(source) + " ", "")
     assert "Traceback" not in result.stderr
+
+
+def test_a_process_with_another_checkpoint_is_refused_at_once(source, embedder, tmp_path):
+    """Also before the first shard is there."""
+    library = Library(tmp_path / "library", (str(source),), 64)
+    library.open(embedder)
+    library.check(embedder)
+    other = MoleculeEmbedder(on_invalid="none", progress=False)
+    with torch.no_grad():
+        other.model.lm_head.weight[0, 0] += 1
+    with pytest.raises(ValueError, match="begun with other settings: fingerprint was"):
+        library.check(other)
 
 
 def test_a_run_that_wrote_nothing_binds_nobody(source, embedder, tmp_path):
