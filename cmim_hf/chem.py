@@ -47,7 +47,7 @@ def canonicalize(smiles: str) -> str:
         ValueError: it is empty, not printable ASCII, too long, or RDKit cannot read it (its own
             reason is given).
     """
-    molecule = _parse(smiles)
+    molecule = parse(smiles)
     return Chem.MolToSmiles(molecule)
 
 
@@ -63,7 +63,7 @@ def randomize(smiles: str, seed: int) -> str:
         TypeError: `smiles` is not a string.
         ValueError: as in `canonicalize`.
     """
-    molecule = _parse(smiles)
+    molecule = parse(smiles)
     with _LOCK:  # RDKit's random state belongs to the process
         return Chem.MolToRandomSmilesVect(molecule, 1, randomSeed=_positive_seed(seed))[0]
 
@@ -78,7 +78,7 @@ def similarity(first: str, second: str) -> float:
         TypeError: an argument is not a string.
         ValueError: as in `canonicalize`.
     """
-    fingerprints = [_FINGERPRINTS.GetFingerprint(_parse(smiles)) for smiles in (first, second)]
+    fingerprints = [_FINGERPRINTS.GetFingerprint(parse(smiles)) for smiles in (first, second)]
     return DataStructs.TanimotoSimilarity(*fingerprints)
 
 
@@ -112,7 +112,7 @@ def draw_grid(
     canvases = {"png": rdMolDraw2D.MolDraw2DCairo, "svg": rdMolDraw2D.MolDraw2DSVG}
     if image_format not in canvases:
         raise ValueError(f"image_format is 'png' or 'svg', not {image_format!r}.")
-    molecules = [Chem.Mol() if text is None else _parse(text) for text in smiles]
+    molecules = [_blank() if text is None else parse(text) for text in smiles]
     width, height = cell_size
     across = min(columns, len(molecules))
     down = -(-len(molecules) // across)
@@ -122,7 +122,20 @@ def draw_grid(
     return canvas.GetDrawingText()
 
 
-def _parse(smiles: str) -> Chem.Mol:
+def _blank() -> Chem.Mol:
+    """One atom that shows nothing: of a molecule without atoms RDKit draws no legend."""
+    molecule = Chem.MolFromSmiles("*")
+    molecule.GetAtomWithIdx(0).SetProp("_displayLabel", " ")
+    return molecule
+
+
+def parse(smiles: str) -> Chem.Mol:
+    """Return RDKit's molecule of a SMILES, for the other files of chemistry.
+
+    Raises:
+        TypeError: `smiles` is not a string.
+        ValueError: as in `canonicalize`.
+    """
     if problem := text_problem(smiles):
         kind, reason = problem
         if kind == "not text":
