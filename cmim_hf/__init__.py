@@ -18,28 +18,34 @@ from .checkpoints import DEFAULT_CHECKPOINT, list_checkpoints
 from .configuration_cmim import CMIMConfig
 from .informative_cmim import informative_embeddings
 from .modeling_cmim import CMIMModel, CMIMOutput
-from .pipelines import MoleculeEmbeddingPipeline
+from .pipelines import MoleculeEmbeddingPipeline, MoleculeGenerationPipeline
 from .tokenization_cmim import CMIMTokenizer, default_tokenizer, train_tokenizer
 from .version import __version__
 
 if TYPE_CHECKING:
     from .embedding import MoleculeEmbedder
     from .featurizer import MoleculeFeaturizer
+    from .generation import MoleculeGenerator
     from .trainer import CMIMTrainer
     from .training_args import CMIMTrainingArguments
 
 AutoConfig.register("cmim", CMIMConfig, exist_ok=True)
 AutoModel.register(CMIMConfig, CMIMModel, exist_ok=True)
 AutoModelForSeq2SeqLM.register(CMIMConfig, CMIMModel, exist_ok=True)
-PIPELINE_REGISTRY.register_pipeline(
-    "molecule-embedding", pipeline_class=MoleculeEmbeddingPipeline, pt_model=AutoModel, type="text"
-)
+for _task, _pipeline in (
+    ("molecule-embedding", MoleculeEmbeddingPipeline),
+    ("molecule-generation", MoleculeGenerationPipeline),
+):
+    PIPELINE_REGISTRY.register_pipeline(
+        _task, pipeline_class=_pipeline, pt_model=AutoModel, type="text"
+    )
 
 _LAZY = {
     "CMIMTrainer": ".trainer",
     "CMIMTrainingArguments": ".training_args",
     "MoleculeEmbedder": ".embedding",
     "MoleculeFeaturizer": ".featurizer",
+    "MoleculeGenerator": ".generation",
 }
 
 __all__ = [
@@ -53,6 +59,8 @@ __all__ = [
     "MoleculeEmbedder",
     "MoleculeEmbeddingPipeline",
     "MoleculeFeaturizer",
+    "MoleculeGenerationPipeline",
+    "MoleculeGenerator",
     "__version__",
     "default_tokenizer",
     "informative_embeddings",

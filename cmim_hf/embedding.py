@@ -4,29 +4,22 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from .batching import batch_tokens, distinct_rows, padded_batches
 from .checkpoints import DEFAULT_CHECKPOINT
 from .informative_cmim import POOLINGS
-from .loading import floating_dtype, load_checkpoint, torch_device
+from .inputs import ON_INVALID, check_choice, progress_bar, read_molecules, values_in_place
+from .loading import floating_dtype, load_checkpoint, torch_device, weights_fingerprint
 from .modeling_cmim import CMIMModel
-from .packing import tokenizer_fingerprint
-from .preparation import EncodedRows, Reject, RowEncoder, chunked, encode_in_order
-from .reading import Row
-
-ON_INVALID = ("raise", "none", "skip")
-
-_SECONDS_BEFORE_BAR = 2.0
-_BATCH_TOKENS = {"cpu": 4096}  # what fits a core's cache; an accelerator wants more at once
-_BATCH_TOKENS_ACCELERATOR = 65536
+from .preparation import EncodedRows, RowEncoder
 
 
 class MoleculeEmbedder:
@@ -128,25 +121,14 @@ class MoleculeEmbedder:
         on_invalid = self.on_invalid if on_invalid is None else on_invalid
         progress = self.progress if progress is None else progress
         self._check(representation, pooling, on_invalid)
-        rows = [
-            Row("the molecules (counted from 0)", i, text) for i, text in enumerate(_texts(smiles))
-        ]
-        encoder = self.encoder(canonicalize)
-        parts = [encoder([])]
-        with _bar(len(rows), "Reading molecules", progress) as bar:
-            for part in encode_in_order(encoder, chunked(rows), num_workers=0):
-                if part.rejects and on_invalid == "raise":
-                    raise invalid_row(part.rejects[0])
-                parts.append(part)
-                bar.update(part.number)
-        encoded = EncodedRows.concatenate(parts)
+        encoded = read_molecules(self.encoder(canonicalize), smiles, on_invalid, progress)
         model = self._model_on(device, dtype)
-        with _bar(len(encoded.lengths), "Embedding molecules", progress) as bar:
+        with progress_bar(len(encoded.lengths), "Embedding molecules", progress) as bar:
             vectors = self._vectors(model, encoded, representation, pooling, bar)
         indices = encoded.kept
         if on_invalid == "none":
-            vectors = with_empty_rows(vectors, encoded)
-            indices = np.arange(len(rows))
+            indices = np.arange(encoded.number)
+        vectors = values_in_place(vectors, encoded, on_invalid)
         return (vectors, indices) if return_indices else vectors
 
     def encoder(self, canonicalize: bool | None = None) -> RowEncoder:
@@ -156,7 +138,7 @@ class MoleculeEmbedder:
 
     def embed_encoded(self, encoded: EncodedRows) -> np.ndarray:
         """Embed rows that `encoder` encoded: (usable rows, size) in float32, in order."""
-        with _bar(len(encoded.lengths), "", False) as bar:
+        with progress_bar(len(encoded.lengths), "", False) as bar:
             return self._vectors(self.model, encoded, self.representation, self.pooling, bar)
 
     @property
@@ -167,27 +149,17 @@ class MoleculeEmbedder:
     @property
     def max_batch_tokens(self) -> int:
         """Most tokens of a batch, padding included."""
-        usual = _BATCH_TOKENS.get(self.model.device.type, _BATCH_TOKENS_ACCELERATOR)
-        return self.batch_tokens or usual
+        return self.batch_tokens or batch_tokens(self.model.device)
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256, in hexadecimal digits, of weights as loaded, their names and the tokenizer."""
-        digest = hashlib.sha256(tokenizer_fingerprint(self.tokenizer).encode())
-        for name, tensor in sorted(self.model.state_dict().items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-            digest.update(memoryview(content.numpy()))
-        return digest.hexdigest()
+        return weights_fingerprint(self.model, self.tokenizer)
 
     def _check(self, representation: str, pooling: str, on_invalid: str) -> None:
         self.model.representation_size(representation)
-        for name, value, known in (
-            ("pooling", pooling, POOLINGS),
-            ("on_invalid", on_invalid, ON_INVALID),
-        ):
-            if value not in known:
-                raise ValueError(f"Unknown {name} {value!r}; choose one of {', '.join(known)}.")
+        check_choice("pooling", pooling, POOLINGS)
+        check_choice("on_invalid", on_invalid, ON_INVALID)
 
     def _model_on(self, device: str | torch.device | None, dtype: torch.dtype | None) -> CMIMModel:
         device = self.model.device if device is None else torch_device(device)
@@ -201,7 +173,7 @@ class MoleculeEmbedder:
         self, model: CMIMModel, encoded: EncodedRows, representation: str, pooling: str, bar: tqdm
     ) -> np.ndarray:
         """(usable rows, size) float32."""
-        first, place = _distinct(encoded)
+        first, place = distinct_rows(encoded)
         size = model.representation_size(representation)
         vectors = np.empty((len(first), size), np.float32)
         pad = model.config.pad_token_id
@@ -223,101 +195,4 @@ class MoleculeEmbedder:
         return vectors if len(first) == len(place) else vectors[place]
 
 
-def invalid_row(reject: Reject) -> ValueError:
-    """The error of a row that cannot be embedded."""
-    row = reject.row
-    text = repr(row.text)
-    shown = text if len(text) <= 80 else text[:77] + "..."
-    return ValueError(
-        f"Row {row.number} of {row.source}, {shown}, cannot be embedded: "
-        f"{reject.reason.rstrip('.')}. Mend or remove it, or choose what becomes of such rows by "
-        "on_invalid: none (a row of NaN in its place) or skip (left out)."
-    )
-
-
-def with_empty_rows(vectors: np.ndarray, encoded: EncodedRows) -> np.ndarray:
-    """(all rows, size): the vectors in their rows' places, NaN where a row is not usable."""
-    if not encoded.rejects:
-        return vectors
-    complete = np.full((encoded.number, vectors.shape[1]), np.nan, np.float32)
-    complete[encoded.kept] = vectors
-    return complete
-
-
-def _texts(smiles: Iterable[str]) -> list[Any]:
-    if isinstance(smiles, str | bytes):
-        raise TypeError(f"Expected a list of SMILES, got the single text {smiles!r}; pass [it].")
-    if isinstance(smiles, Mapping) or hasattr(smiles, "columns"):
-        raise TypeError(
-            f"Expected a list of SMILES, got a {type(smiles).__name__}; pass its column of SMILES."
-        )
-    if hasattr(smiles, "to_pylist"):  # pyarrow, whose items are no strings
-        return smiles.to_pylist()
-    try:
-        return list(smiles)
-    except TypeError as error:
-        raise TypeError(f"Expected a list of SMILES, got {smiles!r:.80}; pass [smiles].") from error
-
-
-def _bar(total: int, what: str, progress: bool) -> tqdm:
-    return tqdm(
-        total=total,
-        desc=what,
-        unit=" molecules",
-        delay=_SECONDS_BEFORE_BAR,
-        disable=not progress,
-        leave=False,
-    )
-
-
-def padded_batches(
-    encoded: EncodedRows, rows: np.ndarray, max_tokens: int, pad_token_id: int
-) -> Iterator[tuple[np.ndarray, torch.Tensor, torch.Tensor | None]]:
-    """Batches of similar lengths, the longest first, each of at most `max_tokens` with padding.
-
-    Args:
-        encoded: The molecules.
-        rows: (n,), which of its usable rows to batch.
-        max_tokens: A longer molecule is a batch by itself.
-        pad_token_id: At the end of shorter rows.
-
-    Yields:
-        Places in `rows` (batch,), ids (batch, length) and mask, None where nothing is padded.
-    """
-    starts = (np.cumsum(encoded.lengths) - encoded.lengths)[rows]
-    lengths = encoded.lengths[rows]
-    last = len(encoded.tokens) - 1
-    order = np.argsort(-lengths, kind="stable")
-    begin = 0
-    while begin < len(order):
-        longest = int(lengths[order[begin]])
-        chosen = order[begin : begin + max(1, max_tokens // longest)]
-        begin += len(chosen)
-        column = np.arange(longest)
-        real = column < lengths[chosen, None]
-        ids = encoded.tokens[np.minimum(starts[chosen, None] + column, last)].astype(np.int64)
-        if real.all():
-            yield chosen, torch.from_numpy(ids), None
-        else:
-            ids[~real] = pad_token_id
-            yield chosen, torch.from_numpy(ids), torch.from_numpy(real.astype(np.int64))
-
-
-def _distinct(encoded: EncodedRows) -> tuple[np.ndarray, np.ndarray]:
-    """First rows of distinct molecules; for each row, the place of its molecule among them."""
-    content = encoded.tokens.tobytes()
-    width = encoded.tokens.itemsize
-    places: dict[bytes, int] = {}
-    first, place = [], np.empty(len(encoded.lengths), np.int64)
-    ends = (np.cumsum(encoded.lengths) * width).tolist()
-    start = 0
-    for row, end in enumerate(ends):
-        known = places.setdefault(content[start:end], len(first))
-        if known == len(first):
-            first.append(row)
-        place[row] = known
-        start = end
-    return np.array(first, np.int64), place
-
-
-__all__ = ["ON_INVALID", "MoleculeEmbedder", "invalid_row", "padded_batches", "with_empty_rows"]
+__all__ = ["MoleculeEmbedder"]

@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .embedding import MoleculeEmbedder, invalid_row, with_empty_rows
+from .embedding import MoleculeEmbedder
+from .inputs import invalid_row, values_in_place
 from .preparation import EncodedRows, Reject, RowEncoder, chunked, encode_in_order
 from .reading import Batch, Row
 from .version import __version__
@@ -62,7 +63,7 @@ def embedded_batches(
         for reject in encoded.rejects:
             errors[reject.row.number - batch.start] = f"{reject.kind}: {reject.reason}"
         if embedder.on_invalid == "none":
-            vectors = with_empty_rows(vectors, encoded)
+            vectors = values_in_place(vectors, encoded, "none")
         elif encoded.rejects:
             columns = columns.take(pa.array(encoded.kept))
             errors = [None] * len(vectors)

@@ -252,6 +252,10 @@ class CMIMPosterior(_Attention):
         self.mean_proj = nn.Linear(hidden_size, config.latent_size)
         if config.posterior == "learned":
             self.log_std_proj = nn.Linear(hidden_size, config.latent_size)
+        # mean and spread of the training molecules' codes, zero until they are measured
+        shape = (config.num_latents, config.latent_size)
+        self.register_buffer("aggregate_mean", torch.zeros(shape))
+        self.register_buffer("aggregate_std", torch.zeros(shape))
 
     def forward(
         self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None

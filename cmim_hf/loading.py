@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from transformers import AutoConfig
 
 from .modeling_cmim import CMIMModel
+from .packing import tokenizer_fingerprint
 from .tokenization_cmim import CMIMTokenizer
 
 
@@ -94,6 +96,16 @@ def floating_dtype(dtype: torch.dtype | str) -> torch.dtype:
     return found
 
 
+def weights_fingerprint(model: CMIMModel, tokenizer: CMIMTokenizer) -> str:
+    """SHA-256, in hexadecimal digits, of weights as loaded, their names and the tokenizer."""
+    digest = hashlib.sha256(tokenizer_fingerprint(tokenizer).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(memoryview(content.numpy()))
+    return digest.hexdigest()
+
+
 def _check_folder(name: str) -> None:
     path = Path(name)
     if path.is_dir():
@@ -106,4 +118,10 @@ def _check_folder(name: str) -> None:
         )
 
 
-__all__ = ["default_device", "floating_dtype", "load_checkpoint", "torch_device"]
+__all__ = [
+    "default_device",
+    "floating_dtype",
+    "load_checkpoint",
+    "torch_device",
+    "weights_fingerprint",
+]

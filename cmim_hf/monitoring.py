@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch.nn.utils.rnn import pad_sequence
+from torch.nn import functional
 
+from .batching import padded_batches
+from .decoding_cmim import decode_latents
 from .modeling_cmim import CMIMModel
+from .preparation import EncodedRows
 
 Tokens = Sequence[int] | np.ndarray
 
@@ -48,17 +51,19 @@ class TermAverages:
         }
 
 
-def _padded_batches(
-    sequences: Sequence[Tokens], batch_size: int, pad_token_id: int, device: torch.device
-) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
+def _batches(
+    model: CMIMModel, sequences: Sequence[Tokens], batch_size: int
+) -> Iterator[tuple[np.ndarray, torch.Tensor, torch.Tensor]]:
     """Row numbers, ids and mask (batch, length) of batches of similar length, longest first."""
-    order = sorted(range(len(sequences)), key=lambda row: -len(sequences[row]))
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        ids = [torch.as_tensor(np.asarray(sequences[row]).astype(np.int64)) for row in rows]
-        mask = pad_sequence([torch.ones_like(row) for row in ids], batch_first=True)
-        padded = pad_sequence(ids, batch_first=True, padding_value=pad_token_id)
-        yield rows, padded.to(device), mask.to(device)
+    lengths = np.array([len(sequence) for sequence in sequences])
+    rows = np.arange(len(lengths))
+    tokens = np.concatenate([np.asarray(sequence) for sequence in sequences])
+    encoded = EncodedRows(tokens, lengths, rows, [])
+    for places, ids, mask in padded_batches(
+        encoded, rows, batch_size * int(lengths.max()), model.config.pad_token_id
+    ):
+        mask = torch.ones_like(ids) if mask is None else mask
+        yield places, ids.to(model.device), mask.to(model.device)
 
 
 @torch.no_grad()
@@ -68,17 +73,14 @@ def exact_reconstructions(model: CMIMModel, sequences: Sequence[Tokens], batch_s
     Args:
         model: In `eval()`.
         sequences: Token ids of each molecule, end token included.
-        batch_size: Molecules decoded at once.
+        batch_size: Molecules decoded at once, if they are long.
     """
     exact = 0
-    for _, ids, mask in _padded_batches(
-        sequences, batch_size, model.config.pad_token_id, model.device
-    ):
+    for _, ids, mask in _batches(model, sequences, batch_size) if len(sequences) else ():
         length = ids.shape[1]
-        written = model.generate(
-            input_ids=ids, attention_mask=mask, max_length=length + 1, do_sample=False, num_beams=1
-        )[:, 1:]
-        written = torch.nn.functional.pad(
+        latents = model.get_latents(ids, mask)
+        written = decode_latents(model, latents, max_length=length + 1)[:, 1:]
+        written = functional.pad(
             written, (0, length - written.shape[1]), value=model.config.pad_token_id
         )
         exact += int(((written == ids) | (mask == 0)).all(dim=1).sum())
@@ -87,21 +89,21 @@ def exact_reconstructions(model: CMIMModel, sequences: Sequence[Tokens], batch_s
 
 @torch.no_grad()
 def frozen_features(
-    model: CMIMModel, sequences: Sequence[Tokens], batch_size: int
+    model: CMIMModel,
+    sequences: Sequence[Tokens],
+    batch_size: int,
+    representations: Sequence[str] = ("latent", "informative"),
 ) -> dict[str, np.ndarray]:
-    """`latent` (n, K * D) and `informative` (n, hidden_size) embeddings, in the order given."""
-    features: dict[str, list[np.ndarray]] = {"latent": [], "informative": []}
-    order: list[int] = []
-    for rows, ids, mask in _padded_batches(
-        sequences, batch_size, model.config.pad_token_id, model.device
-    ):
-        order += rows
-        latents = model.get_latents(ids, mask).flatten(1)
-        features["latent"].append(latents.float().cpu().numpy())
-        informative = model.get_informative_embeddings(ids, mask)
-        features["informative"].append(informative.float().cpu().numpy())
-    back = np.argsort(order)
-    return {name: np.concatenate(parts)[back] for name, parts in features.items()}
+    """Representations (n, size) by name, in the order of the sequences; the model in `eval()`."""
+    features = {
+        name: np.empty((len(sequences), model.representation_size(name)), np.float32)
+        for name in representations
+    }
+    for rows, ids, mask in _batches(model, sequences, batch_size):
+        for name, values in features.items():
+            found = model.get_representation(ids, mask, representation=name)
+            values[rows] = found.float().cpu().numpy()
+    return features
 
 
 def ridge_probe(features: np.ndarray, target: np.ndarray) -> float:

@@ -28,7 +28,10 @@ from .monitoring import (
     ridge_probe,
 )
 from .objectives import ObjectiveOutput, mean_cosine
+from .prior import set_prior
 from .training_args import CMIMTrainingArguments
+
+_PRIOR_MOLECULES = 2000  # the spread to about two per cent
 
 
 class _RankNoise(TrainerCallback):
@@ -216,6 +219,29 @@ class CMIMTrainer(Trainer):
         return {
             f"probe_rmse_{name}": ridge_probe(values, target) for name, values in features.items()
         }
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the model, with the mean and spread of its training molecules' codes.
+
+        They are taken of at most 2,000 molecules (of the evaluation's, where training streams).
+        """
+        dataset = self.train_dataset
+        if dataset is None or not has_length(dataset):
+            dataset = self.eval_dataset
+        if dataset is not None and has_length(dataset) and len(dataset) > 1:
+            self._fit_prior(dataset)
+        super().save_model(output_dir, _internal_call)
+
+    def _fit_prior(self, dataset: Dataset) -> None:
+        rows = np.linspace(0, len(dataset) - 1, min(len(dataset), _PRIOR_MOLECULES)).astype(int)
+        sequences = [dataset[int(row)]["input_ids"] for row in rows]
+        model = self.accelerator.unwrap_model(self.model)
+        training = model.training
+        model.eval()
+        codes = frozen_features(model, sequences, self.args.eval_batch_size, ("latent",))["latent"]
+        model.train(training)
+        shape = (-1, model.config.num_latents, model.config.latent_size)
+        set_prior(model, torch.from_numpy(codes).view(shape))
 
     def create_model_card(
         self,

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 import torch
 
-from cmim_hf import DEFAULT_CHECKPOINT, MoleculeEmbedder, embedding
+from cmim_hf import DEFAULT_CHECKPOINT, MoleculeEmbedder, inputs
+from cmim_hf.batching import padded_batches
 from cmim_hf.chem import canonicalize, randomize
-from cmim_hf.embedding import padded_batches
 from cmim_hf.reading import Row
 
 SIZE = {"informative": 96, "latent": 96, "both": 192}
@@ -230,7 +230,7 @@ def test_numbers_that_are_not_finite_are_no_vectors():
 def test_a_slow_call_shows_a_bar(embedder, molecules, monkeypatch, capfd):
     embedder.embed(molecules, progress=True)
     assert capfd.readouterr().err == ""
-    monkeypatch.setattr(embedding, "_SECONDS_BEFORE_BAR", 0.0)
+    monkeypatch.setattr(inputs, "_SECONDS_BEFORE_BAR", 0.0)
     embedder.embed(molecules, progress=True)
     shown = capfd.readouterr().err
     assert "Reading molecules" in shown and "Embedding molecules" in shown

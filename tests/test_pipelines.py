@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The transformers pipelines over a checkpoint, with the package imported and without it."""
 
+import json
 import subprocess
 from itertools import islice
 
@@ -12,7 +13,13 @@ from test_remote_code import run_without_package
 from transformers import pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
-from cmim_hf import DEFAULT_CHECKPOINT, CMIMModel, MoleculeEmbedder, MoleculeEmbeddingPipeline
+from cmim_hf import (
+    DEFAULT_CHECKPOINT,
+    CMIMModel,
+    MoleculeEmbedder,
+    MoleculeEmbeddingPipeline,
+    MoleculeGenerationPipeline,
+)
 
 TOO_LONG = "C" * 5000
 
@@ -20,6 +27,16 @@ TOO_LONG = "C" * 5000
 @pytest.fixture(scope="module")
 def pipe():
     return pipeline("molecule-embedding", model=DEFAULT_CHECKPOINT, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def writer():
+    return pipeline("molecule-generation", model=DEFAULT_CHECKPOINT, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def drugs(sample):
+    return [row.text for row in sample[:24]]
 
 
 @pytest.fixture(scope="module")
@@ -175,36 +192,50 @@ def test_half_precision_models_give_float32(pipe, molecules, dtype):
 
 
 @pytest.mark.parametrize("saved_by", ["pipeline", "model"])
-def test_a_saved_folder_opens_with_and_without_the_package(pipe, molecules, tmp_path, saved_by):
+def test_a_saved_folder_opens_with_and_without_the_package(pipe, writer, drugs, tmp_path, saved_by):
     if saved_by == "pipeline":
         pipe.save_pretrained(tmp_path)
     else:
         CMIMModel.from_pretrained(DEFAULT_CHECKPOINT).save_pretrained(tmp_path)
         pipe.tokenizer.save_pretrained(tmp_path)
-    expected = pipe(molecules)
+    expected = pipe(drugs)
+    around = {"radius": 0.2, "num_return_sequences": 2, "seed": 3}
+    written = writer(drugs, **around)
     again = pipeline("molecule-embedding", model=str(tmp_path), device="cpu")
     assert type(again) is MoleculeEmbeddingPipeline
-    assert largest_difference(again(molecules), expected) == 0
+    assert largest_difference(again(drugs), expected) == 0
+    again = pipeline("molecule-generation", model=str(tmp_path), device="cpu")
+    assert type(again) is MoleculeGenerationPipeline
+    assert again(drugs, **around) == written
 
     code = """
+        import json
         import torch
         from transformers import pipeline
         folder = sys.argv[1]
-        pipe = pipeline("molecule-embedding", model=folder, trust_remote_code=True, device="cpu")
+        load = {"model": folder, "trust_remote_code": True, "device": "cpu"}
         texts = open("molecules.smi").read().split()
+        pipe = pipeline("molecule-embedding", **load)
         rows = pipe(texts + [""], batch_size=3, on_invalid="none", return_tensors=True)
         torch.save(rows, "rows.pt")
-        print(type(pipe).__module__)
+        writer = pipeline("molecule-generation", **load)
+        around = {"radius": 0.2, "num_return_sequences": 2, "seed": 3}
+        written = writer(texts + [""], batch_size=3, on_invalid="none", **around)
+        json.dump(written, open("written.json", "w"))
+        print(type(pipe).__module__, type(writer).__name__)
         pipeline("molecule-embedding", model=folder, trust_remote_code=False)
     """
-    (tmp_path / "molecules.smi").write_text("\n".join(molecules))
+    (tmp_path / "molecules.smi").write_text("\n".join(drugs))
     result = run_without_package(code, tmp_path, stdin=subprocess.DEVNULL)
     assert result.stdout.startswith("transformers_modules."), result.stderr
+    assert result.stdout.split()[1] == "MoleculeGenerationPipeline"
     last = result.stderr.strip().splitlines()[-1]
     assert "ValueError" in result.stderr and "trust_remote_code=True" in last, result.stderr
     *rows, missing = torch.load(tmp_path / "rows.pt")
     assert missing.isnan().all()
     assert largest_difference(rows, expected) < 1e-5
+    found = json.loads((tmp_path / "written.json").read_text())
+    assert found == [*written, [{"generated_smiles": None}] * 2]
 
 
 def test_feature_extraction_gives_the_decoders_states(molecules):
@@ -230,3 +261,116 @@ def test_a_table_is_refused_and_a_column_of_arrow_is_read():
     found = pipe(table["smiles"])
     assert np.allclose(found, expected, atol=1e-6) and len(found) == 2
     assert np.allclose(pipe(np.array("CCO")), expected[0], atol=1e-6)
+
+
+def written_by_generate(writer, codes):
+    """The texts of codes (rows, num_latents, latent_size)."""
+    tokens = writer.model.generate(latents=codes, do_sample=False)
+    return writer.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+
+
+def texts_of(rows):
+    assert all(list(item) == ["generated_smiles"] for row in rows for item in row)
+    return [[item["generated_smiles"] for item in row] for row in rows]
+
+
+def mean_codes(writer, texts):
+    with torch.no_grad():
+        return torch.cat(
+            [writer.model.get_latents(**writer.tokenizer(t, return_tensors="pt")) for t in texts]
+        )
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_radius_zero_writes_what_generate_makes_of_the_mean_codes(writer, drugs, batch_size):
+    expected = written_by_generate(writer, mean_codes(writer, drugs))
+    assert sum(text == given for text, given in zip(expected, drugs, strict=True)) > 12
+    found = texts_of(writer(drugs, radius=0.0, batch_size=batch_size))
+    assert found == [[text] for text in expected]
+    assert texts_of(writer(drugs[:2], num_return_sequences=2)) == [[t, t] for t in expected[:2]]
+    assert writer(drugs[3]) == [{"generated_smiles": expected[3]}]
+
+
+def test_codes_lie_at_radius_times_standard_noise(writer, drugs):
+    around = {"radius": 0.3, "num_return_sequences": 3}
+    torch.manual_seed(5)
+    found = texts_of([writer(text, **around) for text in drugs])
+    torch.manual_seed(5)
+    codes = mean_codes(writer, drugs)
+    noise = torch.stack([torch.randn(3, *codes.shape[1:]) for _ in drugs])
+    expected = written_by_generate(writer, (codes[:, None] + 0.3 * noise).flatten(0, 1))
+    assert sum(found, []) == expected
+    assert len(set(expected)) > 60
+    batches = []
+    for batch_size in (1, 5, 64):
+        torch.manual_seed(5)
+        batches.append(writer(drugs, batch_size=batch_size, **around))
+    assert batches[0] == batches[1] == batches[2]
+
+
+def test_a_seed_and_the_text_alone_decide(writer, drugs):
+    around = {"radius": 0.3, "num_return_sequences": 2}
+    alone = [writer(text, seed=1, **around) for text in drugs]
+    for batch_size in (1, 5, 64):
+        mixed = [*drugs[::-1], drugs[0], ""]
+        found = writer(mixed, seed=1, on_invalid="none", batch_size=batch_size, **around)
+        assert found[:-2] == alone[::-1] and found[-2] == alone[0]
+    assert writer(drugs, seed=2, **around) != alone
+    assert writer(drugs, **around) != writer(drugs, **around)
+    other = [writer.preprocess(text, seed=1)["noise"] for text in drugs[:2]]
+    assert not torch.isclose(*other).any()
+    seeded = pipeline("molecule-generation", model=DEFAULT_CHECKPOINT, seed=1, **around)
+    assert seeded(drugs) == alone
+    assert seeded(drugs, radius=0) == writer(drugs, num_return_sequences=2)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_invalid_texts_raise_or_give_none(writer, drugs, batch_size):
+    bad = [None, 3, "", "C C", TOO_LONG]
+    for text in bad:
+        with pytest.raises(ValueError, match=r"cannot be read: .*\. Mend or remove it.*'none'"):
+            writer([drugs[0], text], batch_size=batch_size)
+    choice = {"on_invalid": "none", "num_return_sequences": 2, "batch_size": batch_size}
+    nothing = [{"generated_smiles": None}] * 2
+    expected = writer(drugs[:3], num_return_sequences=2)
+    found = writer([bad[0], drugs[0], *bad[1:], *drugs[1:3]], **choice)
+    assert found == [nothing, expected[0], *[nothing] * 4, *expected[1:]]
+    assert writer(bad, **choice) == [nothing] * 5
+    assert writer("", **choice) == nothing
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"radius": -0.1}, "radius is a finite number from 0, not -0.1"),
+        ({"radius": float("nan")}, "not nan"),
+        ({"radius": float("inf")}, "not inf"),
+        ({"num_return_sequences": 0}, "num_return_sequences is a whole number from 1, not 0"),
+        ({"num_return_sequences": 1.5}, "not 1.5"),
+        ({"on_invalid": "ignore"}, "Unknown on_invalid 'ignore'; choose one of raise, none"),
+        ({"on_invalid": "skip"}, r"use 'none' \(molecules that are None\).*MoleculeGenerator"),
+    ],
+)
+def test_unknown_choices_of_generation_are_refused_before_any_work(writer, choice, message):
+    drawn = []
+    texts = (drawn.append(text) or text for text in ["CCO"])
+    for inputs in (texts, [], "CCO"):
+        with pytest.raises(ValueError, match=message):
+            writer(inputs, **choice)
+    assert not drawn
+    with pytest.raises(ValueError, match=message):
+        MoleculeGenerationPipeline(model=writer.model, tokenizer=writer.tokenizer, **choice)
+
+
+def test_generation_streams_and_several_latents_work(writer, drugs, make_model, tokenizer):
+    stream = writer((text for text in drugs), batch_size=4)
+    assert not isinstance(stream, list) and list(stream) == writer(drugs)
+    assert list(writer(KeyDataset([{"x": t} for t in drugs], "x"))) == writer(drugs)
+    model = make_model(num_latents=3, max_position_embeddings=24)
+    several = MoleculeGenerationPipeline(model=model, tokenizer=tokenizer, device="cpu")
+    torch.manual_seed(1)
+    found = texts_of([several("CCO", radius=0.5, num_return_sequences=2)])[0]
+    torch.manual_seed(1)
+    noise = torch.randn(2, 3, 96)
+    expected = written_by_generate(several, mean_codes(several, ["CCO"]) + 0.5 * noise)
+    assert found == expected

@@ -29,7 +29,7 @@ import transformers
 from transformers import HfArgumentParser
 
 from cmim_hf import DEFAULT_CHECKPOINT, MoleculeEmbedder, __version__
-from cmim_hf.embedding import padded_batches
+from cmim_hf.batching import padded_batches
 from cmim_hf.library import Library, embed_shards
 from cmim_hf.reading import Row, read_smiles
 

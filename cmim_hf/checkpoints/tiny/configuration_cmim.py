@@ -12,13 +12,18 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 # Code of other libraries' ways into a checkpoint, copied beside the weights like the model's own.
-_ENTRY_FILES = ("pipelines.py", "sentence_cmim.py", "text_cmim.py")
+_ENTRY_FILES = ("decoding_cmim.py", "pipelines.py", "sentence_cmim.py", "text_cmim.py")
 _PIPELINES = {
     "molecule-embedding": {
         "impl": "pipelines.MoleculeEmbeddingPipeline",
         "pt": ["AutoModel"],
         "type": "text",
-    }
+    },
+    "molecule-generation": {
+        "impl": "pipelines.MoleculeGenerationPipeline",
+        "pt": ["AutoModel"],
+        "type": "text",
+    },
 }
 _SENTENCE_MODULES = [
     {"idx": 0, "name": "0", "path": "", "type": "sentence_cmim.CMIMSentenceEmbedding"}

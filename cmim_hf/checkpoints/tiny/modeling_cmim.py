@@ -72,6 +72,7 @@ class CMIMModel(CMIMPreTrainedModel, GenerationMixin):
     """
 
     _tied_weights_keys = {"lm_head.weight": "embed_tokens.weight"}
+    _keys_to_ignore_on_load_missing = [r"posterior\.aggregate_(mean|std)"]
 
     def __init__(self, config: CMIMConfig) -> None:
         """Random weights; `from_pretrained` loads trained ones."""

@@ -53,6 +53,8 @@ class CMIMPreTrainedModel(PreTrainedModel):
             # codes start with the prior's spread, well above the initial noise of twice the floor,
             # so that the decoder finds a signal in them from the first step
             init.normal_(module.mean_proj.weight, std=self.config.hidden_size**-0.5)
+            init.zeros_(module.aggregate_mean)
+            init.zeros_(module.aggregate_std)
         if isinstance(module, CMIMDecoder) and self.config.num_latents > 1:
             init.normal_(module.memory_positions, std=std)
 

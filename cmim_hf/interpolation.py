@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Paths between two codes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+METHODS = ("linear", "spherical")
+
+
+def interpolate_codes(
+    first: np.ndarray, second: np.ndarray, steps: int, method: str = "linear"
+) -> np.ndarray:
+    """Codes at equal steps from one code to another, both ends included.
+
+    `"linear"`: (1 - t)·a + t·b. `"spherical"`: (sin((1 - t)·θ)·a + sin(t·θ)·b) / sin θ, with θ the
+    angle between a and b (White 2016, arXiv 1609.04468): in many dimensions a Gaussian's codes lie
+    near a sphere, which the straight line leaves. Codes that point the same way, or in opposite
+    ones, have no single great circle between them and are joined linearly.
+
+    Args:
+        first: (..., size), a.
+        second: (..., size), b.
+        steps: At least 2.
+        method: `"linear"` or `"spherical"`.
+
+    Returns:
+        (..., steps, size), in the floating type of the codes.
+
+    Raises:
+        ValueError: Codes of different shapes, fewer than two steps, or an unknown method.
+    """
+    first, second = np.asarray(first), np.asarray(second)
+    if first.shape != second.shape or first.ndim == 0:
+        raise ValueError(
+            f"Both codes must have one shape (..., size), got {first.shape} and {second.shape}."
+        )
+    if steps < 2:
+        raise ValueError(f"steps counts both ends, so it is at least 2, not {steps}.")
+    if method not in METHODS:
+        raise ValueError(f"Unknown method {method!r}; choose one of {', '.join(METHODS)}.")
+    t = np.linspace(0.0, 1.0, steps, dtype=first.dtype)[:, None]
+    first, second = first[..., None, :], second[..., None, :]
+    line = (1 - t) * first + t * second
+    if method == "linear":
+        return line
+    norms = np.linalg.norm(first, axis=-1) * np.linalg.norm(second, axis=-1)
+    cosine = (first * second).sum(axis=-1) / np.where(norms > 0, norms, 1.0)
+    angle = np.arccos(np.clip(cosine, -1.0, 1.0))[..., None]
+    sine = np.sin(angle)
+    bent = np.abs(sine) > 1e-4
+    arc = np.sin((1 - t) * angle) * first + np.sin(t * angle) * second
+    return np.where(bent, arc / np.where(bent, sine, 1.0), line)
+
+
+__all__ = ["METHODS", "interpolate_codes"]

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The fitted prior: a Gaussian with the mean and spread of the training molecules' codes.
+
+It is stored with the weights, in two buffers of the model's posterior, so that it goes wherever
+the checkpoint goes.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from .modeling_cmim import CMIMModel
+
+
+def set_prior(model: CMIMModel, latents: torch.Tensor) -> None:
+    """Take mean and standard deviation, in each coordinate, of codes.
+
+    Args:
+        model: Its buffers are overwritten.
+        latents: (molecules, num_latents, latent_size), at least two.
+
+    Raises:
+        ValueError: Fewer than two codes.
+    """
+    if len(latents) < 2:
+        raise ValueError(f"A spread needs at least two molecules, got {len(latents)}.")
+    model.posterior.aggregate_mean.copy_(latents.mean(dim=0))
+    model.posterior.aggregate_std.copy_(latents.std(dim=0))
+
+
+def fitted_prior(model: CMIMModel) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of the training molecules' codes, (num_latents, latent_size).
+
+    Raises:
+        ValueError: The model was saved without them.
+    """
+    posterior = model.posterior
+    if not posterior.aggregate_std.any():
+        raise ValueError(
+            "This checkpoint does not know the mean and spread of its training molecules' codes "
+            "(CMIMTrainer stores them): call MoleculeGenerator.fit_prior with some thousands of "
+            "molecules first."
+        )
+    return posterior.aggregate_mean, posterior.aggregate_std
+
+
+__all__ = ["fitted_prior", "set_prior"]
