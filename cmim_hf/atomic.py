@@ -4,10 +4,37 @@
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
+
+
+def check_output(
+    output: str | os.PathLike, suffixes: Iterable[str], inputs: Iterable[str | os.PathLike] = ()
+) -> Path:
+    """The path of an output file whose kind is known and whose folder exists.
+
+    Args:
+        output: A name or path; a link stays a link, the result is what it points to.
+        suffixes: The kinds, such as `.csv`.
+        inputs: Files that must not be replaced; names of what is no file are passed over.
+
+    Raises:
+        ValueError: Another suffix, or one of the inputs.
+        FileNotFoundError: Its folder does not exist.
+        IsADirectoryError: It is a folder itself.
+    """
+    path = Path(output)
+    if path.suffix.lower() not in suffixes:
+        raise ValueError(f"{path} must end in one of {', '.join(suffixes)}.")
+    if not path.absolute().parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} to.")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; give the name of a file.")
+    if path.exists() and any(os.path.exists(other) and path.samefile(other) for other in inputs):
+        raise ValueError(f"{path} is the input itself; give another name.")
+    return path.resolve()
 
 
 @contextmanager

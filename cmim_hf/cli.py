@@ -10,7 +10,10 @@ from collections.abc import Sequence
 
 from transformers.utils import logging
 
+from .atomic import check_output
 from .checkpoints import DEFAULT_CHECKPOINT
+from .cli_generation import add_generation_commands
+from .cli_optimization import INTERRUPTED
 from .informative_cmim import POOLINGS
 from .version import __version__
 
@@ -22,27 +25,55 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     logging.disable_progress_bar()
     try:
-        options.run(options)
+        return options.run(options) or 0
+    except BrokenPipeError:  # as of `| head`: what was read is right, the exit need not flush
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (ValueError, OSError) as error:
         print(f"cmim {options.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"cmim {options.command}: interrupted; nothing was written.", file=sys.stderr)
-        return 130
-    return 0
+        what = "." if options.output == "-" else "; nothing was written."
+        print(f"cmim {options.command}: interrupted{what}", file=sys.stderr)
+        return INTERRUPTED
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="cmim", description="cMIM for molecules.")
     parser.add_argument("--version", action="version", version=f"cmim-hf {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
-    _add_embed(commands)
+    source_options, model_options = _source_options(), _model_options()
+    _add_embed(commands, [source_options, model_options])
+    add_generation_commands(commands, source_options, model_options)
     return parser
 
 
-def _add_embed(commands: argparse._SubParsersAction) -> None:
+def _source_options() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(add_help=False)
+    options.add_argument("--column", help="the column with SMILES; found by its name if not given")
+    options.add_argument("--split", default="train", help="of a dataset (default: %(default)s)")
+    options.add_argument(
+        "--file-type", help="read the input as .smi, .csv, .tsv or .parquet, whatever its name"
+    )
+    return options
+
+
+def _model_options() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(add_help=False)
+    options.add_argument(
+        "--checkpoint",
+        default=DEFAULT_CHECKPOINT,
+        help="folder or Hub id (default: the model that ships)",
+    )
+    options.add_argument("--device", help="such as cuda:1; an accelerator if there is one")
+    options.add_argument("--dtype", help="such as bfloat16; the checkpoint's, float32 on a CPU")
+    return options
+
+
+def _add_embed(commands: argparse._SubParsersAction, parents: list) -> None:
     command = commands.add_parser(
         "embed",
+        parents=parents,
         help="molecules to vectors",
         description="Embed the molecules of a file, of standard input or of a dataset.",
     )
@@ -57,11 +88,6 @@ def _add_embed(commands: argparse._SubParsersAction) -> None:
         "--output",
         required=True,
         help="a .parquet file (the input's columns and `embedding`) or a .npy file (vectors only)",
-    )
-    command.add_argument(
-        "--checkpoint",
-        default=DEFAULT_CHECKPOINT,
-        help="folder or Hub id (default: the model that ships)",
     )
     command.add_argument(
         "--representation",
@@ -88,13 +114,6 @@ def _add_embed(commands: argparse._SubParsersAction) -> None:
         action="store_false",
         help="take the SMILES as they are: faster, for rows that RDKit wrote",
     )
-    command.add_argument("--column", help="the column with SMILES; found by its name if not given")
-    command.add_argument("--split", default="train", help="of a dataset (default: %(default)s)")
-    command.add_argument(
-        "--file-type", help="read the input as .smi, .csv, .tsv or .parquet, whatever its name"
-    )
-    command.add_argument("--device", help="such as cuda:1; an accelerator if there is one")
-    command.add_argument("--dtype", help="such as bfloat16; the checkpoint's, float32 on a CPU")
     command.add_argument(
         "--batch-tokens", type=int, help="most tokens of a batch, if memory is short or plenty"
     )
@@ -105,12 +124,10 @@ def _add_embed(commands: argparse._SubParsersAction) -> None:
 
 def _embed(options: argparse.Namespace) -> None:
     from .embedding import MoleculeEmbedder
-    from .embedding_files import check_output, save_embeddings
+    from .embedding_files import OUTPUT_SUFFIXES, save_embeddings
     from .reading import read_batches
 
-    output = check_output(options.output)
-    if os.path.exists(options.input) and output.exists() and output.samefile(options.input):
-        raise ValueError(f"{options.output} is the input itself; give another name.")
+    output = check_output(options.output, OUTPUT_SUFFIXES, [options.input])
     if options.workers < 0:
         raise ValueError(f"--workers is at least 0, not {options.workers}.")
     embedder = MoleculeEmbedder(

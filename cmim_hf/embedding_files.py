@@ -14,7 +14,7 @@ from typing import IO
 import numpy as np
 from tqdm.auto import tqdm
 
-from .atomic import written_whole
+from .atomic import check_output, written_whole
 from .embedding import MoleculeEmbedder
 from .embedding_tables import (
     EmbeddedBatch,
@@ -69,7 +69,7 @@ def save_embeddings(
         ValueError: Another suffix, no rows, or an invalid row and `on_invalid="raise"`.
         FileNotFoundError: The folder of `output` does not exist.
     """
-    path = check_output(output)
+    path = check_output(output, OUTPUT_SUFFIXES)
     done = EmbeddedFile()
     bar = tqdm(desc="Embedding", unit=" rows", delay=2.0, disable=not progress)
     write = _write_parquet if path.suffix.lower() == ".parquet" else _write_npy
@@ -85,18 +85,6 @@ def save_embeddings(
         if done.read == 0:
             raise ValueError(f"There are no rows to write to {path}; give at least one molecule.")
     return done
-
-
-def check_output(output: str | os.PathLike) -> Path:
-    """The path of an output file whose kind is known and whose folder exists."""
-    path = Path(output)
-    if path.suffix.lower() not in OUTPUT_SUFFIXES:
-        raise ValueError(f"{path} must end in one of {', '.join(OUTPUT_SUFFIXES)}.")
-    if not path.absolute().parent.is_dir():
-        raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} to.")
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; give the name of a file.")
-    return path.resolve()  # a link stays, and what it points to is replaced
 
 
 def _write_parquet(parts: Iterable[EmbeddedBatch], embedder: MoleculeEmbedder, path: Path) -> None:
@@ -127,4 +115,4 @@ def _write_header(stream: IO[bytes], rows: int, size: int) -> None:
     np.lib.format.write_array_header_1_0(stream, header)
 
 
-__all__ = ["OUTPUT_SUFFIXES", "EmbeddedFile", "check_output", "save_embeddings"]
+__all__ = ["OUTPUT_SUFFIXES", "EmbeddedFile", "save_embeddings"]

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the commands that write molecules share: their outputs, the generator, what they report."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .atomic import check_output
+from .molecule_files import LINE_SUFFIX, PICTURE_SUFFIXES, TABLE_SUFFIXES, Picture
+
+if TYPE_CHECKING:
+    from .generation import MoleculeGenerator
+    from .preparation import EncodedRows, Reject
+    from .reading import Row
+
+
+def add_outputs(command: argparse.ArgumentParser, lines: str) -> None:
+    """Add `-o` and `--picture`; `lines` says what a line of SMILES holds."""
+    command.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        help="a .csv, .tsv or .parquet file; a .smi file or - (standard output) for the molecules "
+        f"alone: {lines}",
+    )
+    command.add_argument(
+        "--picture", help="draw the molecules, too: an .svg or .png file, the first 60 at most"
+    )
+
+
+def checked_outputs(
+    options: argparse.Namespace, inputs: list[str], columns: int
+) -> tuple[Path | None, Picture]:
+    """Where to write (None is standard output) and what to draw, checked before any work."""
+    output = None
+    if options.output != "-":
+        output = check_output(options.output, (LINE_SUFFIX, *TABLE_SUFFIXES), inputs)
+    picture = options.picture and check_output(options.picture, PICTURE_SUFFIXES, inputs)
+    return output, Picture(picture or None, columns)
+
+
+def load_generator(options: argparse.Namespace, **more: Any) -> MoleculeGenerator:
+    """The generator of the options; `more` goes to it as it is."""
+    from .generation import MoleculeGenerator
+
+    return MoleculeGenerator(
+        options.checkpoint,
+        device=options.device,
+        dtype=options.dtype,
+        batch_size=options.batch_size,
+        **more,
+    )
+
+
+def encode_rows(generator: MoleculeGenerator, rows: list[Row], on_invalid: str) -> EncodedRows:
+    """Rows as the generator's model reads them; a ValueError for the first invalid at `"raise"`."""
+    from .inputs import invalid_row
+    from .preparation import RowEncoder
+
+    encode = RowEncoder(generator.tokenizer, generator.model.config.max_position_embeddings, True)
+    encoded = encode(rows)
+    if encoded.rejects and on_invalid == "raise":
+        raise invalid_row(encoded.rejects[0])
+    return encoded
+
+
+def canonical_texts(generator: MoleculeGenerator, encoded: EncodedRows) -> list[str]:
+    """The usable molecules as canonical SMILES."""
+    ids, ends = encoded.tokens.tolist(), encoded.lengths.cumsum().tolist()
+    rows = [ids[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    return generator.tokenizer.batch_decode(rows, skip_special_tokens=True)
+
+
+def similarity_or_none(first: str, second: str | None) -> float | None:
+    """Tanimoto similarity to a molecule that may be missing."""
+    from .chem import similarity
+
+    return None if second is None else similarity(first, second)
+
+
+def two_digits(value: float | None) -> str:
+    """A similarity as legends show it."""
+    return "" if value is None else f"{value:.2f}"
+
+
+def share(number: int, of: int) -> str:
+    """A part in per cent; of nothing it is "none"."""
+    return f"{number / of:.1%}" if of else "none"
+
+
+def say(text: str) -> None:
+    """Report on standard error, which leaves standard output to molecules."""
+    print(text, file=sys.stderr)
+
+
+def say_invalid(kinds: Counter[str], first: list[Reject]) -> None:
+    """Report the invalid rows by kind, and the first of them with their reasons."""
+    if not first:
+        return
+    say(f"Invalid: {', '.join(f'{number:,} {kind}' for kind, number in kinds.most_common())}.")
+    for reject in first:
+        say(f"  row {reject.row.number}: {reject.reason}")
+
+
+def say_drawn(picture: Picture) -> None:
+    """Report what a picture does not show."""
+    if picture.path is None:
+        return
+    if not picture.drawn:
+        say(f"There is nothing to draw; {picture.path} is not written.")
+    elif picture.drawn < picture.added:
+        say(f"{picture.path} shows the first {picture.drawn} of {picture.added:,} molecules.")
+
+
+__all__ = [
+    "add_outputs",
+    "canonical_texts",
+    "checked_outputs",
+    "encode_rows",
+    "load_generator",
+    "say",
+    "say_drawn",
+    "say_invalid",
+    "share",
+    "similarity_or_none",
+    "two_digits",
+]
