@@ -11,14 +11,11 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 from transformers import HfArgumentParser
 
-from cmim_hf import DEFAULT_CHECKPOINT, CMIMModel, CMIMTokenizer, MoleculeEmbedder
+from cmim_hf import DEFAULT_CHECKPOINT, MoleculeEmbedder, MoleculeGenerator
 from cmim_hf.chem import canonicalize, draw_grid, similarity
 from cmim_hf.reading import read_smiles
-
-BATCH_SIZE = 64
 
 
 @dataclass
@@ -36,23 +33,9 @@ class Arguments:
     picture: str = field(default="neighbors.png", metadata={"help": "Where to draw them."})
 
 
-def reconstruct(model: CMIMModel, tokenizer: CMIMTokenizer, smiles: list[str]) -> list[str]:
-    """What greedy decoding of each molecule's code writes."""
-    written = []
-    for start in tqdm(range(0, len(smiles), BATCH_SIZE), desc="Reconstructing"):
-        chunk = smiles[start : start + BATCH_SIZE]
-        batch = tokenizer(chunk, padding=True, return_tensors="pt").to(model.device)
-        tokens = model.generate(**batch, max_length=2 * batch["input_ids"].shape[1])
-        written += tokenizer.batch_decode(tokens, skip_special_tokens=True)
-    return written
-
-
-def same_molecule(first: str, second: str) -> tuple[bool, float]:
-    """Whether two SMILES are one molecule, and their Tanimoto similarity; 0 if not valid."""
-    try:
-        return canonicalize(first) == canonicalize(second), similarity(first, second)
-    except ValueError:
-        return False, 0.0
+def compared(first: str, second: str | None) -> tuple[bool, float]:
+    """Whether two canonical SMILES are one molecule, and their similarity; 0 if there is none."""
+    return first == second, 0.0 if second is None else similarity(first, second)
 
 
 def nearest(embeddings: np.ndarray, query: int, count: int) -> list[tuple[int, float]]:
@@ -73,18 +56,19 @@ def main() -> None:
     smiles = [canonicalize(given[row]) for row in kept]
     if len(smiles) < len(given):
         print(f"{len(given) - len(smiles)} of {len(given)} rows are no molecules and left out.")
-    reconstructions = reconstruct(embedder.model, embedder.tokenizer, smiles)
+    reconstructions = MoleculeGenerator(args.checkpoint).reconstruct(smiles)
 
-    compared = [same_molecule(*pair) for pair in zip(smiles, reconstructions, strict=True)]
+    similar = [compared(*pair) for pair in zip(smiles, reconstructions, strict=True)]
     print("\nReconstructions (molecule -> code -> molecule)")
     for given, written, (exact, tanimoto) in islice(
-        zip(smiles, reconstructions, compared, strict=True), 8
+        zip(smiles, reconstructions, similar, strict=True), 8
     ):
-        print(f"  {given}\n  {written}   {'exact' if exact else f'Tanimoto {tanimoto:.2f}'}\n")
-    share = np.mean([exact for exact, _ in compared])
+        how = "exact" if exact else f"Tanimoto {tanimoto:.2f}"
+        print(f"  {given}\n  {written or 'no molecule'}   {how}\n")
+    share = np.mean([exact for exact, _ in similar])
     print(
         f"Of {len(smiles)} molecules {share:.1%} come back exactly; mean Tanimoto similarity "
-        f"{np.mean([tanimoto for _, tanimoto in compared]):.2f} (an invalid one counts 0).\n"
+        f"{np.mean([tanimoto for _, tanimoto in similar]):.2f} (an invalid one counts 0).\n"
     )
 
     print("Nearest neighbours by informative embedding (cosine)")

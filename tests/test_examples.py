@@ -34,7 +34,7 @@ def test_the_default_checkpoint_ships_small_and_works(molecules):
 def test_the_shipped_checkpoint_has_the_code_of_this_version():
     """Its copies of the closure are what a user without the package runs."""
     copies = sorted(Path(DEFAULT_CHECKPOINT).glob("*.py"))
-    assert len(copies) == 9
+    assert len(copies) == 10
     for copy in copies:
         assert copy.read_text() == (ROOT / "cmim_hf" / copy.name).read_text(), copy.name
 
@@ -106,3 +106,59 @@ def test_the_embedding_benchmark_measures_each_way(tmp_path):
     for way in ("library", "canonicalised"):
         assert 0 < measured[way]["share_of_bare"] and measured[way]["molecules_per_second"] > 0
     assert 100 < measured["peak_mebibytes_500"] < 4000
+
+
+def run_example(name, *options):
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / name), *map(str, options)],
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_optimize_searches_compares_and_goes_on(tmp_path):
+    figures, table, picture = (tmp_path / name for name in ("f.json", "t.csv", "p.png"))
+    options = ["--count", 3, "--skip", 2, "--budget", 25, "--table", table, "--json", figures]
+    options += ["--scorers", "qed=2", "sa_score=-0.1", "--picture", picture]
+    printed = run_example("optimize.py", *options, "--compare_random")
+    assert "molecules improved" in printed
+    measured = json.loads(figures.read_text())
+    for strategy in ("cma", "random"):
+        assert measured[strategy]["seeds"] == 3
+        assert 1 <= measured[strategy]["calls_per_seed"] <= 25
+        assert measured[strategy]["gain"] >= 0
+    assert measured["difference"]["low"] <= measured["difference"]["mean"]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    scored = table.read_text()
+    assert len(scored.splitlines()) == 1 + 3 * measured["cma"]["calls_per_seed"]
+    run_example("optimize.py", *options)
+    assert table.read_text() == scored  # nothing was scored twice
+
+
+def test_interpolate_counts_and_draws(tmp_path):
+    figures, picture = tmp_path / "f.json", tmp_path / "walks" / "p.png"
+    run_example(
+        "interpolate.py", "--pairs", 12, "--steps", 5, "--json", figures, "--picture", picture
+    )
+    measured = json.loads(figures.read_text())
+    for method in ("linear", "spherical"):
+        to_first = measured[method]["similarity_to_first"]
+        assert len(to_first) == 5 and to_first[0] > 0.5 > to_first[-1]
+        assert 0 < measured[method]["valid_between"] < 1
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_decoding_benchmark_compares_tokens_and_time(tmp_path):
+    figures = tmp_path / "figures.json"
+    run_example(
+        "benchmarks/decoding.py", "--rows", 40, "--batch_sizes", 8, 40, "--repeats", 1,
+        "--json", figures,
+    )  # fmt: skip
+    measured = json.loads(figures.read_text())
+    assert measured["tokens"] == {"rows": 40, "differing": 0, "differing_untied": 0}
+    assert [one["batch_size"] for one in measured["speed"]] == [8, 40]
+    for one in measured["speed"]:
+        assert 10 < one["tokens_per_molecule"] < 30 and 0 < one["share_of_limit"] < 1

@@ -15,11 +15,14 @@ DOORS = re.findall(r"^\| [^|]+ \| `(.+)` \|$", README.split("## Five lines")[1],
 
 def test_the_code_runs_as_it_stands():
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         names = {}
         exec(block, names)  # our own text
     assert names["model"].config.model_type == "cmim"
+    names = {}
+    exec(blocks[1], names)
+    assert len(names["found"].best) == 1 and len(names["found"].table) <= 30
     names = {}
     exec(blocks[0], names)
     assert names["vectors"].shape == (1, 96) and names["kept"].tolist() == [0]

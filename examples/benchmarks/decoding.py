@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How fast codes become tokens: `decode_latents` against `generate`, and against the FLOP limit.
+
+python examples/benchmarks/decoding.py --rows 512 --batch_sizes 16 512 --repeats 9
+
+Both decode the same codes of real molecules greedily, in turns, in one process; rates are of the
+medians. The limit is the fastest matrix product measured here (float32, over the shapes of this
+decoder at batch 512), over the multiplications that the tokens written need: projections, feed
+forward, attention to what stands before, logits. Tokens of both are compared; where they differ,
+the gap between the two highest logits at the first difference is given.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import torch
+import transformers
+from torch.nn import functional
+from transformers import HfArgumentParser
+
+from cmim_hf import DEFAULT_CHECKPOINT, CMIMModel, MoleculeGenerator, __version__
+from cmim_hf.decoding_cmim import decode_latents
+from cmim_hf.reading import read_smiles
+
+EXAMPLES = Path(__file__).resolve().parents[1]
+TIE = 1e-4
+
+
+@dataclass
+class Arguments:
+    """What to measure."""
+
+    source: str = field(
+        default=str(EXAMPLES / "data" / "moses_test.smi"), metadata={"help": "Molecules."}
+    )
+    rows: int = field(default=512, metadata={"help": "How many of them."})
+    batch_sizes: list[int] = field(default_factory=lambda: [16, 512], metadata={"help": "Codes."})
+    repeats: int = field(default=5, metadata={"help": "Rounds."})
+    checkpoint: str = field(default=DEFAULT_CHECKPOINT, metadata={"help": "Folder or Hub id."})
+    json: str | None = field(default=None, metadata={"help": "Write the figures there, too."})
+
+
+def clock(work: Callable[[], object]) -> float:
+    """Seconds of one run."""
+    start = time.perf_counter()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def shapes(model: CMIMModel) -> list[tuple[int, int, int]]:
+    """Inner size, outer size and number of the matrix products of one token."""
+    config = model.config
+    hidden, wide, layers = config.hidden_size, config.intermediate_size, config.decoder_layers
+    return [
+        (hidden, 3 * hidden, layers),
+        (hidden, hidden, layers if config.num_latents == 1 else 3 * layers),
+        (hidden, wide, layers),
+        (wide, hidden, layers),
+        (hidden, config.vocab_size, 1),
+    ]
+
+
+def flops(model: CMIMModel, lengths: torch.Tensor) -> float:
+    """Floating point operations that writing rows of these lengths (rows,) needs."""
+    products = 2 * sum(inner * outer * number for inner, outer, number in shapes(model))
+    attention = 4 * model.config.hidden_size * model.config.decoder_layers
+    lengths = lengths.double()
+    return float((products * lengths + attention * lengths * (lengths + 1) / 2).sum())
+
+
+def gemm_rate(model: CMIMModel, rows: int = 512) -> float:
+    """The best FLOP/s measured among this decoder's matrix products."""
+    best = 0.0
+    for inner, outer, _ in shapes(model):
+        left = torch.randn(rows, inner, device=model.device)
+        right = torch.randn(inner, outer, device=model.device)
+        repeats = max(1, int(2e9 / (2 * rows * inner * outer)))
+
+        def products(left: torch.Tensor, right: torch.Tensor, repeats: int) -> None:
+            for _ in range(repeats):
+                torch.mm(left, right)
+
+        seconds = min(clock(lambda: products(left, right, repeats)) for _ in range(5))  # noqa: B023
+        best = max(best, 2 * rows * inner * outer * repeats / seconds)
+    return best
+
+
+def compare(model: CMIMModel, latents: torch.Tensor) -> dict[str, float]:
+    """Rows whose tokens differ, and those among them that are not a tie of two logits."""
+    stock = model.generate(latents=latents)
+    ours = decode_latents(model, latents)
+    length = max(stock.shape[1], ours.shape[1])
+    pad = model.config.pad_token_id
+    stock, ours = (
+        functional.pad(tokens, (0, length - tokens.shape[1]), value=pad) for tokens in (stock, ours)
+    )
+    differing = (stock != ours).any(dim=1).nonzero().squeeze(1).tolist()
+    untied = 0
+    for row in differing:
+        where = int((stock[row] != ours[row]).nonzero()[0])
+        logits = model(
+            latents=latents[row : row + 1], decoder_input_ids=stock[row : row + 1]
+        ).logits
+        first, second = logits[0, where - 1].topk(2).values.tolist()
+        untied += first - second >= TIE
+    return {"rows": len(latents), "differing": len(differing), "differing_untied": untied}
+
+
+@torch.inference_mode()
+def measure(model: CMIMModel, latents: torch.Tensor, size: int, repeats: int) -> dict[str, float]:
+    """Rates of both at one batch size, the median over rounds."""
+    parts = latents.split(size)
+    lengths = torch.cat([decoded_lengths(model, part) for part in parts])
+    stock, ours = [], []
+    for _ in range(repeats):
+        stock.append(clock(lambda: [model.generate(latents=part) for part in parts]))
+        ours.append(clock(lambda: [decode_latents(model, part) for part in parts]))
+    pairs = zip(stock, ours, strict=True)
+    seconds = statistics.median(ours)
+    rate = flops(model, lengths) / seconds
+    return {
+        "batch_size": size,
+        "tokens_per_molecule": float(lengths.double().mean()),
+        "stock_per_second": len(latents) / statistics.median(stock),
+        "ours_per_second": len(latents) / seconds,
+        "ratio": statistics.median(one / other for one, other in pairs),
+        "gflops": rate / 1e9,
+        "share_of_limit": rate / gemm_rate(model),
+    }
+
+
+def decoded_lengths(model: CMIMModel, latents: torch.Tensor) -> torch.Tensor:
+    """Tokens written for each code (rows,), the end token included; warms up, too."""
+    tokens = decode_latents(model, latents)[:, 1:]
+    return (tokens != model.config.pad_token_id).sum(dim=1).cpu()
+
+
+def main() -> None:
+    """Measure and print."""
+    (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses()
+    generator = MoleculeGenerator(args.checkpoint, progress=False)
+    model = generator.model
+    smiles = [row.text for row in islice(read_smiles(args.source), args.rows)]
+    latents = torch.from_numpy(generator.encode(smiles, on_invalid="skip")).to(model.device)
+    result = {
+        "cmim_hf": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "device": str(model.device),
+        "threads": torch.get_num_threads(),
+        "parameters": model.num_parameters(),
+        "tokens": compare(model, latents),
+        "speed": [measure(model, latents, size, args.repeats) for size in args.batch_sizes],
+    }
+    print(json.dumps(result, indent=2))
+    if args.json:
+        Path(args.json).write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
