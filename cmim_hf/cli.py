@@ -12,12 +12,11 @@ from transformers.utils import logging
 
 from .atomic import check_output
 from .checkpoints import DEFAULT_CHECKPOINT
+from .cli_common import BATCH_ROWS
 from .cli_generation import add_generation_commands
 from .cli_optimization import INTERRUPTED
 from .informative_cmim import POOLINGS
 from .version import __version__
-
-_BATCH_ROWS = 16384
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -145,7 +144,7 @@ def _embed(options: argparse.Namespace) -> None:
         column=options.column,
         split=options.split,
         file_type=options.file_type,
-        batch_rows=_BATCH_ROWS,
+        batch_rows=BATCH_ROWS,
     )
     done = save_embeddings(batches, embedder, options.output, num_workers=options.workers)
     print(

@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections import Counter
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +19,12 @@ if TYPE_CHECKING:
     from .generation import MoleculeGenerator
     from .preparation import EncodedRows, Reject
     from .reading import Row
+
+BATCH_ROWS = 16384
+"""Rows of a source, or codes, that are worked on at once."""
+
+CELLS = 4
+"""Columns of a picture, but for one of paths."""
 
 
 def add_outputs(command: argparse.ArgumentParser, lines: str) -> None:
@@ -43,6 +52,19 @@ def checked_outputs(
     return output, Picture(picture or None, columns)
 
 
+def in_its_words(run: Callable[[argparse.Namespace], Any]) -> Callable[[argparse.Namespace], Any]:
+    """A command whose ValueErrors name its own options, not the arguments of the library."""
+
+    @wraps(run)
+    def reworded(options: argparse.Namespace) -> Any:
+        try:
+            return run(options)
+        except ValueError as error:
+            raise ValueError(_reworded(str(error), options)) from error
+
+    return reworded
+
+
 def load_generator(options: argparse.Namespace, **more: Any) -> MoleculeGenerator:
     """The generator of the options; `more` goes to it as it is."""
     from .generation import MoleculeGenerator
@@ -66,6 +88,13 @@ def encode_rows(generator: MoleculeGenerator, rows: list[Row], on_invalid: str) 
     if encoded.rejects and on_invalid == "raise":
         raise invalid_row(encoded.rejects[0])
     return encoded
+
+
+def given_rows(where: str, texts: list[str]) -> list[Row]:
+    """SMILES of the command line as rows, numbered from 1; `where` is what errors call them."""
+    from .reading import Row
+
+    return [Row(where, number, text) for number, text in enumerate(texts, 1)]
 
 
 def canonical_texts(generator: MoleculeGenerator, encoded: EncodedRows) -> list[str]:
@@ -116,11 +145,33 @@ def say_drawn(picture: Picture) -> None:
         say(f"{picture.path} shows the first {picture.drawn} of {picture.added:,} molecules.")
 
 
+def _reworded(message: str, options: argparse.Namespace) -> str:
+    """A message of the library; advice that the command has no option for is left out."""
+    column = "--columns" if hasattr(options, "columns") else "--column"
+    policy = ", or choose what becomes of such rows by --on-invalid."
+    kind = "Else say the type by --file-type." if hasattr(options, "file_type") else "Rename it."
+    for pattern, words in (
+        (r"the argument `column`", column),
+        (r"Else say the type by the argument `file_type`\.", kind),
+        (r"^file_type is", "--file-type is"),
+        (
+            r", or choose what becomes of such rows by on_invalid.*",
+            policy if hasattr(options, "on_invalid") else ".",
+        ),
+    ):
+        message = re.sub(pattern, words, message)
+    return message
+
+
 __all__ = [
+    "BATCH_ROWS",
+    "CELLS",
     "add_outputs",
     "canonical_texts",
     "checked_outputs",
     "encode_rows",
+    "given_rows",
+    "in_its_words",
     "load_generator",
     "say",
     "say_drawn",

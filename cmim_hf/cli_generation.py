@@ -10,10 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .cli_common import (
+    BATCH_ROWS,
+    CELLS,
     add_outputs,
     canonical_texts,
     checked_outputs,
     encode_rows,
+    given_rows,
+    in_its_words,
     load_generator,
     say,
     say_drawn,
@@ -31,9 +35,6 @@ if TYPE_CHECKING:
     from .generation import MoleculeGenerator
     from .preparation import EncodedRows
     from .reading import Batch, Row
-
-_BATCH_ROWS = 16384
-_CELLS = 4
 
 
 def add_generation_commands(
@@ -67,7 +68,7 @@ def _add_reconstruct(commands: argparse._SubParsersAction, parents: list) -> Non
         "`reconstruction` (empty where the decoder wrote no molecule) and `exact` (whether it is "
         "the same molecule).",
     )
-    command.set_defaults(run=_reconstruct)
+    command.set_defaults(run=in_its_words(_reconstruct))
     command.add_argument(
         "input",
         help="a .smi, .txt, .csv, .tsv (each also .gz) or .parquet file, a dataset of the Hub, "
@@ -91,7 +92,7 @@ def _add_sample(commands: argparse._SubParsersAction, parents: list) -> None:
         description="Decode random codes and write those that are molecules: `smiles`, and with "
         "--around also `seed` and `similarity` (Tanimoto, to the seed).",
     )
-    command.set_defaults(run=_sample)
+    command.set_defaults(run=in_its_words(_sample))
     command.add_argument(
         "-n", type=int, required=True, help="codes to draw, with --around for each seed"
     )
@@ -139,7 +140,7 @@ def _add_interpolate(commands: argparse._SubParsersAction, parents: list) -> Non
         "`step` (from 1), `smiles` (empty where there is no molecule), `similarity_first` and "
         "`similarity_second` (Tanimoto, to the two ends).",
     )
-    command.set_defaults(run=_interpolate)
+    command.set_defaults(run=in_its_words(_interpolate))
     command.add_argument("ends", nargs="*", metavar="SMILES", help="the first and second end")
     command.add_argument("--pairs", help="a table of pairs, in place of the two ends")
     command.add_argument(
@@ -163,14 +164,14 @@ def _reconstruct(options: argparse.Namespace) -> None:
     from .embedding_tables import count_kinds
     from .reading import read_batches
 
-    output, picture = checked_outputs(options, [options.input], _CELLS)
+    output, picture = checked_outputs(options, [options.input], CELLS)
     generator = load_generator(options)
     batches = read_batches(
         options.input,
         column=options.column,
         split=options.split,
         file_type=options.file_type,
-        batch_rows=_BATCH_ROWS,
+        batch_rows=BATCH_ROWS,
     )
     counts, kinds, first = Counter(), Counter(), []
     with molecule_writer(output, "reconstruction", name="input") as write:
@@ -200,7 +201,7 @@ def _reconstruct(options: argparse.Namespace) -> None:
 
 
 def _sample(options: argparse.Namespace) -> None:
-    output, picture = checked_outputs(options, [], _CELLS)
+    output, picture = checked_outputs(options, [], CELLS)
     _check_sampling(options, output)
     generator = load_generator(options, seed=options.seed)
     counts, known = Counter(), set()
@@ -226,8 +227,8 @@ def _sample(options: argparse.Namespace) -> None:
         f"({share(counts['valid'], counts['drawn'])}) are valid molecules, {len(known):,} of them "
         f"distinct. Wrote {counts['written']:,} rows."
     )
-    if not counts["valid"]:
-        say("Try --prior fitted, or --around a molecule with a smaller radius.")
+    if not counts["valid"] and (advice := _advice(options)):
+        say(f"Try {', or '.join(advice)}.")
     say_drawn(picture)
 
 
@@ -339,17 +340,29 @@ def _check_sampling(options: argparse.Namespace, output: Path | None) -> None:
         )
 
 
+def _advice(options: argparse.Namespace) -> list[str]:
+    """What else to try after a draw without any molecule."""
+    advice = []
+    if options.around and options.radius > 0:
+        advice.append("a smaller --radius")
+    elif not options.around:
+        advice += ["--prior fitted"] if options.prior != "fitted" else []
+        advice.append("--around a molecule with a small --radius")
+    return advice + (["a lower --temperature"] if options.temperature > 0 else [])
+
+
 def _drawn(
     options: argparse.Namespace, generator: MoleculeGenerator
 ) -> Iterator[tuple[str | None, list[str | None]]]:
     """Seeds (None without) and what was drawn around them, a bounded number at a time."""
     how = {"temperature": options.temperature, "top_k": options.top_k}
     if options.around:
-        generator.encode(options.around)  # an invalid seed is an error before the first is used
+        # An invalid seed is an error before the first is used.
+        encode_rows(generator, given_rows("--around", options.around), "raise")
     for seed in options.around or [None]:
         left = options.n
         while True:
-            size = min(left, _BATCH_ROWS)
+            size = min(left, BATCH_ROWS)
             if seed is None:
                 yield None, generator.sample(size, prior=options.prior or "standard", **how)
             else:
@@ -377,12 +390,13 @@ def _pairs(
     from .reading import Row, find_column, read_batches
 
     if options.ends:
+        encode_rows(generator, given_rows("the two ends", options.ends), "raise")
         yield 1, options.ends[:1], options.ends[1:]
         return
     names = options.columns.split(",")
     if len(names) != 2:
         raise ValueError(f"--columns names two columns, as first,second; not {options.columns!r}.")
-    rows = max(1, _BATCH_ROWS // max(1, options.steps))
+    rows = max(1, BATCH_ROWS // max(1, options.steps))
     for batch in read_batches(options.pairs, column=names[0], batch_rows=rows):
         other = find_column(batch.columns.column_names, names[1], batch.source)
         second = [str(text or "") for text in batch.columns[other].to_pylist()]

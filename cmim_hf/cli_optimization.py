@@ -8,14 +8,16 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .atomic import check_output
 from .cli_common import (
+    CELLS,
     add_outputs,
     canonical_texts,
     checked_outputs,
     encode_rows,
+    in_its_words,
     load_generator,
     say,
     say_drawn,
@@ -26,12 +28,9 @@ from .molecule_files import Picture, molecule_writer
 if TYPE_CHECKING:
     from .optimization import Optimization
     from .reading import Row
-    from .scorers import Scorer
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
-
-_CELLS = 4
 
 
 def add_optimize(commands: argparse._SubParsersAction, parents: list) -> None:
@@ -45,11 +44,12 @@ def add_optimize(commands: argparse._SubParsersAction, parents: list) -> None:
         epilog="Example: cmim optimize 'CC(=O)Nc1ccc(O)cc1' --scorer qed --scorer sa_score=-0.1 "
         "--scorer my.py:score=0.5 --min-similarity 0.4 --table all.csv -o best.csv",
     )
-    command.set_defaults(run=_optimize)
+    command.set_defaults(run=in_its_words(_optimize))
     command.add_argument(
         "seeds",
         nargs="+",
-        help="SMILES, or files of them as `cmim reconstruct` reads (- for standard input)",
+        help="SMILES, or files of them as `cmim reconstruct` reads (- for standard input); a file "
+        "whose name tells no type needs --file-type",
     )
     command.add_argument(
         "--scorer",
@@ -96,11 +96,13 @@ def add_optimize(commands: argparse._SubParsersAction, parents: list) -> None:
 
 
 def _optimize(options: argparse.Namespace) -> int:
-    files = [text for text in options.seeds if _is_source(text)]
-    output, picture = checked_outputs(options, files, _CELLS)
+    from .scorers import parse_scorers
+
+    files = [text for text in options.seeds if _is_source(text, options.file_type)]
+    output, picture = checked_outputs(options, files, CELLS)
     if options.table and check_output(options.table, (".csv",), files) == output:
         raise ValueError("--table and --output name one file; give two.")
-    scorer = _scorer(options.scorer)
+    scorer = parse_scorers(options.scorer)
     generator = load_generator(options)
     rows = list(_seed_rows(options))
     encoded = encode_rows(generator, rows, options.on_invalid)
@@ -124,49 +126,28 @@ def _optimize(options: argparse.Namespace) -> int:
     return INTERRUPTED
 
 
-def _is_source(text: str) -> bool:
-    """Whether a seed on the command line is the name of a file, not a SMILES."""
+def _is_source(text: str, file_type: str | None) -> bool:
+    """Whether a seed on the command line is the name of a file, not a SMILES.
+
+    That a file has this name is not enough: one called `CCO` would hide the molecule.
+    """
     suffixes = (".smi", ".smiles", ".txt", ".csv", ".tsv", ".parquet", ".gz")
-    return (
-        text == "-"
-        or text.lower().endswith(suffixes)
-        or (os.path.exists(text) and not os.path.isdir(text))
-    )
+    if text == "-" or text.lower().endswith(suffixes):
+        return True
+    said = file_type is not None or os.path.dirname(text) != ""
+    return said and os.path.exists(text) and not os.path.isdir(text)
 
 
 def _seed_rows(options: argparse.Namespace) -> Iterator[Row]:
     from .reading import Row, read_smiles
 
     for number, text in enumerate(options.seeds, 1):
-        if _is_source(text):
+        if _is_source(text, options.file_type):
             yield from read_smiles(
                 text, column=options.column, split=options.split, file_type=options.file_type
             )
         else:
             yield Row("the seeds of the command line", number, text)
-
-
-def _scorer(texts: list[str]) -> Scorer:
-    """The weighted sum of what `--scorer` names; a weight stands behind the last `=`."""
-    from .scorers import load_scorer, weighted_sum
-
-    weights: dict[Any, float] = {}
-    for text in texts:
-        name, weight = text, 1.0
-        head, sign, tail = text.rpartition("=")
-        if sign and ":" not in tail:  # else the sign belongs to a path
-            try:
-                name, weight = head, float(tail)
-            except ValueError:
-                raise ValueError(f"The weight of --scorer {text} is no number: {tail!r}.") from None
-        try:
-            term = load_scorer(name) if ":" in name else name
-        except (AttributeError, ImportError, TypeError) as error:
-            raise ValueError(f"--scorer {text}: {error}") from error
-        if term in weights:
-            raise ValueError(f"--scorer {name} is given twice; give it one weight.")
-        weights[term] = weight
-    return weighted_sum(weights)
 
 
 def _write_best(output: Path | None, picture: Picture, found: Optimization) -> None:

@@ -84,7 +84,12 @@ class Codec:
         config = self.model.config
         shape = (config.num_latents, config.latent_size)
         codes = latents.detach().float().cpu() if torch.is_tensor(latents) else latents
-        codes = np.asarray(codes, np.float32)
+        if np.iscomplexobj(codes):
+            raise ValueError("latents are real numbers, got complex ones.")
+        if np.shape(codes) == (0,):  # an empty list
+            codes = np.empty((0, *shape))
+        with np.errstate(over="ignore"):  # what is too large is reported below
+            codes = np.asarray(codes, np.float32)
         if codes.ndim == 2 and codes.shape[1] == shape[0] * shape[1]:
             codes = codes.reshape(-1, *shape)
         if codes.ndim != 3 or codes.shape[1:] != shape:
@@ -94,7 +99,7 @@ class Codec:
             )
         if len(damaged := np.flatnonzero(~np.isfinite(codes).all(axis=(1, 2)))):
             raise ValueError(
-                f"latents row {damaged[0]} holds numbers that are not finite, as do "
+                f"latents row {damaged[0]} holds numbers that are not finite in float32, as do "
                 f"{len(damaged) - 1} more rows: leave them out."
             )
         return codes
@@ -107,6 +112,7 @@ class Codec:
         temperature: float = 0.0,
         top_k: int | None = None,
         generator: torch.Generator | None = None,
+        progress: bool | None = None,
     ) -> list[str | None]:
         """Molecules of codes, in their order; `None` where there is none.
 
@@ -116,11 +122,13 @@ class Codec:
             temperature: As in [`~cmim_hf.decoding_cmim.decode_latents`], like the next two.
             top_k: See there.
             generator: See there.
+            progress: Show a bar; by default as the codec does.
         """
         order = np.arange(len(codes)) if lengths is None else np.argsort(-lengths, kind="stable")
         written: list[str | None] = [None] * len(codes)
         size = self.batch_size or batch_rows(self.model.device)
-        with progress_bar(len(codes), "Decoding molecules", self.progress) as bar:
+        progress = self.progress if progress is None else progress
+        with progress_bar(len(codes), "Decoding molecules", progress) as bar:
             for start in range(0, len(codes), size):
                 rows = order[start : start + size]
                 tokens = decode_latents(

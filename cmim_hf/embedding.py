@@ -16,7 +16,14 @@ from tqdm.auto import tqdm
 from .batching import batch_tokens, distinct_rows, padded_batches
 from .checkpoints import DEFAULT_CHECKPOINT
 from .informative_cmim import POOLINGS
-from .inputs import ON_INVALID, check_choice, progress_bar, read_molecules, values_in_place
+from .inputs import (
+    ON_INVALID,
+    check_choice,
+    progress_bar,
+    read_molecules,
+    values_in_place,
+    whole_number,
+)
 from .loading import floating_dtype, load_checkpoint, torch_device, weights_fingerprint
 from .modeling_cmim import CMIMModel
 from .preparation import EncodedRows, RowEncoder
@@ -75,8 +82,8 @@ class MoleculeEmbedder:
         self.batch_tokens = batch_tokens
         self.progress = progress
         self._check(representation, pooling, on_invalid)
-        if batch_tokens is not None and (not isinstance(batch_tokens, int) or batch_tokens < 1):
-            raise ValueError(f"batch_tokens is a whole number from 1, not {batch_tokens!r}.")
+        if batch_tokens is not None:
+            self.batch_tokens = whole_number("batch_tokens", batch_tokens, 1)
 
     def embed(
         self,

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -18,7 +20,9 @@ from .inputs import (
     ON_INVALID,
     check_choice,
     items_in_place,
+    texts,
     values_in_place,
+    whole_number,
 )
 from .interpolation import interpolate_codes
 from .likelihood import log_likelihoods
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
     from .optimization import Optimization
     from .scorers import Scorer
 
+LARGEST_RADIUS = 1e6  # beyond, float32 codes overflow sooner or later
 PRIORS = ("standard", "fitted")
 UNITS = ("prior", "posterior", "aggregate")
 
@@ -78,8 +83,10 @@ class MoleculeGenerator:
     ) -> None:
         """Load the checkpoint."""
         check_choice("on_invalid", on_invalid, ON_INVALID)
-        if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
-            raise ValueError(f"batch_size is a whole number from 1, not {batch_size!r}.")
+        if batch_size is not None:
+            batch_size = whole_number("batch_size", batch_size, 1)
+        if seed is not None:
+            seed = whole_number("seed", seed, 0)
         self.checkpoint = os.fspath(checkpoint)
         self.model, self.tokenizer = load_checkpoint(checkpoint, device, dtype)
         self.canonicalize = canonicalize
@@ -175,7 +182,7 @@ class MoleculeGenerator:
         Raises:
             ValueError: `n` below 1, an unknown prior, or a checkpoint without a fitted one.
         """
-        _at_least_one("n", n)
+        n = whole_number("n", n, 1)
         check_choice("prior", prior, PRIORS)
         config = self.model.config
         codes = self._noise(n, config.num_latents, config.latent_size)
@@ -217,9 +224,9 @@ class MoleculeGenerator:
             ValueError: A radius below 0, `n` below 1, an unknown unit, an invalid molecule and
                 `on_invalid="raise"`, or a checkpoint that does not know its codes' spread.
         """
-        if not 0 <= radius < float("inf"):
-            raise ValueError(f"radius is a finite number from 0, not {radius}.")
-        _at_least_one("n", n)
+        if not isinstance(radius, Real) or not 0 <= radius <= LARGEST_RADIUS:
+            raise ValueError(f"radius is a number from 0 to {LARGEST_RADIUS:g}, not {radius!r}.")
+        n = whole_number("n", n, 1)
         check_choice("unit", unit, UNITS)
         encoded, on_invalid = self._read(
             [smiles] if isinstance(smiles, str) else smiles, on_invalid
@@ -272,14 +279,16 @@ class MoleculeGenerator:
         single = isinstance(first, str)
         if single != isinstance(second, str):
             raise TypeError("Interpolate from one SMILES to one, or from a list to a list of them.")
-        ends = ([first], [second]) if single else (list(first), list(second))
+        steps = whole_number("steps", steps, 2)
+        ends = ([first], [second]) if single else (texts(first), texts(second))
         if len(ends[0]) != len(ends[1]):
             raise ValueError(
                 f"Got {len(ends[0])} first and {len(ends[1])} second ends; give one for each."
             )
         on_invalid = self._policy(on_invalid)
         gaps = "raise" if on_invalid == "raise" else "none"
-        codes = [self.encode(end, on_invalid=gaps).reshape(len(end), -1) for end in ends]
+        size = self.model.config.num_latents * self.model.config.latent_size
+        codes = [self.encode(end, on_invalid=gaps).reshape(len(end), size) for end in ends]
         usable = np.isfinite(codes[0]).all(axis=1) & np.isfinite(codes[1]).all(axis=1)
         path = interpolate_codes(codes[0][usable], codes[1][usable], steps, method)
         written = _grouped(self._decode(self._codec.codes(path.reshape(-1, path.shape[-1]))), steps)
@@ -310,8 +319,7 @@ class MoleculeGenerator:
             TypeError: One string, or a table, in place of a list.
             ValueError: `samples` below 0, or an invalid molecule and `on_invalid="raise"`.
         """
-        if samples < 0:
-            raise ValueError(f"samples is 0 or above, not {samples}.")
+        samples = whole_number("samples", samples, 0)
         encoded, on_invalid = self._read(smiles, on_invalid)
         values = np.empty(len(encoded.lengths))
         for rows, ids, mask in self._codec.batches(encoded, "Scoring molecules"):
@@ -324,9 +332,16 @@ class MoleculeGenerator:
         seeds: Iterable[str],
         scorer: str | Callable[[str], float] | Mapping | Scorer,
         *,
+        budget: int = 500,
+        min_similarity: float = 0.0,
+        strategy: Literal["cma", "random"] = "cma",
+        population: int = 20,
+        step: float = 0.3,
         unit: Literal["prior", "aggregate"] = "aggregate",
+        timeout: float | None = None,
+        table: str | os.PathLike | None = None,
+        seed: int = 0,
         on_invalid: str | None = None,
-        **options: Any,
     ) -> Optimization:
         """Look around the codes of molecules for others of higher score, by CMA-ES.
 
@@ -336,12 +351,19 @@ class MoleculeGenerator:
                 (`"qed"`, `"penalized_logp"`, `"logp"`, `"sa_score"`, `"similarity"`); or a mapping
                 of such to weights, whose weighted sum counts. It may raise, be slow, or return
                 nothing usable (see [`~cmim_hf.oracle.Oracle`]).
+            budget: Molecules scored for each seed, itself included.
+            min_similarity: Tanimoto similarity to its seed that a molecule must have; others are
+                not scored.
+            strategy: `"random"` draws around the seeds' codes instead, for comparison.
+            population: Codes of a seed and round.
+            step: Initial standard deviation of the codes.
             unit: What `step` is measured in: the spread of the training molecules' codes in each
                 coordinate, or that of the prior, 1.
+            timeout: Seconds that one call of the scorer may take; by default any number.
+            table: A CSV file to which every molecule scored is added at once. Called again with it
+                and the same arguments (but perhaps a larger `budget`), a search goes on.
+            seed: Of the random numbers of this search.
             on_invalid: See the class; under `"none"`, too, invalid seeds are left out.
-            options: Those of [`~cmim_hf.optimization.optimize`]: `budget` (molecules scored for
-                each seed), `min_similarity`, `table` (a CSV file of all that was scored, by which a
-                run goes on), `timeout`, `seed`, `population`, `step`, `strategy`, `progress`.
 
         Returns:
             `best` (one row a seed) and `table` (every molecule scored), both data frames, and what
@@ -358,17 +380,30 @@ class MoleculeGenerator:
         check_choice("unit", unit, ("prior", "aggregate"))
         if not self.canonicalize:
             raise ValueError("optimize compares molecules, so the generator must canonicalize.")
-        seeds = list(seeds) if not isinstance(seeds, str) else seeds
+        seeds = texts(seeds)
         encoded, _ = self._read(seeds, on_invalid)
+        if not len(encoded.lengths):
+            raise ValueError(
+                f"None of {len(seeds)} seeds is usable; give at least one molecule to start from."
+            )
         mean, _ = self._codec.posterior(encoded)
+        spread = self._aggregate()[1].reshape(-1) if unit == "aggregate" else None
         return optimize(
             [seeds[row] for row in encoded.kept],
             mean.reshape(len(mean), -1),
-            lambda codes: self._decode(self._codec.codes(codes)),
+            lambda codes: self._decode(self._codec.codes(codes), progress=False),
             scorer,
-            spread=self._aggregate()[1].reshape(-1) if unit == "aggregate" else None,
-            settings={"fingerprint": self.fingerprint, "unit": unit},
-            **{"progress": self.progress, **options},
+            strategy=strategy,
+            budget=budget,
+            population=population,
+            step=step,
+            spread=spread,
+            min_similarity=min_similarity,
+            timeout=timeout,
+            table=table,
+            seed=seed,
+            progress=self.progress,
+            settings={"fingerprint": self.fingerprint, "unit": unit, "spread": _digest(spread)},
         )
 
     def fit_prior(self, smiles: Iterable[str], *, on_invalid: str | None = None) -> None:
@@ -418,16 +453,15 @@ def _grouped(items: list[Smiles], size: int) -> list[list[Smiles]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
+def _digest(spread: np.ndarray | None) -> str | None:
+    return None if spread is None else hashlib.sha256(spread.tobytes()).hexdigest()
+
+
 def _only(groups: list[list[Smiles] | None], size: int) -> list[Smiles]:
     """The molecules of a single input: `None` each if it is invalid, none if it is left out."""
     if not groups:
         return []
     return [None] * size if groups[0] is None else groups[0]
-
-
-def _at_least_one(name: str, value: int) -> None:
-    if not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name} is a whole number from 1, not {value!r}.")
 
 
 __all__ = ["PRIORS", "UNITS", "MoleculeGenerator"]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -32,7 +33,7 @@ def read_molecules(
         TypeError: One string, or a table, in place of a list.
         ValueError: An invalid row and `on_invalid="raise"`.
     """
-    rows = [Row("the molecules (counted from 0)", i, text) for i, text in enumerate(_texts(smiles))]
+    rows = [Row("the molecules (counted from 0)", i, text) for i, text in enumerate(texts(smiles))]
     parts = [encoder([])]
     with progress_bar(len(rows), "Reading molecules", progress) as bar:
         for part in encode_in_order(encoder, chunked(rows), num_workers=0):
@@ -74,6 +75,21 @@ def items_in_place(items: list[Any], encoded: EncodedRows, on_invalid: str) -> l
     return complete
 
 
+def whole_number(name: str, value: Any, least: int) -> int:
+    """`value` as an `int`.
+
+    Raises:
+        ValueError: It is no whole number, or below `least`.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if isinstance(value, bool) or number < least:
+        raise ValueError(f"{name} is a whole number from {least}, not {value!r}.")
+    return number
+
+
 def check_choice(name: str, value: Any, known: Iterable[str]) -> None:
     """Raise a ValueError that lists the choices, if `value` is none of them."""
     if value not in known:
@@ -92,7 +108,12 @@ def progress_bar(total: int, what: str, progress: bool) -> tqdm:
     )
 
 
-def _texts(smiles: Iterable[str]) -> list[Any]:
+def texts(smiles: Iterable[str]) -> list[Any]:
+    """The rows of a caller's list, array, series or generator.
+
+    Raises:
+        TypeError: One string, a table, or something that has no rows.
+    """
     if isinstance(smiles, str | bytes):
         raise TypeError(f"Expected a list of SMILES, got the single text {smiles!r}; pass [it].")
     if isinstance(smiles, Mapping) or hasattr(smiles, "columns"):
@@ -114,5 +135,7 @@ __all__ = [
     "items_in_place",
     "progress_bar",
     "read_molecules",
+    "texts",
     "values_in_place",
+    "whole_number",
 ]

@@ -16,7 +16,7 @@ def interpolate_codes(
     `"linear"`: (1 - t)·a + t·b. `"spherical"`: (sin((1 - t)·θ)·a + sin(t·θ)·b) / sin θ, with θ the
     angle between a and b (White 2016, arXiv 1609.04468): in many dimensions a Gaussian's codes lie
     near a sphere, which the straight line leaves. Codes that point the same way, or in opposite
-    ones, have no single great circle between them and are joined linearly.
+    ones, or of which one is zero, have no great circle between them and are joined linearly.
 
     Args:
         first: (..., size), a.
@@ -25,12 +25,14 @@ def interpolate_codes(
         method: `"linear"` or `"spherical"`.
 
     Returns:
-        (..., steps, size), in the floating type of the codes.
+        (..., steps, size), in the floating type of the codes, float32 at least.
 
     Raises:
         ValueError: Codes of different shapes, fewer than two steps, or an unknown method.
     """
     first, second = np.asarray(first), np.asarray(second)
+    dtype = np.result_type(first, second, np.float32)
+    first, second = first.astype(np.float64), second.astype(np.float64)
     if first.shape != second.shape or first.ndim == 0:
         raise ValueError(
             f"Both codes must have one shape (..., size), got {first.shape} and {second.shape}."
@@ -39,18 +41,18 @@ def interpolate_codes(
         raise ValueError(f"steps counts both ends, so it is at least 2, not {steps}.")
     if method not in METHODS:
         raise ValueError(f"Unknown method {method!r}; choose one of {', '.join(METHODS)}.")
-    t = np.linspace(0.0, 1.0, steps, dtype=first.dtype)[:, None]
+    t = np.linspace(0.0, 1.0, steps)[:, None]
     first, second = first[..., None, :], second[..., None, :]
     line = (1 - t) * first + t * second
     if method == "linear":
-        return line
+        return line.astype(dtype)
     norms = np.linalg.norm(first, axis=-1) * np.linalg.norm(second, axis=-1)
     cosine = (first * second).sum(axis=-1) / np.where(norms > 0, norms, 1.0)
     angle = np.arccos(np.clip(cosine, -1.0, 1.0))[..., None]
     sine = np.sin(angle)
-    bent = np.abs(sine) > 1e-4
+    bent = (np.abs(sine) > 1e-4) & (norms > 0)[..., None]
     arc = np.sin((1 - t) * angle) * first + np.sin(t * angle) * second
-    return np.where(bent, arc / np.where(bent, sine, 1.0), line)
+    return np.where(bent, arc / np.where(bent, sine, 1.0), line).astype(dtype)
 
 
 __all__ = ["METHODS", "interpolate_codes"]

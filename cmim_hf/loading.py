@@ -97,9 +97,15 @@ def floating_dtype(dtype: torch.dtype | str) -> torch.dtype:
 
 
 def weights_fingerprint(model: CMIMModel, tokenizer: CMIMTokenizer) -> str:
-    """SHA-256, in hexadecimal digits, of weights as loaded, their names and the tokenizer."""
+    """SHA-256, in hexadecimal digits, of parameters as loaded, their names and the tokenizer.
+
+    Buffers, such as the fitted prior, do not count: embeddings do not depend on them.
+    """
+    buffers = {name for name, _ in model.named_buffers()}
     digest = hashlib.sha256(tokenizer_fingerprint(tokenizer).encode())
     for name, tensor in sorted(model.state_dict().items()):
+        if name in buffers:
+            continue
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
         digest.update(memoryview(content.numpy()))

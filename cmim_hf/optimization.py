@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import operator
 import os
+import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -48,6 +49,7 @@ class Optimization:
             all), `calls` (molecules scored for this seed) and why it `stopped`: "budget",
             "exhausted" (only known molecules came) or "interrupted".
         calls: Molecules scored. One that several seeds found is counted once.
+        reused: How many of them had their score in the table already.
         failures: How often the scorer failed, by kind.
         interrupted: Ctrl-C ended the run.
     """
@@ -55,6 +57,7 @@ class Optimization:
     table: pd.DataFrame
     best: pd.DataFrame
     calls: int
+    reused: int
     failures: Counter[str]
     interrupted: bool
 
@@ -64,8 +67,8 @@ class Optimization:
         better = (self.best["score"] > self.best["seed_score"]).sum()
         why = Counter(self.best["stopped"])
         lines = [
-            f"{better} of {len(self.best)} molecules improved, by {gain:.3g} on average, in "
-            f"{self.calls} calls of the scorer (stopped: "
+            f"{better} of {len(self.best)} molecules improved, by {gain:.3g} on average; "
+            f"{self.calls} scored, {self.reused} of them in an earlier run (stopped: "
             f"{', '.join(f'{number} {reason}' for reason, number in why.items())})."
         ]
         if self.failures:
@@ -114,7 +117,7 @@ def optimize(
     finds there.
 
     Args:
-        seeds: SMILES to start from.
+        seeds: SMILES to start from; one that comes twice is searched twice, with other draws.
         codes: (seeds, size), their codes.
         decode: From codes (n, size) to n canonical SMILES, None where there is no molecule.
         scorer: Higher is better; see `as_scorer`.
@@ -166,6 +169,7 @@ def optimize(
             table=rows,
             best=_best(rows, searches, seeds),
             calls=oracle.calls,
+            reused=oracle.reused,
             failures=oracle.failures,
             interrupted=any(search.stopped == "interrupted" for search in searches),
         )
@@ -297,7 +301,6 @@ class _CMASampler:
         options = {
             "popsize": population,
             "CMA_diagonal": size > LARGEST_FULL,
-            "CMA_mirrors": 0,  # they would draw from numpy's global random numbers
             "randn": lambda *shape: random.standard_normal(shape),
             "verbose": -10,
             "verb_log": 0,
@@ -419,8 +422,11 @@ def _check_numbers(
         raise ValueError(f"step must be positive and finite, got {step}.")
     if not 0 <= min_similarity <= 1:
         raise ValueError(f"min_similarity is in [0, 1], got {min_similarity}.")
-    if timeout is not None and not timeout > 0:
-        raise ValueError(f"timeout is a number of seconds above 0, or None; got {timeout}.")
+    if timeout is not None and not 0 < timeout <= threading.TIMEOUT_MAX:
+        raise ValueError(
+            f"timeout is a number of seconds above 0, at most {threading.TIMEOUT_MAX:.0f}, or None "
+            f"to wait for ever; got {timeout}."
+        )
 
 
 __all__ = ["Optimization", "optimize"]

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+import inspect
 import json
 import math
 import os
@@ -17,7 +19,7 @@ from typing import IO, Any, Self
 
 import pandas as pd
 
-from .atomic import written_whole
+from .atomic import check_output, written_whole
 from .chem import similarity
 from .scorers import ROW_FIELDS, SIMILARITY, Scorer
 
@@ -47,7 +49,9 @@ class Oracle:
             the same settings left there is not computed again.
         settings: What else a table must have been made with (JSON types). It is kept beside the
             table in `<table>.json` with the scorer's weights and the seeds. A larger `"budget"`
-            than the table's is accepted, which is the way to go on.
+            than the table's is accepted, which is the way to go on. Molecules for which the
+            scorer failed are given to it again; of a function whose source has changed a warning
+            says so.
 
     Raises:
         ValueError: The table was made with other settings, or is damaged.
@@ -82,12 +86,14 @@ class Oracle:
         self._last_call = 0
         if table is not None:
             about = {"weights": scorer.weights, "seeds": self.seeds, **(settings or {})}
-            self._table = _Table(Path(table), self._columns, about)
+            self._table = _Table(table, self._columns, about, _sources(scorer))
             for row in self._table.rows.values():
+                self._last_call = max(self._last_call, row["call"])
+                if row["error"]:  # what failed may have been mended: it is tried again
+                    continue
                 self._known[row["smiles"]] = row
                 if not scorer.columns:  # the only term is the score
                     row = self._known[row["smiles"]] = {**row, scorer.terms[0].name: row["score"]}
-                self._last_call = max(self._last_call, row["call"])
         self._in_table = set(self._known)
 
     def __enter__(self) -> Self:
@@ -182,13 +188,10 @@ class Oracle:
             self.failures[kind] += 1
             self.examples.setdefault(kind, f"{smiles}: {error}")
         if self.failures.total() == self.calls == PATIENCE:
-            kept = ""
-            if self._table is not None:
-                kept = f" Remove {self._table.path} before the next run: these failures are in it."
             raise RuntimeError(
                 f"The scorer failed for each of its first {PATIENCE} molecules, as for "
                 f"{'; '.join(list(self.examples.values())[:3])}. Mend the scorer, or raise the "
-                f"timeout if it is only slow.{kept}"
+                f"timeout if it is only slow."
             )
 
     def _call(self, function: Callable[[str], float], smiles: str) -> tuple[float, str]:
@@ -200,7 +203,7 @@ class Oracle:
                 value = self._call_in_time(function, smiles)
         except _Late:
             return math.nan, f"took longer than {self.timeout:g} s"
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a scorer may wrap a command's main function
             return math.nan, f"raised {type(error).__name__}: {_one_line(str(error))}"
         return _number(value)
 
@@ -260,15 +263,24 @@ class _Worker:
 class _Table:
     """Rows in a CSV file, each handed to the system before the next is computed."""
 
-    def __init__(self, path: Path, columns: list[str], settings: dict[str, Any]) -> None:
-        self.path, self._columns = path, columns
+    def __init__(
+        self,
+        table: str | os.PathLike,
+        columns: list[str],
+        settings: dict[str, Any],
+        sources: dict[str, str],
+    ) -> None:
+        Path(table).absolute().parent.mkdir(parents=True, exist_ok=True)
+        self.path = path = check_output(table, (".csv",))
+        self._columns = columns
         settings = json.loads(json.dumps(settings))  # as they will be read
         beside = path.with_name(path.name + ".json")
         if path.exists():
-            _check_settings(path, beside, settings)
-        path.parent.mkdir(parents=True, exist_ok=True)
+            earlier = _read_settings(path, beside)
+            _warn_of_changes(path, earlier.pop("sources", {}), sources)
+            _check_settings(path, earlier, settings)
         with written_whole(beside) as partial:
-            partial.write_text(json.dumps(settings, indent=2) + "\n")
+            partial.write_text(json.dumps({**settings, "sources": sources}, indent=2) + "\n")
         self.rows = self._read() if path.exists() else {}
         self.stream: IO[str] = open(  # closed by the oracle
             path, "a", encoding="utf-8", errors="backslashreplace", newline=""
@@ -279,7 +291,8 @@ class _Table:
             self.stream.flush()
 
     def append(self, seed: int, row: dict[str, Any]) -> None:
-        if (seed, row["smiles"]) in self.rows:
+        earlier = self.rows.get((seed, row["smiles"]))
+        if earlier is not None and not earlier["error"]:
             return
         self._writer.writerow(
             {
@@ -295,7 +308,12 @@ class _Table:
         whole = content[: content.rfind(b"\n") + 1]
         if len(whole) < len(content):
             os.truncate(self.path, len(whole))
-        lines = list(csv.reader(whole.decode("utf-8").split("\n")[:-1]))
+        try:
+            lines = list(csv.reader(whole.decode("utf-8").split("\n")[:-1]))
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ValueError(
+                f"{self.path} is damaged: it is no table in UTF-8 ({error}). Give another table."
+            ) from error
         if lines and lines[0] != self._columns:
             raise ValueError(
                 f"{self.path} has the columns {', '.join(lines[0])}; {', '.join(self._columns)} "
@@ -314,6 +332,8 @@ class _Table:
         return rows
 
     def _typed(self, line: list[str]) -> dict[str, Any]:
+        if len(line) != len(self._columns):
+            raise ValueError(f"{len(line)} fields in place of {len(self._columns)}")
         row: dict[str, Any] = dict(zip(self._columns, line, strict=True))
         for name, text in row.items():
             if name in ("seed", "iteration", "call"):
@@ -323,12 +343,45 @@ class _Table:
         return row
 
 
-def _check_settings(table: Path, beside: Path, settings: dict[str, Any]) -> None:
+def _read_settings(table: Path, beside: Path) -> dict[str, Any]:
+    """What made a table, from the file beside it."""
     if not beside.is_file():
         raise ValueError(
             f"{table} is there but not {beside.name}, which says what made it. Give another table."
         )
-    earlier = json.loads(beside.read_text())
+    try:
+        earlier = json.loads(beside.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{beside} is damaged ({error}). Give another table.") from error
+    if not isinstance(earlier, dict):
+        raise ValueError(f"{beside} is damaged: it holds no settings. Give another table.")
+    return earlier
+
+
+def _sources(scorer: Scorer) -> dict[str, str]:
+    """A digest of each term's source, where Python can tell it."""
+    sources = {}
+    for term in scorer.terms:
+        try:
+            text = inspect.getsource(term.function)
+        except (TypeError, OSError):
+            continue
+        sources[term.name] = hashlib.sha256(text.encode()).hexdigest()
+    return sources
+
+
+def _warn_of_changes(table: Path, earlier: dict[str, str], sources: dict[str, str]) -> None:
+    changed = [name for name, digest in sources.items() if earlier.get(name, digest) != digest]
+    if changed:
+        warnings.warn(
+            f"The source of {', '.join(changed)} has changed since {table} was made; the scores in "
+            "it are used as they stand. If they no longer hold, give another table.",
+            RuntimeWarning,
+            stacklevel=6,
+        )
+
+
+def _check_settings(table: Path, earlier: dict[str, Any], settings: dict[str, Any]) -> None:
     differing = [
         f"{name} was {_shown(earlier.get(name))}, now {_shown(settings.get(name))}"
         for name in sorted({*earlier, *settings})

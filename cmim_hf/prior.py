@@ -20,12 +20,18 @@ def set_prior(model: CMIMModel, latents: torch.Tensor) -> None:
         latents: (molecules, num_latents, latent_size), at least two.
 
     Raises:
-        ValueError: Fewer than two codes.
+        ValueError: Fewer than two codes, or all of them equal; the buffers then stay as they are.
     """
     if len(latents) < 2:
         raise ValueError(f"A spread needs at least two molecules, got {len(latents)}.")
+    spread = latents.std(dim=0)
+    if not spread.isfinite().all() or not spread.any():
+        raise ValueError(
+            f"The codes of these {len(latents)} molecules have no finite spread above 0; give "
+            "different molecules."
+        )
     model.posterior.aggregate_mean.copy_(latents.mean(dim=0))
-    model.posterior.aggregate_std.copy_(latents.std(dim=0))
+    model.posterior.aggregate_std.copy_(spread)
 
 
 def fitted_prior(model: CMIMModel) -> tuple[torch.Tensor, torch.Tensor]:

@@ -2,7 +2,8 @@
 """What a molecule is optimised for: any callable from a SMILES to a number, or a sum of such.
 
 A scorer is higher for better molecules. `as_scorer` accepts what users have at hand: a function,
-the name of a built-in one, or a dictionary of these and their weights.
+the name of a built-in one, or a dictionary of these and their weights. `parse_scorers` reads what
+they write on a command line.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import importlib.util
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
@@ -127,6 +128,37 @@ def as_scorer(what: str | Callable[[str], float] | Mapping | Scorer) -> Scorer:
     )
 
 
+def parse_scorers(texts: Iterable[str]) -> Scorer:
+    """The weighted sum of `name`, `name=weight` and `path/to/file.py:function=weight`.
+
+    Args:
+        texts: The terms: names of `BUILT_IN`, `"similarity"`, and what `load_scorer` imports. A
+            weight, 1 if there is none, stands behind the last `=`; so paths may hold that sign.
+
+    Raises:
+        TypeError: One string in place of a list.
+        ValueError: A weight that is no number, a function that cannot be loaded, a term given
+            twice, and as in `weighted_sum`.
+        FileNotFoundError: No such file.
+    """
+    if isinstance(texts, str):
+        raise TypeError(f"Expected a list of scorers, got the single text {texts!r}; pass [it].")
+    weights: dict[str | Callable[[str], float], float] = {}
+    places = set()
+    for text in texts:
+        name, weight = _name_and_weight(text)
+        try:
+            term = load_scorer(name) if ":" in name else name
+            repeated = _place(name) in places or term in weights
+        except (AttributeError, ImportError, TypeError) as error:
+            raise ValueError(f"The scorer {text} cannot be used: {error}") from error
+        if repeated:
+            raise ValueError(f"The scorer {name} is given twice; give it one weight.")
+        places.add(_place(name))
+        weights[term] = weight
+    return weighted_sum(weights)
+
+
 def similarity_to(reference: str) -> Callable[[str], float]:
     """A scorer: the Tanimoto similarity to one molecule (see `chem.similarity`).
 
@@ -172,6 +204,22 @@ def load_scorer(location: str) -> Callable[[str], float]:
     if not callable(found):
         raise TypeError(f"{location} is a {type(found).__name__}; a scorer is a function.")
     return found
+
+
+def _name_and_weight(text: str) -> tuple[str, float]:
+    name, sign, weight = text.rpartition("=")
+    if not sign or ":" in weight:  # a sign before the colon belongs to the path
+        return text, 1.0
+    try:
+        return name, float(weight)
+    except ValueError:
+        raise ValueError(f"The weight of the scorer {text} is no number: {weight!r}.") from None
+
+
+def _place(name: str) -> str:
+    """One text for all ways to write a file's path: each load makes new functions of it."""
+    source, _, function = name.rpartition(":")
+    return f"{Path(source).resolve()}:{function}" if source.endswith(".py") else name
 
 
 def _named(
@@ -234,6 +282,7 @@ __all__ = [
     "Term",
     "as_scorer",
     "load_scorer",
+    "parse_scorers",
     "similarity_to",
     "weighted_sum",
 ]

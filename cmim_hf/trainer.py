@@ -228,7 +228,7 @@ class CMIMTrainer(Trainer):
         dataset = self.train_dataset
         if dataset is None or not has_length(dataset):
             dataset = self.eval_dataset
-        if dataset is not None and has_length(dataset) and len(dataset) > 1:
+        if isinstance(dataset, Dataset) and has_length(dataset) and len(dataset) > 1:
             self._fit_prior(dataset)
         super().save_model(output_dir, _internal_call)
 

@@ -25,7 +25,7 @@ from cmim_hf import DEFAULT_CHECKPOINT, MoleculeGenerator
 from cmim_hf.chem import draw_grid
 from cmim_hf.optimization import Optimization
 from cmim_hf.reading import read_smiles
-from cmim_hf.scorers import Scorer, load_scorer, weighted_sum
+from cmim_hf.scorers import parse_scorers
 
 DRAWN = 6
 
@@ -56,15 +56,6 @@ class Arguments:
     seed: int = field(default=0, metadata={"help": "Of the random numbers."})
     picture: str | None = field(default=None, metadata={"help": "Where to draw the best."})
     json: str | None = field(default=None, metadata={"help": "Write the figures there, too."})
-
-
-def read_scorer(parts: list[str]) -> Scorer:
-    """A weighted sum of `name`, `name=weight` and `file.py:function=weight`."""
-    weights = {}
-    for part in parts:
-        name, _, weight = part.rpartition("=") if "=" in part else (part, "", "1")
-        weights[load_scorer(name) if ":" in name else name] = float(weight)
-    return weighted_sum(weights)
 
 
 def figures(found: Optimization, success: float) -> dict[str, float]:
@@ -107,7 +98,7 @@ def main() -> None:
     rows = islice(read_smiles(args.seeds), args.skip, args.skip + args.count)
     seeds = [row.text for row in rows]
     generator = MoleculeGenerator(args.checkpoint)
-    scorer = read_scorer(args.scorers)
+    scorer = parse_scorers(args.scorers)
     options = {"budget": args.budget, "min_similarity": args.min_similarity, "seed": args.seed}
     found = generator.optimize(seeds, scorer, table=args.table, **options)
     print(found)

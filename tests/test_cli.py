@@ -76,7 +76,7 @@ def test_numpy_output_and_settings(expected, tmp_path):
 
 
 def test_many_batches_make_one_file(sample, tmp_path, monkeypatch):
-    monkeypatch.setattr("cmim_hf.cli._BATCH_ROWS", 37)
+    monkeypatch.setattr("cmim_hf.cli.BATCH_ROWS", 37)
     source = tmp_path / "many.smi"
     rows = [row.text for row in sample[:200]]
     rows[50] = "C(C"

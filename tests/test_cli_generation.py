@@ -76,7 +76,7 @@ def test_reconstruct_keeps_the_columns(kind, molecules, reconstructed, tmp_path,
 
 
 def test_many_batches_make_one_file(molecules, reconstructed, tmp_path, monkeypatch):
-    monkeypatch.setattr("cmim_hf.cli_generation._BATCH_ROWS", 7)
+    monkeypatch.setattr("cmim_hf.cli_generation.BATCH_ROWS", 7)
     source = tmp_path / "in.smi"
     source.write_text("\n".join(molecules))
     for name in ("out.csv", "out.parquet"):
@@ -88,7 +88,7 @@ def test_many_batches_make_one_file(molecules, reconstructed, tmp_path, monkeypa
 
 
 def test_invalid_rows_follow_the_policy(molecules, reconstructed, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("cmim_hf.cli_generation._BATCH_ROWS", 3)
+    monkeypatch.setattr("cmim_hf.cli_generation.BATCH_ROWS", 3)
     source, output = tmp_path / "bad.smi", tmp_path / "out.parquet"
     rows = [*molecules[:4], "C(C", molecules[5]]
     source.write_text("\n".join(rows))
@@ -166,12 +166,13 @@ def test_sample_around_writes_seed_and_similarity(tmp_path, capsys):
 
 
 def test_sample_from_the_priors(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("cmim_hf.cli_generation._BATCH_ROWS", 32)
+    monkeypatch.setattr("cmim_hf.cli_generation.BATCH_ROWS", 32)
     output = tmp_path / "out.parquet"
     generator = MoleculeGenerator(seed=5)
-    drawn = [one for n in (32, 32, 16) for one in generator.sample(n, prior="fitted", top_k=2)]
+    hot = {"temperature": 0.5, "top_k": 2}
+    drawn = [one for n in (32, 32, 16) for one in generator.sample(n, prior="fitted", **hot)]
     assert main(["sample", "-n", "80", "--prior", "fitted", "--seed", "5", "--top-k", "2",
-                 "--keep-invalid", "-o", str(output)]) == 0  # fmt: skip
+                 "--temperature", "0.5", "--keep-invalid", "-o", str(output)]) == 0  # fmt: skip
     assert pq.read_table(output).to_pydict() == {"smiles": drawn}
     assert "Drew 80 codes: " in capsys.readouterr().err
     hot = MoleculeGenerator(seed=5).sample(4, temperature=9.0)
@@ -182,6 +183,67 @@ def test_sample_from_the_priors(tmp_path, capsys, monkeypatch):
     report = capsys.readouterr().err
     assert "0 (0.0%) are valid" in report and "Try --prior fitted" in report
     assert "nothing to draw" in report
+
+
+@pytest.mark.parametrize(
+    ("given", "advice"),
+    [
+        ([], "Try --prior fitted, or --around a molecule with a small --radius, or a lower"),
+        (["--prior", "fitted"], "Try --around a molecule with a small --radius, or a lower"),
+        (["--around", "C", "--radius", "1"], "Try a smaller --radius, or a lower --temperature."),
+        (["--around", "C", "--radius", "0"], "Try a lower --temperature."),
+    ],
+)
+def test_advice_after_no_molecule_names_what_was_not_done(given, advice, tmp_path, capsys):
+    command = ["sample", "-n", "2", "--temperature", "9", "--seed", "5", *given]
+    assert main([*command, "-o", str(tmp_path / "out.csv")]) == 0
+    assert advice in capsys.readouterr().err
+
+
+def test_a_file_called_as_a_molecule_does_not_hide_it(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "CCO").write_text("CCN\n")
+    for given, seed in (
+        (["CCO"], "CCO"),
+        (["CCO", "--file-type", ".smi"], "CCN"),
+        (["./CCO", "--file-type", ".smi"], "CCN"),
+    ):
+        command = ["optimize", *given, "--scorer", "qed", "--budget", "1"]
+        assert main([*command, "-o", "best.csv"]) == 0
+        assert [row["seed_smiles"] for row in read(tmp_path / "best.csv")] == [seed]
+    assert main(["optimize", "./CCO", "--scorer", "qed", "-o", "best.csv"]) == 1
+    assert "Else say the type by --file-type." in capsys.readouterr().err
+
+
+MEND = "extra open parentheses (around position 2). Mend or remove it"
+IN_ITS_WORDS = [
+    (["sample", "-n", "2", "--around", "C", "C(C", "--radius", "1"],
+     "Row 2 of --around, 'C(C', cannot be used: SMILES 'C(C' does not parse: " + MEND + ".\n"),
+    (["interpolate", "C", "C(C"],
+     "Row 2 of the two ends, 'C(C', cannot be used: SMILES 'C(C' does not parse: " + MEND + ".\n"),
+    (["interpolate", "--pairs", "in.csv"], MEND + ".\n"),
+    (["interpolate", "--pairs", "in.csv", "--columns", "first,other"], "right one by --columns.\n"),
+    (["interpolate", "--pairs", "in.csv", "--columns", "other,first"], "right one by --columns.\n"),
+    (["interpolate", "--pairs", "in.xyz"], "with or without .gz behind. Rename it.\n"),
+    (["reconstruct", "in.csv", "--column", "other"], "right one by --column.\n"),
+    (["reconstruct", "in.csv", "--column", "second"],
+     MEND + ", or choose what becomes of such rows by --on-invalid.\n"),
+    (["reconstruct", "in.csv", "--file-type", "xyz"], "cmim reconstruct: --file-type is one of"),
+    (["optimize", "C(C", "--scorer", "qed"],
+     MEND + ", or choose what becomes of such rows by --on-invalid.\n"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "message"), IN_ITS_WORDS)
+def test_errors_name_options_that_the_command_has(
+    arguments, message, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("in.csv", "in.xyz"):
+        (tmp_path / name).write_text("first,second\nC,CC\nCO,C(C\n")
+    assert main([*arguments, "-o", "out.csv"]) == 1
+    shown = capsys.readouterr().err
+    assert message in shown and "argument" not in shown and "on_invalid" not in shown
 
 
 def test_lines_go_to_standard_output_alone(tmp_path, capsys):
@@ -227,7 +289,7 @@ def test_interpolate_two_molecules(generator, reconstructed, tmp_path, capsys):
 
 
 def test_interpolate_a_table_of_pairs(generator, molecules, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("cmim_hf.cli_generation._BATCH_ROWS", 8)
+    monkeypatch.setattr("cmim_hf.cli_generation.BATCH_ROWS", 8)
     source, output = tmp_path / "pairs.parquet", tmp_path / "out.parquet"
     pq.write_table(pa.table({"A": molecules[:5], "B": molecules[5:10]}), source)
     command = ["interpolate", "--pairs", str(source), "--columns", "a,b", "--steps", "3"]
@@ -255,7 +317,7 @@ def test_optimize_writes_the_best_of_each_seed(molecules, tmp_path, capsys):
     command += ["--on-invalid", "skip"]
     assert main([*command, "--picture", str(tmp_path / "best.svg")]) == 0
     report = capsys.readouterr().err
-    assert "Invalid: 1 does not parse." in report and " calls of the scorer" in report
+    assert "Invalid: 1 does not parse." in report and " scored, 0 of them in an" in report
     assert "width='1040px' height='200px'" in (tmp_path / "best.svg").read_text()
     scored = read(table)
     for row in scored:
@@ -323,7 +385,7 @@ BAD = [
     (["sample", "-n", "0", "-o", "o.csv"], "n is a whole number from 1, not 0"),
     (["sample", "-n", "5", "-o", "o.csv", "--around", "C"], "--around needs --radius"),
     (["sample", "-n", "5", "-o", "o.csv", "--radius", "1"], "belong to --around"),
-    (["sample", "-n", "5", "-o", "o.csv", "--around", "C", "--radius", "-1"], "from 0, not -1"),
+    (["sample", "-n", "5", "-o", "o.csv", "--around", "C", "--radius", "-1"], "radius is a "),
     (["sample", "-n", "5", "-o", "o.csv", "--around", "C", "C(C", "--radius", "1"], "'C(C'"),
     (["sample", "-n", "5", "-o", "o.csv", "--around", "C", "--prior", "fitted", "--radius", "1"],
      "exclude each other"),
@@ -331,7 +393,7 @@ BAD = [
     (["reconstruct", "in.csv", "-o", "in.csv"], "is the input itself"),
     (["reconstruct", "nothing.csv", "-o", "o.csv"], "There is no file nothing.csv"),
     (["interpolate", "C", "-o", "o.csv"], "Give two SMILES, or --pairs FILE"),
-    (["interpolate", "C", "CC", "--steps", "1", "-o", "o.csv"], "at least 2, not 1"),
+    (["interpolate", "C", "CC", "--steps", "1", "-o", "o.csv"], "from 2, not 1"),
     (["interpolate", "--pairs", "in.csv", "--columns", "a", "-o", "o.csv"], "names two columns"),
     (["optimize", "C", "--scorer", "nice", "-o", "o.csv"], "There is no scorer 'nice'"),
     (["optimize", "C", "--scorer", "qed=much", "-o", "o.csv"], "is no number: 'much'"),

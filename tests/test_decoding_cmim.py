@@ -237,7 +237,7 @@ def test_half_precision_decodes_most_codes_alike(trained, codes, tokenizer):
         ({"max_length": 514}, "max_length is from 2 to 513 .*, not 514"),
         ({"temperature": -0.1}, "temperature is 0 .greedy. or above, not -0.1"),
         ({"temperature": float("nan")}, "temperature .* not nan"),
-        ({"top_k": 0, "temperature": 1.0}, "top_k is at least 1, not 0"),
+        ({"top_k": 0, "temperature": 1.0}, "top_k is a whole number from 1, not 0"),
     ],
 )
 def test_bad_arguments_are_named(trained, options, message):

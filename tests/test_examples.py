@@ -161,4 +161,4 @@ def test_the_decoding_benchmark_compares_tokens_and_time(tmp_path):
     assert measured["tokens"] == {"rows": 40, "differing": 0, "differing_untied": 0}
     assert [one["batch_size"] for one in measured["speed"]] == [8, 40]
     for one in measured["speed"]:
-        assert 10 < one["tokens_per_molecule"] < 30 and 0 < one["share_of_limit"] < 1
+        assert 10 < one["tokens_per_molecule"] < 30 and 0 < one["ours_share_of_limit"] < 1

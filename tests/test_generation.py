@@ -355,7 +355,7 @@ def test_temperature_and_top_k_reach_the_decoder(generator, drugs):
     )
     with pytest.raises(ValueError, match="temperature is 0 .* not -1"):
         generator.decode(codes, temperature=-1)
-    with pytest.raises(ValueError, match="top_k is at least 1, not 0"):
+    with pytest.raises(ValueError, match="top_k is a whole number from 1, not 0"):
         generator.sample(2, temperature=1.0, top_k=0)
 
 
@@ -370,7 +370,7 @@ def test_a_number_of_molecules_is_a_whole_number_from_one(generator, n):
 
 @pytest.mark.parametrize("radius", [-0.1, float("nan"), float("inf")])
 def test_a_radius_is_a_finite_number_from_zero(generator, radius):
-    with pytest.raises(ValueError, match=f"radius is a finite number from 0, not {radius}"):
+    with pytest.raises(ValueError, match=f"radius is a number from 0 to 1e.06, not {radius}"):
         generator.sample_around("CCO", radius, 1)
 
 
@@ -380,9 +380,9 @@ def test_a_radius_is_a_finite_number_from_zero(generator, radius):
         (lambda g: g.sample(1, prior="uniform"), "prior 'uniform'; choose one of standard, fitted"),
         (lambda g: g.sample_around("C", 1, 1, unit="z"), "unit 'z'; .*prior, posterior, aggregate"),
         (lambda g: g.interpolate("C", "N", 2, method="arc"), "method 'arc'.*linear, spherical"),
-        (lambda g: g.interpolate("C", "N", 1), "steps .* at least 2, not 1"),
+        (lambda g: g.interpolate("C", "N", 1), "steps is a whole number from 2, not 1"),
         (lambda g: g.interpolate(["C"], ["N", "O"], 2), "Got 1 first and 2 second ends"),
-        (lambda g: g.log_likelihood(["C"], samples=-1), "samples is 0 or above, not -1"),
+        (lambda g: g.log_likelihood(["C"], samples=-1), "samples is a whole number from 0, not -1"),
         (lambda g: MoleculeGenerator(batch_size=0), "batch_size is a whole number from 1, not 0"),
         (lambda g: MoleculeGenerator(batch_size=2.0), "from 1, not 2.0"),
         (lambda g: MoleculeGenerator(on_invalid="drop"), "Unknown on_invalid 'drop'"),
@@ -443,3 +443,47 @@ def test_accepts_checkpoints_of_half_precision(make_generator, generator, drugs)
 def test_the_fingerprint_is_the_embedders(generator):
     assert generator.fingerprint == MoleculeEmbedder(progress=False).fingerprint
     assert len(generator.fingerprint) == 64
+
+
+def test_numbers_are_whole_and_named(generator):
+    for call, message in (
+        (lambda: generator.sample(True), "n is a whole number from 1, not True"),
+        (lambda: generator.sample(2.5), "n is a whole number from 1, not 2.5"),
+        (lambda: generator.interpolate("C", "N", 2.5), "steps is a whole number from 2, not 2.5"),
+        (lambda: generator.log_likelihood(["C"], samples=0.5), "samples is a whole number from 0"),
+        (lambda: MoleculeGenerator(seed="a"), "seed is a whole number from 0, not 'a'"),
+        (lambda: MoleculeGenerator(batch_size=True), "batch_size is a whole number from 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    assert len(MoleculeGenerator(batch_size=np.int64(8), seed=np.int64(3)).sample(np.int32(2))) == 2
+
+
+def test_seeds_that_are_no_list_and_no_seeds_at_all_are_said(generator):
+    with pytest.raises(TypeError, match="got a DataFrame; pass its column"):
+        generator.optimize(pd.DataFrame({"C": ["CCO"]}), "qed")
+    with pytest.raises(ValueError, match="None of 0 seeds is usable"):
+        generator.optimize([], "qed")
+    with pytest.raises(ValueError, match="None of 1 seeds is usable"):
+        generator.optimize(["C("], "qed", on_invalid="skip")
+    assert generator.interpolate([], [], 3) == [] and generator.decode([]) == []
+
+
+def test_equal_codes_do_not_replace_the_fitted_prior():
+    generator = MoleculeGenerator(seed=0)
+    before = generator.model.posterior.aggregate_std.clone()
+    fingerprint = generator.fingerprint
+    with pytest.raises(ValueError, match="no finite spread above 0"):
+        generator.fit_prior(["CCO", "OCC"])
+    assert torch.equal(generator.model.posterior.aggregate_std, before)
+    generator.fit_prior(["CCO", "CCN", "c1ccccc1"])
+    assert MoleculeGenerator().fingerprint == fingerprint == generator.fingerprint
+    del generator.__dict__["fingerprint"]
+    assert generator.fingerprint == fingerprint  # the prior is no part of it
+
+
+def test_a_temperature_near_zero_is_greedy(generator, drugs):
+    codes = generator.encode(drugs)
+    assert generator.decode(codes, temperature=1e-40) == generator.decode(codes)
+    with pytest.raises(ValueError, match="top_k = 3 draws, which needs a temperature above 0"):
+        generator.decode(codes, top_k=3)

@@ -136,6 +136,7 @@ ALLOWED = {
     "cli": {
         "atomic",
         "checkpoints",
+        "cli_common",
         "cli_generation",
         "cli_optimization",
         "embedding",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import evaluate
 import numpy as np
+import pandas as pd
 import pytest
 from packed_rows import SAMPLE
 
@@ -183,6 +184,35 @@ def test_uniqueness_counts_molecules_and_not_writings():
             compute("uniqueness", predictions, k=k)
 
 
+def test_what_k_may_be():
+    predictions = ["CCO", "OCC", "CCN"]
+    for k in (np.int64(2), np.array([2]), iter([2])):
+        assert compute("uniqueness", predictions, k=k)["uniqueness@2"] == 0.5
+    for k in (2.5, "3", True, None, np.bool_(True), [1, 2.0]):
+        with pytest.raises(TypeError, match="k is an integer or several, got "):
+            compute("uniqueness", predictions, k=k)
+
+
+def test_tables_are_no_lists():
+    frame = pd.DataFrame({"smiles": ["C", "CC"]})
+    for table, kind in ((frame, "DataFrame"), ({"smiles": ["C"]}, "dict")):
+        message = f"is a list of SMILES, got a {kind}; pass its column"
+        with pytest.raises(TypeError, match=f"predictions {message}"):
+            compute("validity", table)
+        with pytest.raises(TypeError, match=f"reference_smiles {message}"):
+            compute("snn", ["C"], reference_smiles=table)
+    assert compute("validity", frame["smiles"]) == {"validity": 1.0, "invalid": 0}
+
+
+def test_gaps_and_text_without_encoding_are_no_molecules():
+    predictions = ["C", math.nan, np.float64("nan"), "C\ud800", "\udfff", "[\ud800]"]
+    assert compute("validity", predictions) == {"validity": 1 / 6, "invalid": 5}
+    with pytest.raises(ValueError, match=r"references row 1, 'C\\\\ud800', is no molecule"):
+        compute("reconstruction", ["C"], references=["C\ud800"])
+    with pytest.raises(ValueError, match="reference_smiles row 2, '', is no molecule"):
+        compute("snn", ["C"], reference_smiles=["C", math.nan])
+
+
 def test_novelty_reads_the_reference_as_molecules():
     result = compute("novelty", ["CCO", "OCC", "CCN", "CC"], reference_smiles=["C(C)O", "C(C)C"])
     assert result == {"novelty": pytest.approx(2 / 3), "invalid": 0}
@@ -244,8 +274,14 @@ def test_cosines_of_fragments_and_scaffolds():
     reference = [BIPHENYL, "c1ccccc1"]
     result = compute("scaffold_similarity", predictions, reference_smiles=reference)
     assert result["scaffold_similarity"] == pytest.approx(2 / math.sqrt(5))
-    with pytest.raises(ValueError, match="entries on both sides, got 1 and 0"):
-        compute("scaffold_similarity", [BIPHENYL], reference_smiles=["c1ccccc1"])
+    for predicted, true, sides in (
+        (BIPHENYL, "c1ccccc1", "reference_smiles"),
+        ("c1ccccc1", BIPHENYL, "predictions"),
+        ("C", "C", "predictions and reference_smiles"),
+    ):
+        message = f"The molecules of {sides} have no scaffolds of 2 rings or more"
+        with pytest.raises(ValueError, match=message):
+            compute("scaffold_similarity", [predicted], reference_smiles=[true])
 
 
 @pytest.mark.parametrize(

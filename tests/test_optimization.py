@@ -219,9 +219,9 @@ def test_a_start_that_came_upon_new_molecules_is_followed_by_one_of_the_first_st
 
 def test_runs_repeat_and_leave_the_random_numbers_of_others_alone():
     np.random.seed(3)
-    before = np.random.get_state()[1].tolist()
+    expected = np.random.RandomState(3).rand()
     first = search(seed=1, population=5)
-    assert np.random.get_state()[1].tolist() == before
+    assert np.random.rand() == expected
     np.random.seed(4)
     pd.testing.assert_frame_equal(search(seed=1, population=5).table, first.table)
     other = search(seed=2, population=5)
@@ -295,7 +295,7 @@ def test_a_broken_scorer_stops_the_run_and_leaves_its_table(tmp_path):
         ({"step": float("nan")}, ValueError, "got nan"),
         ({"min_similarity": 1.5}, ValueError, r"in \[0, 1\], got 1.5"),
         ({"min_similarity": float("nan")}, ValueError, "got nan"),
-        ({"timeout": 0}, ValueError, "above 0, or None; got 0"),
+        ({"timeout": 0}, ValueError, "seconds above 0, .* got 0"),
         ({"strategy": "genetic"}, ValueError, "one of cma, random, not 'genetic'"),
         ({"scorer": "QED"}, ValueError, "no scorer 'QED'"),
         ({"scorer": 3}, TypeError, "got a int"),
@@ -367,6 +367,8 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path):
     assert resumed.stdout.strip() == f"False {scores} {['budget'] * 2}"
     names = (tmp_path / "killed.csv.json", tmp_path / "whole.csv.json")
     killed_settings, whole_settings = (json.loads(name.read_text()) for name in names)
+    for settings in (killed_settings, whole_settings):  # their scorers differ in how they end
+        settings.pop("sources")
     assert killed_settings.pop("weights") == {"scorer": 1.0}
     assert whole_settings.pop("weights") == {"nearness": 1.0}
     assert killed_settings == whole_settings

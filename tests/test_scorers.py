@@ -9,7 +9,14 @@ import pytest
 
 from cmim_hf.chem import similarity
 from cmim_hf.chem_properties import penalized_logp, qed, sa_score
-from cmim_hf.scorers import Scorer, as_scorer, load_scorer, similarity_to, weighted_sum
+from cmim_hf.scorers import (
+    Scorer,
+    as_scorer,
+    load_scorer,
+    parse_scorers,
+    similarity_to,
+    weighted_sum,
+)
 
 
 def carbons(smiles):
@@ -148,3 +155,45 @@ def test_load_scorer_needs_a_place_and_a_name(location):
 def test_load_scorer_names_the_file_that_is_not_there():
     with pytest.raises(FileNotFoundError, match="no file nowhere/mine.py"):
         load_scorer("nowhere/mine.py:score")
+
+
+def test_scorers_of_a_command_line(tmp_path, search_path):
+    path = tmp_path / "my=own.py"
+    path.write_text(
+        "def score(smiles):\n    return len(smiles)\ndef half(smiles):\n    return 0.5\n"
+    )
+    texts = ["qed", "sa_score=-2e-1", "similarity=2", f"{path}:score", f"{path}:half=0.5"]
+    scorer = parse_scorers(texts)
+    assert scorer.weights == {
+        "qed": 1,
+        "sa_score": -0.2,
+        "similarity": 2,
+        "score_2": 1,
+        "half": 0.5,
+    }
+    assert scorer.terms[3].function("CCO") == 3 and scorer.terms[4].function("CCO") == 0.5
+
+
+@pytest.mark.parametrize(
+    ("texts", "error", "message"),
+    [
+        (["qed", "qed=2"], ValueError, "qed is given twice"),
+        (["mine.py:score", "./mine.py:score=2"], ValueError, "./mine.py:score is given twice"),
+        (["operator:neg", "operator:__neg__"], ValueError, "operator:__neg__ is given twice"),
+        (["qed=much"], ValueError, "weight of the scorer qed=much is no number: 'much'"),
+        (["qed="], ValueError, "is no number: ''"),
+        (["qed=0"], ValueError, "not zero"),
+        (["mine.py:other=2"], ValueError, "mine.py:other=2 cannot be used: mine.py has no 'other'"),
+        (["nowhere_at_all:score"], ValueError, "no module 'nowhere_at_all'"),
+        (["none.py:score"], FileNotFoundError, "no file none.py"),
+        ([], ValueError, "no term"),
+        ("qed", TypeError, "single text 'qed'"),
+    ],
+)
+def test_scorers_of_a_command_line_that_are_none(
+    texts, error, message, tmp_path, search_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("def score(smiles):\n    return 1.0\n")
+    with pytest.raises(error, match=message):
+        parse_scorers(texts)

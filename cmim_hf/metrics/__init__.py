@@ -7,9 +7,9 @@
     snn.compute(predictions=["CCO", "CC(", None], reference_smiles=["CCO", "CCN"])
     # {"snn": 1.0, "invalid": 2}
 
-`predictions` are SMILES; None and strings that are no molecule may be among them. A set to compare
-with, of any length, is the argument `reference_smiles` of `compute`, and each of its rows must be a
-molecule.
+`predictions` are SMILES; None, NaN and strings that are no molecule may be among them. A set to
+compare with, of any length, is the argument `reference_smiles` of `compute`, and each of its rows
+must be a molecule.
 
 | name | keys | range | better | needs |
 |---|---|---|---|---|
@@ -27,8 +27,9 @@ molecule.
 
 Each returns `invalid` as well, how many predictions are no molecule. `validity` and
 `reconstruction` count these as failures; the others leave them out and raise ValueError if nothing
-remains. Definitions are those of MOSES (Polykovskiy et al., arXiv 1811.12823) and values those of
-its package molsets 0.3.1; each module's `description` has the formula.
+remains. Definitions are those that MOSES has (Polykovskiy et al., arXiv 1811.12823), values equal
+to its package molsets 0.3.1; novelty canonicalises the reference set, which molsets takes as
+written; reconstruction is not of MOSES. Each module's `description` has the formula.
 
 `evaluate.combine` takes loaded modules and hands each the arguments that it knows. A module's
 folder, `cmim_hf/metrics/<name>`, loads by `evaluate.load`, too, with evaluate's options.

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import datasets
@@ -73,24 +74,32 @@ class MoleculeMetric(evaluate.Metric):
 
 
 def texts(smiles: Any, name: str) -> list[str]:
-    """`smiles` as a list of strings, "" in place of None (Arrow's check of types refuses None).
+    """`smiles` as a list of strings that Arrow takes.
+
+    "" stands in place of None and of a float NaN, and lone surrogates, which have no encoding, are
+    written as escapes, which no SMILES holds.
 
     Raises:
-        TypeError: It is one string, no iterable, or holds something else than strings and None.
+        TypeError: It is one string, a table, no iterable, or holds something else than strings,
+            None and NaN.
     """
+    if isinstance(smiles, Mapping) or hasattr(smiles, "columns"):
+        raise TypeError(
+            f"{name} is a list of SMILES, got a {type(smiles).__name__}; pass its column of SMILES."
+        )
     if isinstance(smiles, str) or not isinstance(smiles, Iterable):
         raise TypeError(
             f"{name} is a list of SMILES, got {type(smiles).__name__}"
             + (f" {smiles[:40]!r}; wrap it in a list." if isinstance(smiles, str) else ".")
         )
-    rows = list(smiles)
+    rows = [None if _is_nan(text) else text for text in smiles]
     for row, text in enumerate(rows, start=1):
         if text is not None and not isinstance(text, str):
             raise TypeError(
                 f"{name} row {row} is {text!r} of type {type(text).__name__}; it must be a SMILES, "
                 "or None for what did not decode to one."
             )
-    return ["" if text is None else text for text in rows]
+    return ["" if text is None else _encodable(text) for text in rows]
 
 
 def valid_molecules(predictions: Sequence[str]) -> tuple[list[Molecule], int]:
@@ -132,6 +141,14 @@ def reference_molecules(
                 f"{name} row {row}, {rows[row - 1][:80]!r}, is no molecule; remove or mend it."
             )
         yield molecule
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 __all__ = [

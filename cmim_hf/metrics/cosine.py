@@ -7,18 +7,27 @@ import math
 from collections.abc import Mapping
 
 
-def cosine_similarity(first: Mapping[str, int], second: Mapping[str, int]) -> float:
+def cosine_similarity(
+    predicted: Mapping[str, int], reference: Mapping[str, int], what: str
+) -> float:
     """`Σ_k a_k b_k / (‖a‖ ‖b‖)` over the union of the keys, in [0, 1].
 
+    Args:
+        predicted: Counts of the molecules predicted.
+        reference: Counts of those in `reference_smiles`.
+        what: What is counted, in the plural.
+
     Raises:
-        ValueError: A vector without any count, of which no angle is defined.
+        ValueError: A side without any count, of which no angle is defined.
     """
-    if not first or not second:
+    sides = {"predictions": predicted, "reference_smiles": reference}
+    if empty := [side for side, counts in sides.items() if not counts]:
         raise ValueError(
-            f"The cosine of counts needs entries on both sides, got {len(first)} and {len(second)}."
+            f"The molecules of {' and '.join(empty)} have no {what}, so their similarity by these "
+            "is not defined; give molecules that have some."
         )
-    shared = sum(count * second.get(key, 0) for key, count in first.items())
-    norms = math.hypot(*first.values()) * math.hypot(*second.values())
+    shared = sum(count * reference.get(key, 0) for key, count in predicted.items())
+    norms = math.hypot(*predicted.values()) * math.hypot(*reference.values())
     return min(shared / norms, 1.0)
 
 

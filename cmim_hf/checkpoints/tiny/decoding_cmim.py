@@ -243,13 +243,15 @@ def _draw(
     logits: torch.Tensor, temperature: float, top_k: int | None, uniform: torch.Tensor
 ) -> torch.Tensor:
     """Tokens (batch,) by inverting the distribution function at `uniform` (batch,)."""
-    scaled = logits.float() / temperature
+    logits = logits.float()
+    scaled = (logits - logits.amax(dim=-1, keepdim=True)) / temperature
     if top_k is not None and top_k < scaled.shape[1]:
         least = scaled.topk(top_k, dim=-1).values[:, -1:]
         scaled = scaled.masked_fill(scaled < least, -torch.inf)
     cumulated = scaled.softmax(dim=-1).cumsum(dim=-1)
     target = uniform[:, None] * cumulated[:, -1:]
-    return torch.searchsorted(cumulated, target, right=True).squeeze(1)
+    drawn = torch.searchsorted(cumulated, target, right=True).squeeze(1)
+    return drawn.clamp(max=scaled.shape[1] - 1)
 
 
 def _check(
@@ -273,8 +275,10 @@ def _check(
         )
     if not temperature >= 0:
         raise ValueError(f"temperature is 0 (greedy) or above, not {temperature}.")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k is at least 1, not {top_k}.")
+    if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
+        raise ValueError(f"top_k is a whole number from 1, not {top_k!r}.")
+    if top_k is not None and temperature == 0:
+        raise ValueError(f"top_k = {top_k} draws, which needs a temperature above 0.")
 
 
 __all__ = ["decode_latents"]

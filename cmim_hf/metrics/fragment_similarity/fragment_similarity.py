@@ -42,5 +42,5 @@ class FragmentSimilarity(base.MoleculeMetric):
         molecules, invalid = base.valid_molecules(predictions)
         predicted = chem_moses.fragments(molecules)
         reference = chem_moses.fragments(base.reference_molecules(reference_smiles))
-        similarity = cosine.cosine_similarity(predicted, reference)
+        similarity = cosine.cosine_similarity(predicted, reference, "fragments")
         return {"fragment_similarity": similarity, "invalid": invalid}

@@ -42,5 +42,6 @@ class ScaffoldSimilarity(base.MoleculeMetric):
         molecules, invalid = base.valid_molecules(predictions)
         predicted = chem_moses.scaffolds(molecules)
         reference = chem_moses.scaffolds(base.reference_molecules(reference_smiles))
-        similarity = cosine.cosine_similarity(predicted, reference)
+        what = f"scaffolds of {chem_moses.SCAFFOLD_RINGS} rings or more"
+        similarity = cosine.cosine_similarity(predicted, reference, what)
         return {"scaffold_similarity": similarity, "invalid": invalid}

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Uniqueness: the share of molecules that differ from each other."""
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import evaluate
 
@@ -37,10 +39,11 @@ class Uniqueness(base.MoleculeMetric):
         )
 
     def _compute(self, predictions: list[str], k: int | Sequence[int] = ()) -> dict[str, float]:
+        numbers = whole_numbers(k)
         molecules, invalid = base.valid_molecules(predictions)
         smiles = [chem_moses.canonical_smiles(molecule) for molecule in molecules]
         result = {"uniqueness": len(set(smiles)) / len(smiles)}
-        for first in [k] if isinstance(k, int) else k:
+        for first in numbers:
             if not 1 <= first <= len(smiles):
                 raise ValueError(
                     f"k is {first}, with {len(smiles)} valid of {len(predictions)} predictions; "
@@ -48,3 +51,19 @@ class Uniqueness(base.MoleculeMetric):
                 )
             result[f"uniqueness@{first}"] = len(set(smiles[:first])) / first
         return {**result, "invalid": invalid}
+
+
+def whole_numbers(k: Any) -> list[int]:
+    """One or several k as integers; a TypeError for anything else, True and False included."""
+    several = isinstance(k, Iterable) and not isinstance(k, str | bytes)
+    numbers = []
+    for one in k if several else [k]:
+        try:
+            if isinstance(one, bool):
+                raise TypeError
+            numbers.append(operator.index(one))
+        except TypeError:
+            raise TypeError(
+                f"k is an integer or several, got {one!r} of type {type(one).__name__}."
+            ) from None
+    return numbers
