@@ -5,8 +5,9 @@ python examples/benchmarks/decoding.py --rows 512 --batch_sizes 16 512 --repeats
 
 Both decode the same codes of real molecules greedily, in turns, in one process; rates are of the
 medians. `decode_latents` gets them once in the order given, as `generate` does, and once sorted by
-length, as `MoleculeGenerator.reconstruct` does, which knows what it is to write. The limit is the fastest matrix product measured here (float32, over the shapes of this
-decoder at batch 512), over the multiplications that the tokens written need: projections, feed
+length, as `MoleculeGenerator.reconstruct` does, which knows what it is to write. The limit is the
+fastest matrix product measured here (float32, over the shapes of this decoder at batch 512), over
+the multiplications that the tokens written need: projections, feed
 forward, attention to what stands before, logits. Tokens of both are compared; where they differ,
 the gap between the two highest logits at the first difference is given.
 """
