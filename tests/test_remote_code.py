@@ -90,6 +90,7 @@ def test_a_checkpoint_holds_weights_config_and_the_code_that_opens_it_only(
     assert {path.name for path in tmp_path.iterdir()} == {
         "config.json",
         "configuration_cmim.py",
+        "decoding_cmim.py",
         "generation_config.json",
         "informative_cmim.py",
         "latent_cmim.py",
