@@ -418,7 +418,8 @@ class MoleculeGenerator:
 
         Raises:
             TypeError: One string, or a table, in place of a list.
-            ValueError: Fewer than two molecules, or an invalid one and `on_invalid="raise"`.
+            ValueError: Fewer than two molecules, only equal ones, or an invalid one and
+                `on_invalid="raise"`.
         """
         encoded, _ = self._read(smiles, on_invalid)
         set_prior(self.model, torch.from_numpy(self._codec.posterior(encoded)[0]))

@@ -254,7 +254,7 @@ def test_an_error_ends_the_command_without_a_stack(tmp_path):
     [
         ({"neighbors": 0}, "with 0 neighbors each. Give .* --neighbors of at least 1"),
         ({"queries": []}, "0 queries with 5 neighbors each. Give --queries"),
-        ({"queries": ["CCO", "C1CC"]}, "Row 1 of the molecules .*'C1CC', cannot be embedded"),
+        ({"queries": ["CCO", "C1CC"]}, "Row 1 of the molecules .*'C1CC', cannot be used"),
         ({"index": "Nonsense"}, "'Nonsense' of this library: .*could not parse"),
         (
             {"index": "IVF1000,Flat"},
