@@ -287,6 +287,7 @@ def test_two_processes_through_accelerate(whole, source, tmp_path):
     assert expected.drop_columns("embedding").equals(found.drop_columns("embedding"))
 
 
+@pytest.mark.slow
 def test_two_actors_of_ray(whole, source, tmp_path):
     """Given relative paths, which the actors must not take as relative to their own folder."""
     pytest.importorskip("ray")
