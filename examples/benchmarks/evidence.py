@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the benchmarks share: cells that are computed once, intervals, tables, files of results.
+
+A benchmark is a list of cells. Each has a name and is computed by itself; what it gives is kept in
+`<output>/cells/<benchmark>/<name>.json`, so that a run that was stopped goes on, several processes
+may share the work, and a table can be made again without computing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from cmim_hf import __version__
+from cmim_hf.atomic import written_whole
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("torch", "transformers", "scikit-learn", "rdkit", "numpy")
+
+
+class Cells:
+    """Figures that were computed already, a file each.
+
+    Args:
+        folder: where the files are; made if need be.
+        settings: what all cells of a run depend on; part of each file's name.
+    """
+
+    def __init__(self, folder: str | os.PathLike, settings: dict[str, Any]) -> None:
+        """Make the folder."""
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+
+    def compute(self, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Figures of a cell: read, or computed and kept with the seconds that it took.
+
+        Args:
+            name: of the cell, unique in the run.
+            work: gives figures that JSON can hold.
+        """
+        path = self.folder / f"{name}.{self._digest}.json"
+        if path.is_file():
+            return json.loads(path.read_text())
+        start = time.perf_counter()
+        figures = work()
+        figures["seconds"] = round(time.perf_counter() - start, 2)
+        with written_whole(path) as partial:
+            partial.write_text(json.dumps(figures) + "\n")
+        return figures
+
+
+def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
+    """Mean of a few runs and its confidence interval by Student's t, as (mean, low, high).
+
+    One value, or none, has no interval: low and high are NaN.
+    """
+    values = np.asarray([value for value in values if not math.isnan(value)], dtype=float)
+    if len(values) == 0:
+        return math.nan, math.nan, math.nan
+    if len(values) == 1:
+        return float(values[0]), math.nan, math.nan
+    half = stats.t.ppf((1 + level) / 2, len(values) - 1) * stats.sem(values)
+    return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
+
+
+def shown(mean: float, low: float, high: float, digits: int = 3) -> str:
+    """A mean with half the width of its interval, "0.721 ± 0.012"."""
+    if math.isnan(mean):
+        return "–"
+    return f"{mean:.{digits}f}" + ("" if math.isnan(low) else f" ± {(high - low) / 2:.{digits}f}")
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def provenance() -> dict[str, Any]:
+    """Command, date, versions and machine of this run."""
+    import torch
+
+    return {
+        "command": " ".join(["python", *map(_relative, sys.argv)]),
+        "date": datetime.now(UTC).date().isoformat(),
+        "versions": {"cmim-hf": __version__, **{name: metadata.version(name) for name in PACKAGES}},
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+    }
+
+
+def write(name: str, output: str | os.PathLike, results: dict[str, Any], text: str) -> None:
+    """Write `<name>.json` (results with their provenance) and `<name>.md` (text, then provenance).
+
+    Args:
+        name: of the benchmark.
+        output: the folder.
+        results: anything JSON can hold; NaN becomes null.
+        text: Markdown.
+    """
+    folder = Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    origin = provenance()
+    with written_whole(folder / f"{name}.json") as path:
+        content = json.dumps(_finite({**origin, **results}), indent=1, allow_nan=False)
+        path.write_text(content + "\n")
+    versions = ", ".join(f"{package} {version}" for package, version in origin["versions"].items())
+    closing = f"`{origin['command']}`, {origin['date']}, {origin['cores']} cores, {versions}."
+    with written_whole(folder / f"{name}.md") as path:
+        path.write_text(f"{text.rstrip()}\n\n{closing}\n")
+    print(text)
+    print(f"\nwritten: {folder / name}.json, .md")
+
+
+def _relative(argument: str) -> str:
+    """Where a path lies outside this folder says nothing elsewhere: its name is enough."""
+    if os.sep not in argument:
+        return argument
+    path = Path(argument).absolute().resolve()
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else path.name
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
