@@ -162,3 +162,18 @@ def test_the_decoding_benchmark_compares_tokens_and_time(tmp_path):
     assert [one["batch_size"] for one in measured["speed"]] == [8, 40]
     for one in measured["speed"]:
         assert 10 < one["tokens_per_molecule"] < 30 and 0 < one["ours_share_of_limit"] < 1
+
+
+def test_the_demo_leaves_a_page_and_a_picture(tmp_path):
+    printed = run_example("demo.py", "--budget", 30, "--drug", "lidocaine", "--output", tmp_path)
+    exact = int(re.search(r"(\d) of 8 drugs come back exactly", printed)[1])
+    assert exact >= 1
+    before, after = map(float, re.search(r"QED (0\.\d+) to (0\.\d+) with 30 ", printed).groups())
+    assert before == 0.849 and after >= before
+    ours, fingerprint = map(
+        float, re.search(r"off by (\d\.\d\d) .* by (\d\.\d\d)\.", printed).groups()
+    )
+    assert 0.4 < ours < fingerprint
+    page = (tmp_path / "index.html").read_text()
+    assert page.count("data:image/png;base64,") == page.count("<h2>") == 6
+    assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG")
