@@ -151,9 +151,9 @@ def heads(binary: bool, seed: int) -> dict[str, list[Callable[[], Any]]]:
         "forest": [
             lambda share=share: make_pipeline(
                 SimpleImputer(strategy="median"),
-                forest(300, max_features=share, random_state=seed),
+                forest(100, max_features=share, random_state=seed),
             )
-            for share in ("sqrt", 0.2)
+            for share in ("sqrt", 0.1)
         ],
         "mlp": [
             _scaled(
