@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 from scipy import stats
 
 from cmim_hf import __version__
@@ -53,14 +54,15 @@ class Cells:
             work: gives figures that JSON can hold.
         """
         path = self.folder / f"{name}.{self._digest}.json"
-        if path.is_file():
-            return json.loads(path.read_text())
-        start = time.perf_counter()
-        figures = work()
-        figures["seconds"] = round(time.perf_counter() - start, 2)
-        with written_whole(path) as partial:
-            partial.write_text(json.dumps(figures) + "\n")
-        return figures
+        with FileLock(path.with_suffix(".lock")):
+            if path.is_file():
+                return json.loads(path.read_text())
+            start = time.perf_counter()
+            figures = work()
+            figures["seconds"] = round(time.perf_counter() - start, 2)
+            with written_whole(path) as partial:
+                partial.write_text(json.dumps(figures) + "\n")
+            return figures
 
 
 def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
