@@ -207,7 +207,7 @@ def prepare(args: Arguments, folder: Path, tasks: list[Task]) -> Material:
 
 
 def compute_all(material: Material, cells: Cells, runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Results of runs, in their order; computed in another one, which other commands do not share."""
+    """Results of runs, in order; each command computes in an order of its own, so as to share."""
     order = np.random.default_rng(os.getpid()).permutation(len(runs))
     results = Parallel(n_jobs=material.args.workers, return_as="generator")(
         delayed(_cell)(material, cells, runs[place]) for place in order
