@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One page of all that was measured, with pictures: `report.md` beside the results.
+
+    python examples/benchmarks/report.py
+    python examples/benchmarks/report.py --checkpoint runs/small --map tsne
+
+Reads `moleculenet.json`, `ablation.json`, `generative.json` and `finetune-*.json` (copies of the
+`metrics.json` of examples/finetune.py); what is missing is said. The sentences on the paper's
+claims are made from the figures: see claims.py for the rules.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import matplotlib
+import numpy as np
+from claims import chosen, claims
+from evidence import RESULTS, interval, shown, table
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+from transformers import HfArgumentParser
+
+from cmim_hf import DEFAULT_CHECKPOINT, MoleculeGenerator
+from cmim_hf.atomic import written_whole
+from cmim_hf.chem import canonicalize, draw_grid, similarity
+from cmim_hf.chem_properties import logp
+from cmim_hf.reading import read_smiles
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402
+
+MOLECULES = Path(__file__).resolve().parents[1] / "data" / "moses_test.smi"
+Json = dict[str, Any]
+
+
+@dataclass
+class Arguments:
+    """What to report."""
+
+    results: str = field(default=str(RESULTS), metadata={"help": "Folder of the results."})
+    checkpoint: str = field(default=DEFAULT_CHECKPOINT, metadata={"help": "For the pictures."})
+    molecules: str = field(default=str(MOLECULES), metadata={"help": "To map and reconstruct."})
+    count: int = field(default=1000, metadata={"help": "Of them, on the map."})
+    map: Literal["pca", "tsne"] = field(default="pca", metadata={"help": "How to flatten codes."})
+
+
+def main() -> None:
+    """Read, draw, write."""
+    (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses()
+    folder = Path(args.results)
+    folder.mkdir(parents=True, exist_ok=True)
+    moleculenet, ablation, generative = (
+        read(folder / f"{name}.json") for name in ("moleculenet", "ablation", "generative")
+    )
+    parts = ["# What was measured", claims_section(moleculenet, ablation)]
+    parts.append("## Frozen embeddings")
+    if moleculenet is None:
+        parts.append(missing("moleculenet"))
+    else:
+        draw_scores(moleculenet, folder / "report_scores.png")
+        parts += [
+            score_table(moleculenet),
+            "![scores](report_scores.png)",
+            "Every head and both divisions: [moleculenet.md](moleculenet.md).",
+        ]
+    parts += ["## Fine-tuning", finetune_table(folder)]
+    parts.append("## Parts of the objective")
+    if ablation is None:
+        parts.append(missing("ablation"))
+    else:
+        draw_terms(ablation, folder / "report_terms.png")
+        pictures = sorted(path.name for path in folder.glob("ablation_*.png"))
+        parts += [f"![{name}]({name})" for name in pictures]
+        parts += [
+            "![terms of the loss over training](report_terms.png)",
+            "All tables: [ablation.md](ablation.md).",
+        ]
+    parts.append("## Generation")
+    if generative is None:
+        parts.append(missing("generative"))
+    else:
+        parts += [
+            "![shares by radius](generative.png)",
+            "All tables: [generative.md](generative.md).",
+        ]
+    generator = MoleculeGenerator(args.checkpoint, progress=False)
+    smiles = [row.text for row in islice(read_smiles(args.molecules), args.count)]
+    draw_map(generator, smiles, args.map, folder / "report_map.png")
+    draw_reconstructions(generator, smiles[:8], folder / "report_reconstructions.png")
+    parts += [
+        "## The latent space",
+        f"Codes of {len(smiles):,} molecules not trained on, flattened by {args.map}, coloured by "
+        "logP.",
+        "![map](report_map.png)",
+        "Above molecules, below what their codes decode to.",
+        "![reconstructions](report_reconstructions.png)",
+    ]
+    with written_whole(folder / "report.md") as path:
+        path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    print(f"written: {folder / 'report.md'}")
+
+
+def read(path: Path) -> Json | None:
+    """A result, if it is there."""
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def missing(name: str) -> str:
+    """What to run for a result that is not there."""
+    return f"Not measured yet: `python examples/benchmarks/{name}.py`."
+
+
+def claims_section(moleculenet: Json | None, ablation: Json | None) -> str:
+    """The paper's claims and what was seen of them."""
+    lines = [
+        f"- {one.claim}: **{one.verdict}**. {one.figure}" for one in claims(moleculenet, ablation)
+    ]
+    return "\n\n".join(
+        [
+            "## What the paper claims, and what was seen here",
+            "At the size and budget of these runs, which are small; the rules are in claims.py.",
+            "\n".join(lines),
+        ]
+    )
+
+
+def score_table(results: Json) -> str:
+    """Test scores of each feature set, the head chosen on validation rows, by division."""
+    names = list(dict.fromkeys(score["features"] for score in results["scores"]))
+    tasks = results["tasks"]
+    kinds = list(dict.fromkeys(score["division"] for score in results["scores"]))
+    rows = [
+        [name, kind, *(_score_cell(results, task, name, kind) for task in tasks)]
+        for kind in kinds
+        for name in names
+    ]
+    header = ["features", "division"]
+    header += [f"{task} ({about['measure']})" for task, about in tasks.items()]
+    leaks = ", ".join(f"{task} {about['test_in_train']}" for task, about in tasks.items())
+    return (
+        f"Checkpoint {results['checkpoint']}. RMSE in the labels' units (lower is better) or "
+        f"ROC-AUC (higher). Published test rows that are training rows: {leaks}.\n\n"
+        + table(header, rows)
+    )
+
+
+def _score_cell(results: Json, task: str, name: str, kind: str) -> str:
+    scores = [s["test"] for s in chosen(results, task, name) if s["division"] == kind]
+    return shown(*interval(scores))
+
+
+def finetune_table(folder: Path) -> str:
+    """What fine-tuning reached, from copies of the `metrics.json` of examples/finetune.py."""
+    rows = []
+    for path in sorted(folder.glob("finetune-*.json")):
+        result = json.loads(path.read_text())
+        arguments = result["arguments"]
+        trained = f"LoRA, rank {arguments['lora']}" if arguments["lora"] else "all weights"
+        for name, value in result["test"].items():
+            values = [run["test"]["mean"][name] for run in result["runs"]]
+            figure = shown(value["mean"], *interval(values)[1:])
+            rows.append([Path(arguments["data"]).stem, trained, name, len(values), figure])
+    if not rows:
+        return "Not measured yet: `python examples/finetune.py`, then copy its metrics.json."
+    return table(["data set", "trained", "measure", "seeds", "test"], rows)
+
+
+def draw_scores(results: Json, path: Path) -> None:
+    """Bars with intervals of the published division, a plot for each data set."""
+    names = list(dict.fromkeys(score["features"] for score in results["scores"]))
+    tasks = results["tasks"]
+    figure, plots = plt.subplots(1, len(tasks), figsize=(4 * len(tasks), 4.5), squeeze=False)
+    for plot, (task, about) in zip(plots[0], tasks.items(), strict=True):
+        kind = results["scores"][0]["division"]
+        found = [
+            interval([s["test"] for s in chosen(results, task, name) if s["division"] == kind])
+            for name in names
+        ]
+        means = [mean for mean, _, _ in found]
+        halves = np.nan_to_num([(high - low) / 2 for _, low, high in found])
+        plot.bar(range(len(names)), means, yerr=halves)
+        plot.set_xticks(range(len(names)), names, rotation=75)
+        plot.set(title=task, ylabel=about["measure"])
+        if about["binary"]:
+            plot.set_ylim(0.5, 1.0)  # 0.5 is chance
+    _save(figure, path)
+
+
+def draw_terms(results: Json, path: Path) -> None:
+    """Terms of the loss over the training of cmim and mim."""
+    runs = {
+        run["objective"]: run["curve"]
+        for run in reversed(results["runs"])
+        if run["study"] == "objectives" and run["objective"] in ("cmim", "mim") and run["curve"]
+    }
+    names = ("nll", "log_posterior", "log_prior", "log_contrastive")
+    figure, plots = plt.subplots(1, len(names), figsize=(4 * len(names), 3.5))
+    for plot, name in zip(plots, names, strict=True):
+        for objective, curve in runs.items():
+            points = [(entry["step"], entry[name]) for entry in curve if name in entry]
+            if points:
+                plot.plot(*zip(*points, strict=True), label=objective)
+        plot.set(title=name.replace("_", " "), xlabel="step")
+    plots[0].legend()
+    _save(figure, path)
+
+
+def draw_map(
+    generator: MoleculeGenerator, smiles: Sequence[str], how: Literal["pca", "tsne"], path: Path
+) -> None:
+    """Codes in two dimensions, coloured by logP."""
+    codes = generator.encode(smiles).reshape(len(smiles), -1)
+    flatten = PCA(2) if how == "pca" else TSNE(2, perplexity=min(30, len(smiles) / 4))
+    figure, plot = plt.subplots(figsize=(6, 5))
+    colours = [logp(text) for text in smiles]
+    dots = plot.scatter(*flatten.fit_transform(codes).T, c=colours, s=8, cmap="viridis")
+    figure.colorbar(dots, label="logP")
+    _save(figure, path)
+
+
+def draw_reconstructions(generator: MoleculeGenerator, smiles: Sequence[str], path: Path) -> None:
+    """Molecules and what their codes decode to."""
+    given = [canonicalize(text) for text in smiles]
+    written = generator.reconstruct(given)
+    legends = [
+        "no molecule" if new is None else "exact" if new == old
+        else f"Tanimoto {similarity(old, new):.2f}"
+        for old, new in zip(given, written, strict=True)
+    ]  # fmt: skip
+    image = draw_grid(
+        [*given, *written], ["" for _ in given] + legends, columns=len(given), cell_size=(200, 160)
+    )
+    path.write_bytes(image)
+
+
+def _save(figure: plt.Figure, path: Path) -> None:
+    figure.tight_layout()
+    figure.savefig(path, dpi=90)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()
