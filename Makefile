@@ -11,6 +11,9 @@ else
 CONSTRAINTS := -c constraints.txt
 endif
 
+# The tests run one process a core, each with one thread.
+ONE_THREAD := OMP_NUM_THREADS=1
+
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
@@ -43,11 +46,11 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	@echo "==> running the tests"
-	@$(BIN)/python -m pytest
+	@$(ONE_THREAD) $(BIN)/python -m pytest -n auto --dist loadfile
 
 test-slow: $(INSTALLED)
 	@echo "==> running the long tests too"
-	@$(BIN)/python -m pytest -m "slow or not slow"
+	@$(ONE_THREAD) $(BIN)/python -m pytest -n auto --dist loadfile -m "slow or not slow"
 
 lint: $(INSTALLED)
 	@$(BIN)/ruff check .

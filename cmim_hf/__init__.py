@@ -11,10 +11,16 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+)
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .checkpoints import DEFAULT_CHECKPOINT, list_checkpoints
+from .classification_cmim import CMIMForSequenceClassification
 from .configuration_cmim import CMIMConfig
 from .informative_cmim import informative_embeddings
 from .modeling_cmim import CMIMModel, CMIMOutput
@@ -32,6 +38,9 @@ if TYPE_CHECKING:
 AutoConfig.register("cmim", CMIMConfig, exist_ok=True)
 AutoModel.register(CMIMConfig, CMIMModel, exist_ok=True)
 AutoModelForSeq2SeqLM.register(CMIMConfig, CMIMModel, exist_ok=True)
+AutoModelForSequenceClassification.register(
+    CMIMConfig, CMIMForSequenceClassification, exist_ok=True
+)
 for _task, _pipeline in (
     ("molecule-embedding", MoleculeEmbeddingPipeline),
     ("molecule-generation", MoleculeGenerationPipeline),
@@ -51,6 +60,7 @@ _LAZY = {
 __all__ = [
     "DEFAULT_CHECKPOINT",
     "CMIMConfig",
+    "CMIMForSequenceClassification",
     "CMIMModel",
     "CMIMOutput",
     "CMIMTokenizer",
