@@ -168,7 +168,7 @@ def rate_runs() -> list[Run]:
     """What the learning rate of each objective and batch size is chosen from."""
     return [
         Run(objective=objective, batch_size=batch_size, learning_rate=rate)
-        for objective in ("cmim", "mim", "infonce")
+        for objective in ("cmim", "infonce")
         for batch_size in (16, 64, 256, 1024)
         for rate in RATES
     ]
