@@ -128,8 +128,13 @@ def main(argv: list[str] | None = None) -> None:
         run_seed(args, task, parts, tokenizer, seed, folder / f"seed-{seed}")
         for seed in range(args.seeds)
     ]
+    files = ("data", "train", "validation", "test", "checkpoint", "output")
     report = {
-        "arguments": asdict(args),
+        # Where the files lie says nothing elsewhere.
+        "arguments": {
+            name: Path(value).name if name in files and value else value
+            for name, value in asdict(args).items()
+        },
         "task": task,
         "rows": counts,
         "rejected": rejects.counts,
