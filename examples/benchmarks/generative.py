@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a checkpoint writes: reconstruction, molecules near others, molecules from the prior.
+"""What a checkpoint writes: reconstruction, molecules near others, walks, draws from the prior.
 
     python examples/benchmarks/generative.py
     python examples/benchmarks/generative.py --sources zinc.smi chembl.smi --train train.smi.gz \
@@ -7,13 +7,15 @@
         --samples 30000
 
 All decoding is greedy. Around a molecule codes are drawn at z + radius · N(0, 1), as in MolMIM
-(arXiv 2208.09016), and in units of the spread of the training molecules' codes. *Effective novelty*
-is the share of draws that are valid, not drawn before from the same molecule, not that molecule and
-not a training molecule.
+(arXiv 2208.09016), and in units of the spread of the training molecules' codes. *New neighbours* is
+the share of draws that are valid, not drawn before from the same molecule and not that molecule;
+*effective novelty* the share that are not a training molecule either (MolMIM's figures multiply to
+its effective novelty only so). A part is measured again if a file, not only its name, has changed.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -30,16 +32,21 @@ from transformers import HfArgumentParser
 
 from cmim_hf import DEFAULT_CHECKPOINT, MoleculeGenerator, metrics
 from cmim_hf.chem import canonicalize
+from cmim_hf.interpolation import METHODS
 from cmim_hf.reading import read_smiles
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
 DATA = Path(__file__).resolve().parents[1] / "data"
-RADII = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)
+RADII = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 UNITS = ("prior", "aggregate")
-SHARES = ("validity", "uniqueness", "novelty", "not the seed", "effective novelty")
-# 30,000 samples each, as the README of MOSES (github.com/molecularsets/moses) gives them.
+SHARES = (
+    "validity", "uniqueness", "novelty", "not the seed", "new neighbours", "effective novelty",
+)  # fmt: skip
+STEPS = 11  # of a walk, its two ends included
+PUBLISHED_SAMPLES = 30_000
+# That many samples each, as the README of MOSES (github.com/molecularsets/moses) gives them.
 PUBLISHED = {
     "CharRNN": (0.9748, 0.9994, 0.0732, 0.6015, 0.9998, 0.9242, 0.8562, 0.9943, 0.8419),
     "VAE": (0.9767, 0.9984, 0.0990, 0.6257, 0.9994, 0.9386, 0.8558, 0.9970, 0.6949),
@@ -56,11 +63,12 @@ class Arguments:
     checkpoint: str = field(default=DEFAULT_CHECKPOINT, metadata={"help": "Folder or Hub id."})
     sources: list[str] = field(
         default_factory=lambda: [str(DATA / "moses_test.smi")],
-        metadata={"help": "Molecules that it has not seen; the first is drawn around, too."},
+        metadata={"help": "Molecules not seen; the first is drawn around and walked through."},
     )
     count: int = field(default=1000, metadata={"help": "Of each source, to reconstruct."})
     around: int = field(default=50, metadata={"help": "Molecules to draw around."})
     draws: int = field(default=20, metadata={"help": "For each of them and each radius."})
+    pairs: int = field(default=50, metadata={"help": "Of molecules, to walk between."})
     train: str = field(
         default=str(DATA / "moses_train.smi.gz"), metadata={"help": "What it was trained on."}
     )
@@ -73,46 +81,78 @@ class Arguments:
     moses_scaffolds: str | None = field(
         default=None, metadata={"help": "Say moses:test_scaffolds."}
     )
-    samples: int = field(default=2000, metadata={"help": "From the prior; published: 30,000."})
+    samples: int = field(
+        default=2000, metadata={"help": f"Of a prior; published: {PUBLISHED_SAMPLES:,}."}
+    )
     output: str = field(default=str(RESULTS), metadata={"help": "Folder of the results."})
 
 
 def main() -> None:
     """Measure what is not measured yet, and write tables and a picture."""
     (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses()
+    if len(set(map(short, args.sources))) < len(args.sources):
+        raise SystemExit(f"--sources have names in common: {', '.join(args.sources)}; rename one.")
+    results = measure(args)
+    draw(results["around"], Path(args.output, "generative.png"))
+    text = [
+        "# Generation",
+        *reconstruction_lines(results["reconstruction"]),
+        *around_lines(results["around"]),
+        *walk_lines(results["walks"]),
+        *prior_lines(results["prior"], args),
+    ]
+    results["checkpoint"] = Path(args.checkpoint).name
+    write("generative", args.output, results, "\n\n".join(text))
+
+
+def measure(args: Arguments) -> dict[str, Any]:
+    """All parts, each kept in cells named after all that it depends on."""
     generator = MoleculeGenerator(args.checkpoint, seed=0)
-    settings = {
-        "weights": generator.fingerprint,
-        **{name: getattr(args, name) for name in ("count", "around", "draws", "samples")},
-        **{name: Path(str(getattr(args, name))).name for name in ("train", "moses_test")},
-    }
-    compute = Cells(Path(args.output, "cells", "generative"), settings).compute
-    known = cache(lambda: {row.text for row in read_smiles(args.train)})
+    known = cache(lambda: {canonicalize(row.text) for row in read_smiles(args.train)})
+    seeds = {"source": state(args.sources[0])}
+    sets = {name: state(getattr(args, name)) for name in vars(args) if name.startswith("moses_")}
+
+    def compute(name: str, work: Callable[[], dict[str, Any]], **settings: Any) -> dict[str, Any]:
+        settings["weights"] = generator.fingerprint
+        return Cells(Path(args.output, "cells", "generative"), settings).compute(name, work)
+
     rebuilt = {
         short(source): compute(
-            f"reconstruction-{short(source)}", partial(reconstruction, generator, source, args)
+            f"reconstruction-{short(source)}",
+            partial(reconstruction, generator, source, args),
+            source=state(source),
+            count=args.count,
         )
         for source in args.sources
     }
+    neighbours = {"train": state(args.train), "around": args.around, "draws": args.draws}
     near = {
         unit: [
-            compute(f"around-{unit}-{radius}", partial(around, args, unit, radius, known))
+            compute(
+                f"around-{unit}-{radius}",
+                partial(around, args, unit, radius, known),
+                **seeds,
+                **neighbours,
+            )
             for radius in RADII
         ]
         for unit in UNITS
     }
+    walks = {
+        method: compute(f"walk-{method}", partial(walk, args, method), **seeds, pairs=args.pairs)
+        for method in METHODS
+    }
     prior = {
-        kind: compute(f"prior-{kind}", partial(from_prior, args, kind))
+        kind: compute(
+            f"prior-{kind}",
+            partial(from_prior, args, kind),
+            **sets,
+            samples=args.samples,
+            fcd=fcd_is_installed(),
+        )
         for kind in ("standard", "fitted")
     }
-    draw(near, Path(args.output, "generative.png"))
-    results = {
-        "checkpoint": Path(args.checkpoint).name,
-        "reconstruction": rebuilt,
-        "around": near,
-        "prior": prior,
-    }
-    write("generative", args.output, results, page(rebuilt, near, prior, args))
+    return {"reconstruction": rebuilt, "around": near, "walks": walks, "prior": prior}
 
 
 def reconstruction(generator: MoleculeGenerator, source: str, args: Arguments) -> dict[str, Any]:
@@ -122,15 +162,22 @@ def reconstruction(generator: MoleculeGenerator, source: str, args: Arguments) -
     found = metrics.load("reconstruction").compute(
         predictions=[text or "" for text in written], references=given
     )
-    exact = binomtest(round(found["reconstruction"] * len(given)), len(given))
-    low, high = exact.proportion_ci(method="wilson")
-    return {**found, "low": low, "high": high, "molecules": len(given)}
+    intervals = {
+        f"{name}_interval": wilson(found[name], len(given))
+        for name in ("reconstruction", "reconstruction_without_stereo")
+    }
+    return {**found, **intervals, "molecules": len(given)}
+
+
+def wilson(share: float, of: int) -> list[float]:
+    """The 95 % interval of a share, [low, high] (E. B. Wilson, 1927)."""
+    return list(binomtest(round(share * of), of).proportion_ci(method="wilson"))
 
 
 def around(
     args: Arguments, unit: str, radius: float, known: Callable[[], set[str]]
 ) -> dict[str, Any]:
-    """Shares of the codes drawn around molecules at one radius."""
+    """Shares of the codes drawn around molecules at one radius; None: of nothing."""
     seeds = [canonicalize(text) for text in first(args.sources[0], args.around)]
     generator = MoleculeGenerator(args.checkpoint, seed=0)
     groups = generator.sample_around(seeds, radius, args.draws, unit=unit)
@@ -147,11 +194,38 @@ def around(
     return {
         "radius": radius,
         "validity": valid / draws,
-        "uniqueness": unique / max(valid, 1),
-        "novelty": novel / max(unique, 1),
-        "not the seed": other / max(unique, 1),
+        "uniqueness": unique / valid if valid else None,
+        "novelty": novel / unique if unique else None,
+        "not the seed": other / unique if unique else None,
+        "new neighbours": other / draws,
         "effective novelty": effective / draws,
         "draws": draws,
+    }
+
+
+def walk(args: Arguments, method: str) -> dict[str, Any]:
+    """Shares of the codes between two molecules, ends left out, over walks between pairs."""
+    ends = [canonicalize(text) for text in first(args.sources[0], 2 * args.pairs)]
+    pairs = list(zip(ends[::2], ends[1::2], strict=False))
+    if not pairs:
+        raise SystemExit(f"A walk needs two molecules; {args.sources[0]} holds {len(ends)}.")
+    generator = MoleculeGenerator(args.checkpoint, seed=0)
+    codes = valid = different = new = 0
+    for pair, path in zip(
+        pairs, generator.interpolate(*zip(*pairs, strict=True), STEPS, method=method), strict=True
+    ):
+        inner = path[1:-1]
+        molecules = [text for text in inner if text is not None]
+        codes += len(inner)
+        valid += len(molecules)
+        different += len(set(molecules))
+        new += len(set(molecules) - set(pair))
+    return {
+        "validity": valid / codes,
+        "validity_interval": wilson(valid / codes, codes),
+        "different molecules a walk": different / len(pairs),
+        "of them neither end": new / len(pairs),
+        "pairs": len(pairs),
     }
 
 
@@ -164,24 +238,42 @@ def from_prior(args: Arguments, kind: str) -> dict[str, Any]:
     test = [row.text for row in read_smiles(args.moses_test)]
     train = [row.text for row in read_smiles(args.moses_train)]
     if len(valid) < 2:
-        return {"validity": found["validity"], "valid": len(valid)}
+        gaps = {"all but validity": "fewer than two draws are molecules."}
+        return {"validity": found["validity"], "valid": len(valid), "gaps": gaps}
     found |= metrics.load("uniqueness").compute(
         predictions=valid, k=[k for k in (1000, 10000) if k <= len(valid)]
     )
     found |= metrics.load("novelty").compute(predictions=valid, reference_smiles=train)
     found |= metrics.load("internal_diversity").compute(predictions=valid)
     found |= metrics.load("moses_filters").compute(predictions=valid)
-    names = ["snn", "fragment_similarity", "scaffold_similarity"]
-    if find_spec("fcd_torch") is not None:
-        names.append("fcd")
+    names = ["snn", *(["fcd"] if fcd_is_installed() else [])]
     references = {"": test}
     if args.moses_scaffolds is not None:
         references[", scaffolds"] = [row.text for row in read_smiles(args.moses_scaffolds)]
+    gaps = {}
     for suffix, reference in references.items():
+        given = {"predictions": valid, "reference_smiles": reference}
         for name in names:
-            values = metrics.load(name).compute(predictions=valid, reference_smiles=reference)
-            found[name + suffix] = values[name]
-    return {**found, "valid": len(valid)}
+            found[name + suffix] = metrics.load(name).compute(**given)[name]
+        for name in ("fragment_similarity", "scaffold_similarity"):
+            try:
+                found[name + suffix] = metrics.load(name).compute(**given)[name]
+            except ValueError as error:  # a few molecules may have no fragments, or no scaffolds
+                gaps[name + suffix] = str(error)
+    return {**found, "valid": len(valid), "gaps": gaps}
+
+
+def fcd_is_installed() -> bool:
+    """Whether FCD can be computed: `pip install 'cmim-hf[fcd]'`."""
+    return find_spec("fcd_torch") is not None
+
+
+def state(source: str | None) -> str | None:
+    """What changes when a source does: a digest of a file, else its name."""
+    if source is None or not Path(source).is_file():
+        return source
+    with open(source, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def first(source: str, count: int) -> list[str]:
@@ -194,80 +286,124 @@ def short(source: str) -> str:
     return Path(source).name.removesuffix(".gz").removesuffix(".smi")
 
 
-def page(
-    rebuilt: dict[str, dict[str, Any]],
-    near: dict[str, list[dict[str, Any]]],
-    prior: dict[str, dict[str, Any]],
-    args: Arguments,
-) -> str:
-    """The tables."""
-    lines = ["# Generation", "## Reconstruction"]
-    header = ["molecules", "n", "exact (95 % interval)", "without stereo", "Tanimoto", "invalid"]
+def reconstruction_lines(rebuilt: dict[str, dict[str, Any]]) -> list[str]:
+    """Molecules to codes and back."""
+    kinds = ("reconstruction", "reconstruction_without_stereo")
     rows = [
         [
             name,
             one["molecules"],
-            f"{one['reconstruction']:.1%} ({one['low']:.1%} to {one['high']:.1%})",
-            f"{one['reconstruction_without_stereo']:.1%}",
+            *(_share(one[kind], one[f"{kind}_interval"]) for kind in kinds),
             f"{one['reconstruction_tanimoto']:.3f}",
             one["invalid"],
         ]
         for name, one in rebuilt.items()
     ]
-    lines += [
-        table(header, rows),
+    return [
+        "## Reconstruction",
+        "Greedy, from the mean code; 95 % intervals by Wilson. Tanimoto counts invalid as 0.",
+        table(["molecules", "n", "exact", "exact without stereo", "Tanimoto", "invalid"], rows),
         "MolMIM-70M reports 99.88 % exact on 250,000 molecules of ZINC-15 (65 M parameters, 32 "
         "GPUs for 38 hours).",
     ]
+
+
+def around_lines(near: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Shares by radius."""
+    lines = []
     for unit, results in near.items():
         scale = {"prior": "1", "aggregate": "the spread of the training molecules' codes"}[unit]
         lines += [
             f"## Around molecules, radius in units of {scale}",
-            f"{results[0]['draws']:,} draws a row.",
+            f"{results[0]['draws']:,} draws a row. Uniqueness is of the valid, novelty and not the "
+            "seed of the unique ones, the last two columns of all draws.",
             table(
                 ["radius", *SHARES],
-                [[one["radius"], *(f"{one[name]:.1%}" for name in SHARES)] for one in results],
+                [[one["radius"], *(_percent(one[name]) for name in SHARES)] for one in results],
             ),
         ]
     lines.append(
         "MolMIM-70M reports at radius 2.0 of its own scale: valid 99, unique 100, novel 69, not "
         "the seed 100, effective novelty 68 %."
     )
-    lines += ["## From the prior", moses_table(prior, args)]
-    return "\n\n".join(lines)
+    return lines
 
 
-def moses_table(prior: dict[str, dict[str, Any]], args: Arguments) -> str:
-    """Ours beside what MOSES publishes; a gap where there are too few molecules for a figure."""
-    names = ("validity", "uniqueness@10000", "fcd", "snn", "fragment_similarity")
-    names += ("scaffold_similarity", "internal_diversity", "moses_filters", "novelty")
+def walk_lines(walks: dict[str, dict[str, Any]]) -> list[str]:
+    """Validity between molecules."""
+    counts = ("different molecules a walk", "of them neither end")
     rows = [
-        [f"{kind} prior", one["valid"], *(_figure(one.get(name)) for name in names)]
+        [
+            method,
+            one["pairs"],
+            _share(one["validity"], one["validity_interval"]),
+            *(f"{one[name]:.2f}" for name in counts),
+        ]
+        for method, one in walks.items()
+    ]
+    return [
+        "## Walks between molecules",
+        f"{STEPS - 2} codes at equal steps between the codes of two molecules. The interval takes "
+        "codes for independent; those of one walk are not quite.",
+        table(["path", "pairs", "valid", *counts], rows),
+    ]
+
+
+def prior_lines(prior: dict[str, dict[str, Any]], args: Arguments) -> list[str]:
+    """Ours beside what MOSES publishes; a gap where a figure is not to be had."""
+    columns = {
+        "validity": "valid", "uniqueness@1000": "unique@1k", "uniqueness@10000": "unique@10k",
+        "fcd": "FCD", "snn": "SNN", "fragment_similarity": "Frag", "scaffold_similarity": "Scaf",
+        "internal_diversity": "IntDiv", "internal_diversity_2": "IntDiv2",
+        "moses_filters": "Filters", "novelty": "Novelty",
+    }  # fmt: skip
+    published = [
+        name for name in columns if name not in ("uniqueness@1000", "internal_diversity_2")
+    ]
+    rows = [
+        [f"{kind} prior", one["valid"], *(_figure(one.get(name)) for name in columns)]
         for kind, one in prior.items()
     ]
-    rows += [
-        [f"{name} (published)", "", *map(_figure, values)] for name, values in PUBLISHED.items()
+    for name, values in PUBLISHED.items():
+        figures = dict(zip(published, values, strict=True))
+        rows.append([f"{name} (published)", "", *(_figure(figures.get(key)) for key in columns)])
+    lines = ["## From the prior", table(["", "valid molecules", *columns.values()], rows)]
+    if args.moses_scaffolds is not None:
+        names = ("fcd", "snn", "fragment_similarity", "scaffold_similarity")
+        rows = [
+            [f"{kind} prior", *(_figure(one.get(f"{name}, scaffolds")) for name in names)]
+            for kind, one in prior.items()
+        ]
+        header = ["against scaffolds held out", *(columns[name] for name in names)]
+        lines.append(table(header, rows))
+    lines += [
+        f"No figure ({kind} prior, {name}): {reason}"
+        for kind, one in prior.items()
+        for name, reason in one["gaps"].items()
     ]
-    columns = ["valid", "unique@10k", "FCD", "SNN", "Frag", "Scaf", "IntDiv", "Filters", "Novelty"]
-    text = table(["", "valid molecules", *columns], rows)
-    if args.moses_test.startswith(str(DATA)):
-        text += (
-            "\n\nThe references here are samples of 1,000 and 50,000 molecules of MOSES, so FCD, "
-            "SNN and novelty cannot be compared with the published rows."
+    if DATA in (Path(path).resolve().parent for path in (args.moses_train, args.moses_test)):
+        lines.append(
+            "The references here are samples of MOSES (50,000 training and 1,000 test molecules), "
+            "so FCD, SNN, Frag, Scaf and novelty cannot be compared with the published rows."
         )
-    if find_spec("fcd_torch") is None:
-        text += "\n\nNo FCD: pip install 'cmim-hf[fcd]'"
-    return text
+    if args.samples != PUBLISHED_SAMPLES:
+        lines.append(
+            f"{args.samples:,} samples of each prior, {PUBLISHED_SAMPLES:,} in the published rows; "
+            "FCD depends on how many molecules it is computed from."
+        )
+    if not fcd_is_installed():
+        lines.append("No FCD: pip install 'cmim-hf[fcd]'")
+    return lines
 
 
 def draw(near: dict[str, list[dict[str, Any]]], path: Path) -> None:
     """Shares against the radius."""
     figure, plots = plt.subplots(1, len(near), figsize=(5.5 * len(near), 4), sharey=True)
     for plot, (unit, results) in zip(np.atleast_1d(plots), near.items(), strict=True):
-        for name in ("validity", "novelty", "effective novelty"):
+        for name in ("validity", "novelty", "new neighbours", "effective novelty"):
             plot.plot(
                 [one["radius"] for one in results],
-                [one[name] for one in results],
+                [np.nan if one[name] is None else one[name] for one in results],
                 marker="o",
                 label=name,
             )
@@ -277,6 +413,14 @@ def draw(near: dict[str, list[dict[str, Any]]], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=90)
     plt.close(figure)
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{share:.1%}"
+
+
+def _share(share: float, interval: list[float]) -> str:
+    return f"{share:.1%} ({interval[0]:.1%} to {interval[1]:.1%})"
 
 
 def _figure(value: float | None) -> str:

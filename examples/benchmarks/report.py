@@ -74,18 +74,17 @@ def main() -> None:
     if ablation is None:
         parts.append(missing("ablation"))
     else:
-        draw_terms(ablation, folder / "report_terms.png")
         pictures = sorted(path.name for path in folder.glob("ablation_*.png"))
+        if draw_terms(ablation, folder / "report_terms.png"):
+            pictures.append("report_terms.png")
         parts += [f"![{name}]({name})" for name in pictures]
-        parts += [
-            "![terms of the loss over training](report_terms.png)",
-            "All tables: [ablation.md](ablation.md).",
-        ]
+        parts.append("All tables: [ablation.md](ablation.md).")
     parts.append("## Generation")
     if generative is None:
         parts.append(missing("generative"))
     else:
         parts += [
+            generation_summary(generative),
             "![shares by radius](generative.png)",
             "All tables: [generative.md](generative.md).",
         ]
@@ -95,8 +94,8 @@ def main() -> None:
     draw_reconstructions(generator, smiles[:8], folder / "report_reconstructions.png")
     parts += [
         "## The latent space",
-        f"Codes of {len(smiles):,} molecules not trained on, flattened by {args.map}, coloured by "
-        "logP.",
+        f"Codes of {len(smiles):,} molecules of {Path(args.molecules).name}, flattened by "
+        f"{args.map}, coloured by logP.",
         "![map](report_map.png)",
         "Above molecules, below what their codes decode to.",
         "![reconstructions](report_reconstructions.png)",
@@ -171,6 +170,26 @@ def finetune_table(folder: Path) -> str:
     return table(["data set", "trained", "measure", "seeds", "test"], rows)
 
 
+def generation_summary(results: Json) -> str:
+    """Reconstruction, and the radius in each unit at which most draws are new molecules."""
+    lines = []
+    for name, one in results["reconstruction"].items():
+        low, high = one["reconstruction_interval"]
+        lines.append(
+            f"- {name}: {one['reconstruction']:.1%} of {one['molecules']:,} molecules come back "
+            f"exactly (95 % interval {low:.1%} to {high:.1%})."
+        )
+    for unit, radii in results["around"].items():
+        best = max(radii, key=lambda one: one["effective novelty"])
+        lines.append(
+            f"- Effective novelty is highest at radius {best['radius']} ({unit}): "
+            f"{best['effective novelty']:.1%}, with {best['validity']:.1%} valid."
+        )
+    for kind, one in results["prior"].items():
+        lines.append(f"- From the {kind} prior {one['validity']:.1%} of draws are molecules.")
+    return "\n".join([f"Checkpoint {results['checkpoint']}.", "", *lines])
+
+
 def draw_scores(results: Json, path: Path) -> None:
     """Bars with intervals of the published division, a plot for each data set."""
     names = list(dict.fromkeys(score["features"] for score in results["scores"]))
@@ -192,13 +211,15 @@ def draw_scores(results: Json, path: Path) -> None:
     _save(figure, path)
 
 
-def draw_terms(results: Json, path: Path) -> None:
-    """Terms of the loss over the training of cmim and mim."""
+def draw_terms(results: Json, path: Path) -> bool:
+    """Terms of the loss over the training of cmim and mim; whether there were any to draw."""
     runs = {
         run["objective"]: run["curve"]
         for run in reversed(results["runs"])
         if run["study"] == "objectives" and run["objective"] in ("cmim", "mim") and run["curve"]
     }
+    if not runs:
+        return False
     names = ("nll", "log_posterior", "log_prior", "log_contrastive")
     figure, plots = plt.subplots(1, len(names), figsize=(4 * len(names), 3.5))
     for plot, name in zip(plots, names, strict=True):
@@ -209,6 +230,7 @@ def draw_terms(results: Json, path: Path) -> None:
         plot.set(title=name.replace("_", " "), xlabel="step")
     plots[0].legend()
     _save(figure, path)
+    return True
 
 
 def draw_map(
@@ -216,7 +238,9 @@ def draw_map(
 ) -> None:
     """Codes in two dimensions, coloured by logP."""
     codes = generator.encode(smiles).reshape(len(smiles), -1)
-    flatten = PCA(2) if how == "pca" else TSNE(2, perplexity=min(30, len(smiles) / 4))
+    flatten = (
+        PCA(2) if how == "pca" else TSNE(2, perplexity=min(30, len(smiles) / 4), random_state=0)
+    )
     figure, plot = plt.subplots(figsize=(6, 5))
     colours = [logp(text) for text in smiles]
     dots = plot.scatter(*flatten.fit_transform(codes).T, c=colours, s=8, cmap="viridis")
