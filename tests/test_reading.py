@@ -27,7 +27,7 @@ def collect(rows, seen):
 
 def write(path, content):
     data = content if isinstance(content, bytes) else content.encode()
-    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
     return path
 
 
@@ -200,7 +200,7 @@ def test_standard_input_holds_a_text_file_unless_said_otherwise(tmp_path, monkey
     [
         (b"", None, "holds no rows"),
         (b"C\n\xe9\n", None, ", line 2: byte 0xe9 is not UTF-8"),
-        (gzip.compress(b"C\n" * 9)[:-9], ".smi.gz", " is damaged after row "),
+        (gzip.compress(b"C\n" * 9, mtime=0)[:-9], ".smi.gz", " is damaged after row "),
         (b"id\n1\n", ".csv", " has no column with SMILES"),
         (b"no Parquet", ".parquet", " is damaged after row 0"),
     ],
@@ -254,7 +254,7 @@ def test_broken_gzip_and_parquet(tmp_path):
     zipped.write_bytes(b"CCO\nCCN\n")
     with pytest.raises(ValueError, match=r"a\.smi\.gz is damaged after row 0"):
         texts(zipped)
-    data = gzip.compress(b"CCO\nCCN\n" * 9)
+    data = gzip.compress(b"CCO\nCCN\n" * 9, mtime=0)
     zipped.write_bytes(data[:10] + b"\xff" * 9 + data[19:])  # no such block of deflate
     with pytest.raises(ValueError, match=r"a\.smi\.gz is damaged after row 0: Error -3"):
         texts(zipped)
