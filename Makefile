@@ -46,11 +46,11 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	@echo "==> running the tests"
-	@$(ONE_THREAD) $(BIN)/python -m pytest -n auto --dist loadfile
+	@$(ONE_THREAD) $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test-slow: $(INSTALLED)
 	@echo "==> running the long tests too"
-	@$(ONE_THREAD) $(BIN)/python -m pytest -n auto --dist loadfile -m "slow or not slow"
+	@$(ONE_THREAD) $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "slow or not slow"
 
 lint: $(INSTALLED)
 	@$(BIN)/ruff check .
