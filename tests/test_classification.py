@@ -259,8 +259,15 @@ def test_hidden_states_on_request(batch):
     latent = make(classifier_features="latent")(**batch, output_hidden_states=True)
     assert torch.equal(latent.hidden_states[1], own.encoder_hidden_states[1])
     assert torch.equal(model(**batch, return_dict=False)[0], output.logits)
-    with pytest.raises(ValueError, match="Pass input_ids"):
-        model(inputs_embeds=output.hidden_states[0])
+    with pytest.raises(ValueError, match="inputs_embeds are not supported"):
+        model(**batch, inputs_embeds=output.hidden_states[0])
+
+
+def test_latents_alone_need_no_decoder(batch):
+    model = make(classifier_features="latent")
+    logits = model(**batch).logits
+    model.cmim.decoder = None
+    assert torch.equal(model(**batch).logits, logits)
 
 
 @pytest.fixture
@@ -341,9 +348,10 @@ def test_peft_trains_attentions_and_head_and_keeps_the_label_scale(tmp_path, bat
     adapted = get_peft_model(model, LoraConfig(task_type="SEQ_CLS", r=4, target_modules=modules))
     adapted.train()
     optimizer = torch.optim.SGD([p for p in adapted.parameters() if p.requires_grad], 0.05)
+    labels = torch.tensor([2.0, 30.0]) + torch.tensor([1.0, 20.0]) * torch.randn(8, 2)
     for _ in range(3):
         optimizer.zero_grad()
-        adapted(**batch, labels=torch.linspace(0, 30, 16).view(8, 2)).loss.backward()
+        adapted(**batch, labels=labels).loss.backward()
         optimizer.step()
     adapted.eval()
     logits = adapted(**batch).logits
