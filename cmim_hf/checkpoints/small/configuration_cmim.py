@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Configuration of the cMIM encoder-decoder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+# Code of other libraries' ways into a checkpoint, copied beside the weights like the model's own.
+_ENTRY_FILES = ("decoding_cmim.py", "pipelines.py", "sentence_cmim.py", "text_cmim.py")
+_PIPELINES = {
+    "molecule-embedding": {
+        "impl": "pipelines.MoleculeEmbeddingPipeline",
+        "pt": ["AutoModel"],
+        "type": "text",
+    },
+    "molecule-generation": {
+        "impl": "pipelines.MoleculeGenerationPipeline",
+        "pt": ["AutoModel"],
+        "type": "text",
+    },
+}
+_SENTENCE_MODULES = [
+    {"idx": 0, "name": "0", "path": "", "type": "sentence_cmim.CMIMSentenceEmbedding"}
+]
+
+SIZES: dict[str, dict[str, int | float]] = {
+    "tiny": {
+        "hidden_size": 96,
+        "intermediate_size": 256,
+        "num_attention_heads": 4,
+        "encoder_layers": 2,
+        "decoder_layers": 2,
+        "latent_size": 96,
+        "initializer_range": 0.1,
+    },
+    "small": {
+        "hidden_size": 192,
+        "intermediate_size": 768,
+        "num_attention_heads": 6,
+        "encoder_layers": 3,
+        "decoder_layers": 3,
+        "latent_size": 192,
+        "initializer_range": 0.07,
+    },
+    "base": {
+        "hidden_size": 512,
+        "intermediate_size": 2048,
+        "num_attention_heads": 8,
+        "encoder_layers": 4,
+        "decoder_layers": 4,
+        "latent_size": 512,
+        "initializer_range": 0.045,
+    },
+    "large": {
+        "hidden_size": 640,
+        "intermediate_size": 2560,
+        "num_attention_heads": 10,
+        "encoder_layers": 6,
+        "decoder_layers": 6,
+        "latent_size": 512,
+        "initializer_range": 0.04,
+    },
+}
+
+
+class CMIMConfig(PreTrainedConfig):
+    """What determines a [`CMIMModel`]: the shapes, the posterior and the special tokens.
+
+    Everything that concerns training alone (objective, temperature, weights) is in
+    `CMIMTrainingArguments`.
+
+    Args:
+        vocab_size: Number of token ids.
+        hidden_size: Width of encoder and decoder.
+        intermediate_size: Width of the feed-forward layers.
+        num_attention_heads: Heads of every attention; `hidden_size / num_attention_heads` is even.
+        encoder_layers: Transformer layers of the encoder.
+        decoder_layers: Transformer layers of the decoder.
+        num_latents: K, the number of latent codes of a molecule.
+        latent_size: D, the size of each of them.
+        posterior: `"learned"`: the encoder gives mean and log-std. `"sampled"`: it gives the mean,
+            and in training one log-std ~ U(min_log_std, 0) is drawn for each molecule (MolMIM,
+            arXiv 2208.09016); outside training the log-std is the middle of that range.
+        min_log_std: Floor of the log-*standard deviation* (natural logarithm; half of a floor given
+            for the log-variance). MolMIM's floor of -6 on the log-variance is -3 here.
+        max_position_embeddings: Longest sequence in tokens, end token included.
+        rope_theta: Base of the rotary position embedding.
+        hidden_act: Activation of the feed-forward layers.
+        dropout: Dropout of the residual branches.
+        layer_norm_eps: Epsilon of the layer norms.
+        initializer_range: Standard deviation of the initial weights; the named sizes take about
+            hidden_size ** -0.5, because narrow models learn slowly from 0.02.
+
+    Raises:
+        ValueError: A value outside its range.
+    """
+
+    model_type = "cmim"
+    keys_to_ignore_at_inference = ["past_key_values"]
+    attribute_map = {"num_hidden_layers": "decoder_layers"}
+
+    vocab_size: int = 256
+    hidden_size: int = 192
+    intermediate_size: int = 768
+    num_attention_heads: int = 6
+    encoder_layers: int = 3
+    decoder_layers: int = 3
+    num_latents: int = 1
+    latent_size: int = 192
+    posterior: str = "learned"
+    min_log_std: float = -3.0
+    max_position_embeddings: int = 512
+    rope_theta: float = 10000.0
+    hidden_act: str = "gelu_pytorch_tanh"
+    dropout: float = 0.0
+    layer_norm_eps: float = 1e-5
+    initializer_range: float = 0.02
+    use_cache: bool = True
+    is_encoder_decoder: bool = True
+    tie_word_embeddings: bool = True
+    pad_token_id: int | None = 0
+    bos_token_id: int | None = 1
+    eos_token_id: int | list[int] | None = 2
+    decoder_start_token_id: int | None = 1
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Check the values; name the classes a remote user loads."""
+        code = "modeling_cmim.CMIMModel"
+        kwargs.setdefault("auto_map", {"AutoModel": code, "AutoModelForSeq2SeqLM": code})
+        # Only who runs the checkpoint's own code needs its pipeline: the package registers it, and
+        # transformers would demand trust_remote_code of the package's users as well.
+        if not __name__.startswith("transformers_modules."):
+            kwargs.pop("custom_pipelines", None)
+        super().__post_init__(**kwargs)
+        for name in (
+            "vocab_size",
+            "hidden_size",
+            "intermediate_size",
+            "num_attention_heads",
+            "encoder_layers",
+            "decoder_layers",
+            "num_latents",
+            "latent_size",
+            "max_position_embeddings",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.hidden_size % (2 * self.num_attention_heads):
+            raise ValueError(
+                f"hidden_size ({self.hidden_size}) must be a multiple of twice num_attention_heads "
+                f"({self.num_attention_heads}): rotary embeddings need an even head size."
+            )
+        if self.posterior not in ("learned", "sampled"):
+            raise ValueError(f"posterior must be 'learned' or 'sampled', got {self.posterior!r}.")
+        if self.min_log_std >= 0:
+            raise ValueError(
+                "min_log_std must be negative (the prior's log-std is 0), got "
+                f"{self.min_log_std}. It is a log-std: halve a log-variance."
+            )
+
+    @classmethod
+    def from_size(cls, size: str, **overrides: Any) -> CMIMConfig:
+        """The configuration of a named size: `tiny`, `small` (3 M), `base` (30 M), `large` (65 M).
+
+        Args:
+            size: One of the names.
+            overrides: Any argument of the configuration, taking precedence.
+
+        Raises:
+            ValueError: An unknown name.
+        """
+        if size not in SIZES:
+            raise ValueError(f"Unknown size {size!r}; choose one of {', '.join(SIZES)}.")
+        return cls(**{**SIZES[size], **overrides})
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any
+    ) -> None:
+        """Save `config.json`, and the code by which other libraries open the checkpoint.
+
+        That is the transformers pipeline and the sentence-transformers module with its
+        `modules.json`. Where this package is not installed, they are copied from the folder that
+        the model was loaded from; from a Hub id only the model's own code is.
+
+        Args:
+            save_directory: The checkpoint's folder.
+            push_to_hub: As in [`~transformers.PreTrainedConfig.save_pretrained`].
+            kwargs: As there.
+        """
+        loaded = self.__dict__.pop("custom_pipelines", None)
+        loaded_from = [Path(self._name_or_path)] if self._name_or_path else []
+        for folder in (Path(__file__).parent, *loaded_from):
+            if all((folder / name).is_file() for name in _ENTRY_FILES):
+                _copy_entries(folder, Path(save_directory))
+                self.custom_pipelines = _PIPELINES
+                break
+        super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+        self.__dict__.pop("custom_pipelines", None)
+        if loaded is not None:
+            self.custom_pipelines = loaded
+
+
+def _copy_entries(source: Path, target: Path) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    if source.resolve() != target.resolve():
+        for name in _ENTRY_FILES:
+            shutil.copyfile(source / name, target / name)
+    modules = target / "modules.json"
+    if not modules.is_file():  # one that is there may name modules of the user's
+        modules.write_text(json.dumps(_SENTENCE_MODULES, indent=2) + "\n", encoding="utf-8")
+
+
+CMIMConfig.register_for_auto_class()
+
+__all__ = ["CMIMConfig"]

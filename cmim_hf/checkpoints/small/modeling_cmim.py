@@ -1,0 +1,382 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The cMIM model: a Transformer encoder-decoder around a latent code of fixed size.
+
+tokens -> encoder -> attention pooling by K learned queries -> (mean, log_std) -> z -> K memory
+tokens -> causal decoder -> logits. The model gives the reconstruction nll and the latents; it
+knows no objective (`objectives.py` does).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers import GenerationMixin
+from transformers.cache_utils import Cache, EncoderDecoderCache
+from transformers.modeling_outputs import BaseModelOutput, ModelOutput
+from transformers.utils import can_return_tuple
+
+from .configuration_cmim import CMIMConfig
+from .informative_cmim import pool_hidden_states, shift_right
+from .latent_cmim import gaussian_sample
+from .layers_cmim import CMIMPosterior
+from .stacks_cmim import CMIMDecoder, CMIMEncoder, CMIMPreTrainedModel
+
+
+@dataclass
+class CMIMOutput(ModelOutput):
+    """What [`CMIMModel`] returns.
+
+    Attributes:
+        loss: Mean nll per target token, if `labels` were given.
+        last_hidden_state: (batch, target length, hidden_size), the decoder's last states.
+        logits: (batch, target length, vocab_size).
+        nll: (batch,), summed over each row's target tokens, in nats, if `labels` were given.
+        latents: (batch, num_latents, latent_size), what the decoder read.
+        latent_mean: (batch, num_latents, latent_size), mean of the posterior.
+        latent_log_std: (batch, num_latents, latent_size), its log standard deviation.
+        past_key_values: The decoder's cache.
+        decoder_hidden_states: On request, embedding and layers, each (batch, length, hidden_size).
+        decoder_attentions: On request, each (batch, heads, length, length).
+        cross_attentions: On request and for num_latents > 1, (batch, heads, length, num_latents).
+        encoder_last_hidden_state: (batch, length, hidden_size).
+        encoder_hidden_states: On request.
+        encoder_attentions: On request.
+    """
+
+    loss: torch.Tensor | None = None
+    last_hidden_state: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    nll: torch.Tensor | None = None
+    latents: torch.Tensor | None = None
+    latent_mean: torch.Tensor | None = None
+    latent_log_std: torch.Tensor | None = None
+    past_key_values: Cache | None = None
+    decoder_hidden_states: tuple[torch.Tensor, ...] | None = None
+    decoder_attentions: tuple[torch.Tensor, ...] | None = None
+    cross_attentions: tuple[torch.Tensor, ...] | None = None
+    encoder_last_hidden_state: torch.Tensor | None = None
+    encoder_hidden_states: tuple[torch.Tensor, ...] | None = None
+    encoder_attentions: tuple[torch.Tensor, ...] | None = None
+
+
+class CMIMModel(CMIMPreTrainedModel, GenerationMixin):
+    """cMIM: tokens to latents, latents to tokens.
+
+    Read a batch with `forward` (nll, logits, latents), [`~CMIMModel.get_latents`] or
+    [`~CMIMModel.get_informative_embeddings`]; write tokens with [`~CMIMModel.generate`], from
+    `input_ids` (reconstruction) or from `latents`.
+    """
+
+    _tied_weights_keys = {"lm_head.weight": "embed_tokens.weight"}
+    _keys_to_ignore_on_load_missing = [r"posterior\.aggregate_(mean|std)"]
+
+    def __init__(self, config: CMIMConfig) -> None:
+        """Random weights; `from_pretrained` loads trained ones."""
+        super().__init__(config)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.encoder = CMIMEncoder(config)
+        self.posterior = CMIMPosterior(config)
+        self.decoder = CMIMDecoder(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        decoder_input_ids: torch.LongTensor | None = None,
+        decoder_attention_mask: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        latents: torch.Tensor | None = None,
+        sample_latents: bool | None = None,
+        decode: bool = True,
+        encoder_outputs: BaseModelOutput | tuple[torch.Tensor, ...] | None = None,
+        past_key_values: EncoderDecoderCache | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> CMIMOutput:
+        """Encode, draw a code, decode under teacher forcing.
+
+        Args:
+            input_ids: (batch, length), what is encoded.
+            attention_mask: (batch, length), 1 at real tokens; all real if not given.
+            decoder_input_ids: (batch, target length); if not given, the target (`labels`, else
+                `input_ids`) shifted right behind the start token.
+            decoder_attention_mask: (batch, target length); derived from the target if not given.
+            labels: (batch, target length), -100 where nothing is to be predicted.
+            latents: (batch, num_latents, latent_size), decoded instead of encoding `input_ids`.
+            sample_latents: Draw z from the posterior, or take its mean; `None`: draw in training.
+            decode: `False` stops at the latents.
+            encoder_outputs: Latents as the first element, as `generate` passes them.
+            past_key_values: Cache of the decoder.
+            use_cache: Return the cache; off by default when `labels` are given.
+            kwargs: `output_hidden_states`, `output_attentions`, `return_dict`.
+
+        Returns:
+            CMIMOutput: See there.
+
+        Raises:
+            ValueError: A row longer than `max_position_embeddings`, latents of the wrong shape, or
+                neither `input_ids` nor latents.
+        """
+        output = CMIMOutput()
+        if latents is None and encoder_outputs is not None:
+            latents = encoder_outputs[0]
+        if latents is None:
+            self._encode(output, input_ids, attention_mask, sample_latents, **kwargs)
+        else:
+            self._check_latents(latents)
+            output.latents = latents
+        if not decode:
+            return output
+        if decoder_input_ids is None:
+            decoder_input_ids, decoder_attention_mask = self._teacher_forcing(
+                input_ids, attention_mask, labels
+            )
+        self._check_length(decoder_input_ids, decoder_attention_mask, "decoder_input_ids")
+        decoded = self.decoder(
+            self.embed_tokens(decoder_input_ids),
+            output.latents,
+            attention_mask=decoder_attention_mask,
+            past_key_values=past_key_values,
+            use_cache=use_cache if labels is None else False,
+            **kwargs,
+        )
+        output.last_hidden_state = decoded.last_hidden_state
+        output.past_key_values = decoded.past_key_values
+        output.decoder_hidden_states = decoded.hidden_states
+        output.decoder_attentions = decoded.attentions
+        output.cross_attentions = decoded.cross_attentions or None
+        output.logits = self.lm_head(decoded.last_hidden_state)
+        if labels is not None:
+            output.nll, output.loss = self._reconstruction(output.logits, labels)
+        return CMIMOutput(**output)  # in the declared order, which users of indices rely on
+
+    def _encode(
+        self,
+        output: CMIMOutput,
+        input_ids: torch.LongTensor | None,
+        attention_mask: torch.Tensor | None,
+        sample_latents: bool | None,
+        **kwargs: Any,
+    ) -> None:
+        if input_ids is None:
+            raise ValueError("Pass input_ids (batch, length) to encode, or latents to decode.")
+        self._check_length(input_ids, attention_mask, "input_ids")
+        encoded = self.encoder(self.embed_tokens(input_ids), attention_mask, **kwargs)
+        mean, log_std = self.posterior(encoded.last_hidden_state, attention_mask)
+        draw = self.training if sample_latents is None else sample_latents
+        output.latents = gaussian_sample(mean, log_std) if draw else mean
+        output.latent_mean, output.latent_log_std = mean, log_std
+        output.encoder_last_hidden_state = encoded.last_hidden_state
+        output.encoder_hidden_states = encoded.hidden_states
+        output.encoder_attentions = encoded.attentions
+
+    def _teacher_forcing(
+        self,
+        input_ids: torch.LongTensor | None,
+        attention_mask: torch.Tensor | None,
+        labels: torch.LongTensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The decoder's input ids and their mask."""
+        target = input_ids if labels is None else labels
+        if target is None:
+            raise ValueError(
+                "With latents alone there is nothing to score: pass labels or decoder_input_ids, "
+                "or call generate(latents=...) to decode them."
+            )
+        if labels is not None:
+            mask = labels != -100
+            target = labels.masked_fill(~mask, self.config.pad_token_id)
+        else:
+            mask = torch.ones_like(target) if attention_mask is None else attention_mask
+        shifted = shift_right(target, mask, self.config.decoder_start_token_id)
+        return shifted, None if labels is None and attention_mask is None else mask.long()
+
+    def _reconstruction(
+        self, logits: torch.Tensor, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Nll (batch,) summed over target tokens, and its mean per target token."""
+        if logits.shape[:2] != labels.shape:
+            raise ValueError(
+                f"labels {tuple(labels.shape)} must have the decoder's batch and length, "
+                f"{tuple(logits.shape[:2])}."
+            )
+        token_nll = functional.cross_entropy(
+            logits.float().transpose(1, 2), labels.to(logits.device), reduction="none"
+        )
+        count = (labels != -100).sum().clamp(min=1)
+        return token_nll.sum(dim=1), token_nll.sum() / count
+
+    def _check_length(
+        self, ids: torch.Tensor, attention_mask: torch.Tensor | None, name: str
+    ) -> None:
+        limit = self.config.max_position_embeddings
+        if ids.shape[1] <= limit:
+            return
+        lengths = (
+            torch.full((len(ids),), ids.shape[1])
+            if attention_mask is None
+            else attention_mask.sum(dim=1)
+        )
+        row = int(lengths.argmax())
+        if lengths[row] > limit:
+            raise ValueError(
+                f"{name} row {row} has {int(lengths[row])} tokens, more than the model's "
+                f"max_position_embeddings = {limit}. Remove the row, or truncate it yourself: "
+                "nothing is cut silently."
+            )
+
+    def _check_latents(self, latents: torch.Tensor) -> None:
+        expected = (self.config.num_latents, self.config.latent_size)
+        if latents.ndim != 3 or tuple(latents.shape[1:]) != expected:
+            raise ValueError(
+                f"latents must be (batch, num_latents, latent_size) = (batch, {expected[0]}, "
+                f"{expected[1]}), got {tuple(latents.shape)}."
+            )
+
+    def get_latents(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor | None = None,
+        *,
+        sample: bool = False,
+    ) -> torch.Tensor:
+        """The codes of a batch: the posterior's mean, or a draw from it.
+
+        Args:
+            input_ids: (batch, length).
+            attention_mask: (batch, length), 1 at real tokens.
+            sample: Draw z ~ q(z | x) instead of taking the mean.
+
+        Returns:
+            (batch, num_latents, latent_size), float32 or wider.
+        """
+        return self(input_ids, attention_mask, sample_latents=sample, decode=False).latents
+
+    def get_informative_embeddings(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor | None = None,
+        *,
+        pooling: str = "mean",
+    ) -> torch.Tensor:
+        """Informative embeddings (arXiv 2509.21511): pooled decoder states, z = mean(x).
+
+        Args:
+            input_ids: (batch, length).
+            attention_mask: (batch, length), 1 at real tokens.
+            pooling: `"mean"`, `"last"` or `"max"` over the real tokens.
+
+        Returns:
+            (batch, hidden_size).
+        """
+        latents = self.get_latents(input_ids, attention_mask)
+        return self._informative(input_ids, attention_mask, latents, pooling)
+
+    def _informative(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor | None,
+        latents: torch.Tensor,
+        pooling: str,
+    ) -> torch.Tensor:
+        """Pooled decoder states (batch, hidden_size) of tokens under given codes."""
+        decoder_input_ids, mask = self._teacher_forcing(input_ids, attention_mask, None)
+        embedded = self.embed_tokens(decoder_input_ids)
+        states = self.decoder(embedded, latents, mask, use_cache=False).last_hidden_state
+        real = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        return pool_hidden_states(states, real, pooling)
+
+    def get_representation(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor | None = None,
+        *,
+        representation: str = "informative",
+        pooling: str = "mean",
+    ) -> torch.Tensor:
+        """One vector for each row of a batch.
+
+        Args:
+            input_ids: (batch, length).
+            attention_mask: (batch, length), 1 at real tokens; all real if not given.
+            representation: `"informative"` (informative embeddings), `"latent"` (the mean codes,
+                flattened) or `"both"`, in that order side by side.
+            pooling: Of the informative embeddings: `"mean"`, `"last"` or `"max"`.
+
+        Returns:
+            (batch, [`~CMIMModel.representation_size`]).
+
+        Raises:
+            ValueError: An unknown representation or pooling.
+        """
+        self.representation_size(representation)
+        latents = self.get_latents(input_ids, attention_mask)
+        if representation == "latent":
+            return latents.flatten(1)
+        informative = self._informative(input_ids, attention_mask, latents, pooling)
+        if representation == "informative":
+            return informative
+        return torch.cat((informative, latents.flatten(1).to(informative.dtype)), dim=1)
+
+    def representation_size(self, representation: str) -> int:
+        """Numbers in a vector: hidden_size, num_latents * latent_size, or their sum.
+
+        Raises:
+            ValueError: An unknown representation.
+        """
+        informative = self.config.hidden_size
+        latent = self.config.num_latents * self.config.latent_size
+        sizes = {"informative": informative, "latent": latent, "both": informative + latent}
+        if representation not in sizes:
+            raise ValueError(
+                f"Unknown representation {representation!r}; choose one of {', '.join(sizes)}."
+            )
+        return sizes[representation]
+
+    def generate(
+        self,
+        inputs: torch.LongTensor | None = None,
+        *,
+        latents: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> torch.LongTensor | ModelOutput:
+        """Decode codes to tokens: `generate(latents=z)`, or `generate(**batch)` to reconstruct.
+
+        Args:
+            inputs: (batch, length), the tokens whose mean code is decoded; also as `input_ids=`.
+            latents: (batch, num_latents, latent_size), the codes to decode instead.
+            kwargs: `attention_mask`, and everything `GenerationMixin.generate` takes. Greedy by
+                default, up to the longest sequence the model knows.
+
+        Returns:
+            Token ids (batch, length), start token first, or a `ModelOutput` on request.
+
+        Raises:
+            ValueError: Both or neither of tokens and latents, or latents of the wrong shape.
+        """
+        input_ids = kwargs.pop("input_ids", inputs)
+        attention_mask = kwargs.pop("attention_mask", None)
+        if "encoder_outputs" not in kwargs:
+            if (input_ids is None) == (latents is None):
+                raise ValueError("Pass either input_ids (to reconstruct) or latents (to decode).")
+            if latents is None:
+                with torch.no_grad():
+                    latents = self.get_latents(input_ids, attention_mask)
+            self._check_latents(latents)
+            latents = latents.to(self.device)
+            kwargs["encoder_outputs"] = BaseModelOutput(last_hidden_state=latents)
+        if kwargs.keys().isdisjoint(("max_length", "max_new_tokens", "generation_config")):
+            kwargs["max_length"] = self.config.max_position_embeddings + 1  # the start token
+        return super().generate(**kwargs)
+
+
+CMIMModel.register_for_auto_class("AutoModel")
+
+__all__ = ["CMIMModel", "CMIMOutput", "CMIMPreTrainedModel"]
