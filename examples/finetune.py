@@ -18,8 +18,11 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -50,6 +53,7 @@ PARTS = {"train": "train", "valid": "valid", "validation": "valid", "val": "vali
 PROBLEMS = {"regression": "regression", "binary": "multi_label_classification"}
 CHOSEN_BY = {"regression": "r2", "binary": "roc_auc"}  # neither depends on a target's unit
 MISSING = ("", "nan", "na", "none", "null")
+PACKAGES = ("cmim-hf", "torch", "transformers")  # whose versions are recorded
 LEARNING_RATE = {"full": 1e-3, "lora": 3e-3}
 # Query, key, value and output of every attention, the posterior's pooling too.
 ATTENTION = ["qkv_proj", "q_proj", "kv_proj", "v_proj", "out_proj"]
@@ -129,12 +133,16 @@ def main(argv: list[str] | None = None) -> None:
         for seed in range(args.seeds)
     ]
     files = ("data", "train", "validation", "test", "checkpoint", "output")
+    # Where the files lie says nothing elsewhere.
+    arguments = {
+        name: Path(value).name if name in files and value else value
+        for name, value in asdict(args).items()
+    }
     report = {
-        # Where the files lie says nothing elsewhere.
-        "arguments": {
-            name: Path(value).name if name in files and value else value
-            for name, value in asdict(args).items()
-        },
+        "command": command(arguments),
+        "date": datetime.now(UTC).date().isoformat(),
+        "versions": {name: metadata.version(name) for name in PACKAGES},
+        "arguments": arguments,
         "task": task,
         "rows": counts,
         "rejected": rejects.counts,
@@ -146,6 +154,17 @@ def main(argv: list[str] | None = None) -> None:
     for name, value in report["test"].items():
         spread = "" if value["low"] is None else f" ({value['low']:.4f} to {value['high']:.4f})"
         print(f"test {name}, mean of {args.seeds} seeds: {value['mean']:.4f}{spread}")
+
+
+def command(arguments: dict[str, Any]) -> str:
+    """The command line that gives these arguments; those at their default are left out."""
+    words = ["python", "examples/finetune.py"]
+    for option in fields(Arguments):
+        value = arguments[option.name]
+        if value != option.default:
+            values = value if isinstance(value, list) else [value]
+            words += [f"--{option.name}", *map(str, values)]
+    return shlex.join(words)
 
 
 def read_parts(args: Arguments) -> dict[str, tuple[list[Row], np.ndarray]]:

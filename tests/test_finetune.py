@@ -4,14 +4,16 @@
 import csv
 import importlib.util
 import json
+import shlex
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, HfArgumentParser
 
 from cmim_hf import DEFAULT_CHECKPOINT, CMIMForSequenceClassification
 
@@ -93,6 +95,16 @@ def test_it_learns_to_count_atoms_in_their_unit(counted):
     spread = np.var(list(HEAVY_ATOMS.values()))
     assert measured["r2"]["mean"] == pytest.approx(1 - np.mean(np.square(errors)) / spread)
     assert measured["rmse"]["low"] is None
+
+
+def test_the_figures_name_the_command_that_gives_them(counted, finetune):
+    report = json.loads((counted / "metrics.json").read_text())
+    script, *words = shlex.split(report["command"])[1:]
+    assert script == "examples/finetune.py" and "--learning_rate" not in words
+    (args,) = HfArgumentParser(finetune.Arguments).parse_args_into_dataclasses(words)
+    assert asdict(args) == report["arguments"]
+    assert "/" not in "".join(words)
+    assert report["versions"]["torch"] == torch.__version__
 
 
 def test_rows_that_cannot_be_used_are_listed_and_counted(counted):

@@ -156,7 +156,7 @@ def _score_cell(results: Json, task: str, name: str, kind: str) -> str:
 
 def finetune_table(folder: Path) -> str:
     """What fine-tuning reached, from copies of the `metrics.json` of examples/finetune.py."""
-    rows = []
+    rows, origins = [], []
     for path in sorted(folder.glob("finetune-*.json")):
         result = json.loads(path.read_text())
         arguments = result["arguments"]
@@ -165,9 +165,12 @@ def finetune_table(folder: Path) -> str:
             values = [run["test"]["mean"][name] for run in result["runs"]]
             figure = shown(value["mean"], *interval(values)[1:])
             rows.append([Path(arguments["data"]).stem, trained, name, len(values), figure])
+        versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+        origins.append(f"`{result['command']}`, {result['date']}, {versions}.")
     if not rows:
         return "Not measured yet: `python examples/finetune.py`, then copy its metrics.json."
-    return table(["data set", "trained", "measure", "seeds", "test"], rows)
+    lines = [table(["data set", "trained", "measure", "seeds", "test"], rows), *origins]
+    return "\n\n".join(lines)
 
 
 def generation_summary(results: Json) -> str:
