@@ -8,8 +8,10 @@ Two rows are the same molecule if RDKit writes them alike without marks of stere
 source `validation` and `test` molecules are drawn; whatever equals one of them, or an excluded
 one, is left out of the training molecules of *all* sources, and so are repeated rows.
 
-Writes `train.smi.gz` (all sources, shuffled, as RDKit writes them), `<source>.validation.smi` and
-`<source>.test.smi`, `rejects.tsv` (rows that do not parse) and `split.json` (the counts).
+Writes `train.smi.gz` (all sources, shuffled, as RDKit writes them) and the same by source,
+`<source>.train.smi.gz`, to name one twice in a run that shall see it more often; besides
+`<source>.validation.smi` and `<source>.test.smi`, `rejects.tsv` (rows that do not parse) and
+`split.json` (the counts).
 """
 
 from __future__ import annotations
@@ -79,20 +81,23 @@ def main() -> None:
         drawn = draw(table, reserved, args.validation + args.test)
         held_out[f"{name}.validation.smi"] = drawn[: args.validation]
         held_out[f"{name}.test.smi"] = drawn[args.validation :]
-    train: list[str] = []
+    train: dict[str, list[str]] = {}
     taken = set(reserved)
     for name, table in zip(names, tables, strict=True):
         kept = [smiles for smiles, key, _ in table if key not in reserved]
         fresh = [smiles for smiles in dict.fromkeys(kept) if smiles not in taken]
         taken.update(fresh)
         counts[name]["train"] = len(fresh)
-        train += fresh
-    shuffle.shuffle(train)
-    write(Path(args.output), train, held_out, rejects)
-    report = {"arguments": asdict(args), "counts": counts, "train": len(train)}
+        train[f"{name}.train.smi.gz"] = fresh
+    together = [smiles for fresh in train.values() for smiles in fresh]
+    shuffle.shuffle(together)
+    write(Path(args.output), {"train.smi.gz": together, **train}, held_out, rejects)
+    report = {"arguments": asdict(args), "counts": counts, "train": len(together)}
     Path(args.output, "split.json").write_text(json.dumps(report, indent=2) + "\n")
     print(json.dumps(counts, indent=2))
-    print(f"{len(train):,} training molecules in {args.output}; {len(rejects)} rows do not parse")
+    print(
+        f"{len(together):,} training molecules in {args.output}; {len(rejects)} rows do not parse"
+    )
 
 
 def parsed(
@@ -141,17 +146,20 @@ def draw(table: list[tuple[str, str, int]], reserved: set[str], count: int) -> l
     return drawn
 
 
-def write(folder: Path, train: list[str], held_out: dict[str, list[str]], rejects: Rejects) -> None:
+def write(
+    folder: Path, train: dict[str, list[str]], held_out: dict[str, list[str]], rejects: Rejects
+) -> None:
     """Write the files, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, smiles in held_out.items():
         with written_whole(folder / name) as path:
             path.write_text("\n".join(smiles) + "\n")
-    with (
-        written_whole(folder / "train.smi.gz") as path,
-        gzip.open(path, "wt", compresslevel=4) as stream,
-    ):
-        stream.writelines(f"{smiles}\n" for smiles in train)
+    for name, smiles in train.items():
+        with (
+            written_whole(folder / name) as path,
+            gzip.open(path, "wt", compresslevel=4) as stream,
+        ):
+            stream.writelines(f"{text}\n" for text in smiles)
     rejects.write(folder / "rejects.tsv")
 
 

@@ -58,6 +58,8 @@ def test_split_leaves_no_held_out_or_excluded_molecule_in_training(tmp_path):
     everything = {key(s) for s in [*chains, "CBr", "CI"]}
     assert {key(s) for s in train} == everything - {key(s) for s in held_out} - unseen
     assert len(train) == len(set(train)) == len(everything) - 18 - 1
+    by_source = [gzip.open(out / f"{name}.train.smi.gz", "rt").read().split() for name in "ab"]
+    assert sorted(by_source[0] + by_source[1]) == sorted(train) and "CBr" not in by_source[0]
     assert "C1CC" in (out / "rejects.tsv").read_text()
     counts = json.loads((out / "split.json").read_text())["counts"]
     assert counts["a"]["rows"] == 62 and counts["a"]["not excluded"] == 60
