@@ -17,10 +17,11 @@ ONE_THREAD := OMP_NUM_THREADS=1
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help install demo test test-slow lint clean
+.PHONY: help install demo pretrain test test-slow lint clean
 
 help:
-	@echo "make demo       pretrain a tiny cMIM on shipped molecules and look at it (minutes on two cores)"
+	@echo "make demo       show what the model that ships does with real molecules (minutes on two cores)"
+	@echo "make pretrain   pretrain a tiny cMIM on shipped molecules and look at it (minutes, too)"
 	@echo "make test       run the tests (make test-slow: also the long ones)"
 	@echo "make lint       check style and types of names"
 	@echo "make clean      remove .venv and runs/"
@@ -37,12 +38,15 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(INSTALLED)
+	@$(BIN)/python examples/demo.py --output runs/demo
+
+pretrain: $(INSTALLED)
 	@echo "==> pretraining a tiny cMIM on 50,000 molecules of MOSES"
 	@$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no \
 		--dynamo_backend no --num_cpu_threads_per_process $$($(BIN)/python -c 'import os; print(os.cpu_count())') \
 		examples/pretrain.py examples/configs/tiny.yaml
 	@echo "==> looking at what it learned"
-	@$(BIN)/python examples/explore.py --checkpoint runs/tiny --picture runs/demo.png
+	@$(BIN)/python examples/explore.py --checkpoint runs/tiny --picture runs/tiny.png
 
 test: $(INSTALLED)
 	@echo "==> running the tests"

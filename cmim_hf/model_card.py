@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import shlex
+import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import accelerate
 import torch
@@ -19,6 +23,7 @@ from .version import __version__
 
 _TEMPLATE = Path(__file__).with_name("model_card_template.md")
 _SECRET_OPTIONS = ("--hub_token", "--push_to_hub_token")
+_CURVE = ("eval_nll", "eval_token_accuracy", "eval_exact_reconstruction", "eval_mean_cosine")
 _SHOWN_ARGUMENTS = (
     "objective",
     "preset",
@@ -51,11 +56,13 @@ def write_model_card(
     model: CMIMModel,
     args: CMIMTrainingArguments,
     steps: int,
-    metrics: Mapping[str, float],
+    history: Sequence[Mapping[str, Any]],
     data: str | None = None,
     name: str | None = None,
     license: str | None = None,
     tags: list[str] | None = None,
+    command: str | None = None,
+    figures: str | None = None,
 ) -> Path:
     """Write `README.md` with Hub metadata and everything known of the run.
 
@@ -64,21 +71,30 @@ def write_model_card(
         model: The trained model.
         args: Its training arguments.
         steps: Optimiser steps taken.
-        metrics: Measured figures by name.
+        history: What the Trainer logged (`state.log_history`): the evaluations in it are the curve,
+            the last of them the figures of the card, and its training time is named.
         data: A sentence on the training data and their licence.
         name: The model's name; the folder's if not given.
         license: Licence of the weights, which depends on the data; left open if not given.
         tags: Hub tags beside the card's own.
+        command: What trained it; the command line of this process if not given.
+        figures: Markdown with what was measured besides.
 
     Returns:
         The file written.
     """
+    evaluations = [entry for entry in history if "eval_loss" in entry]
     settings = {key: _shown(getattr(args, key)) for key in _SHOWN_ARGUMENTS}
     settings["processes"] = str(args.world_size)
     settings["steps"] = str(steps)
     settings["molecules presented"] = str(
         steps * args.train_batch_size * args.world_size * args.gradient_accumulation_steps
     )
+    if seconds := [entry["train_runtime"] for entry in history if "train_runtime" in entry]:
+        settings["training time"] = f"{seconds[-1] / 60:.0f} minutes since its last start"
+    settings["hardware"] = _hardware(args)
+    if commit := _commit():
+        settings["commit"] = commit
     settings["versions"] = (
         f"cmim-hf {__version__}, torch {torch.__version__}, transformers "
         f"{transformers.__version__}, accelerate {accelerate.__version__}"
@@ -97,13 +113,47 @@ def write_model_card(
         parameters=f"{model.num_parameters():,}",
         data=data or "not stated.",
         settings=settings,
-        command=_command(sys.argv),
-        metrics={key: f"{value:.4g}" for key, value in metrics.items()},
+        command=command or _command(sys.argv),
+        metrics={
+            key: f"{value:.4g}"
+            for key, value in (evaluations[-1] if evaluations else {}).items()
+            if _is_quality(key)
+        },
+        curve=[
+            [entry["step"], *(f"{entry[key]:.4g}" for key in _CURVE if key in entry)]
+            for entry in evaluations
+        ],
+        curve_names=[key.removeprefix("eval_") for key in _CURVE if key in evaluations[-1]]
+        if evaluations
+        else [],
+        figures=figures,
     )
     path = Path(folder) / "README.md"
     path.parent.mkdir(parents=True, exist_ok=True)
     card.save(path)
     return path
+
+
+def _is_quality(metric: str) -> bool:
+    return metric.startswith("eval_") and not metric.endswith(("_runtime", "_per_second"))
+
+
+def _hardware(args: CMIMTrainingArguments) -> str:
+    """What trained: processes of one kind of device."""
+    if args.device.type == "cuda":
+        return f"{args.world_size} x {torch.cuda.get_device_name(args.device)}"
+    return f"{os.cpu_count()} cores, {platform.machine()}, {args.device.type}"
+
+
+def _commit() -> str | None:
+    """The commit of this package, where it lies in a repository of its own."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return None
+    found = subprocess.run(
+        ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True
+    )
+    return found.stdout.strip() or None
 
 
 def _command(argv: list[str]) -> str:

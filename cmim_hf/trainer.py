@@ -262,23 +262,17 @@ class CMIMTrainer(Trainer):
         """
         if not self.is_world_process_zero():
             return
-        evaluated = [entry for entry in self.state.log_history if "eval_loss" in entry]
-        metrics = evaluated[-1] if evaluated else {}
         write_model_card(
             self.args.output_dir,
             model=self.accelerator.unwrap_model(self.model),
             args=self.args,
             steps=self.state.global_step,
-            metrics={key: value for key, value in metrics.items() if _is_quality(key)},
+            history=self.state.log_history,
             data=", ".join(dataset) if isinstance(dataset, list) else dataset,
             name=model_name or self.args.hub_model_id,
             license=license,
             tags=[tags] if isinstance(tags, str) else tags,
         )
-
-
-def _is_quality(metric: str) -> bool:
-    return metric.startswith("eval_") and not metric.endswith(("_runtime", "_per_second"))
 
 
 def newest_checkpoint(output_dir: str | Path) -> str | None:

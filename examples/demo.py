@@ -194,10 +194,7 @@ def search(generator: MoleculeGenerator, name: str, budget: int) -> tuple[str, s
 
 def solubility(embedder: MoleculeEmbedder) -> tuple[str, str, bytes]:
     """Aqueous solubility by regression on frozen embeddings."""
-    import sys
-
-    sys.path.insert(0, str(EXAMPLES / "benchmarks"))
-    from molecule_tasks import divisions, ecfp4, fit_and_score, heads, load_tasks
+    from benchmarks.molecule_tasks import divisions, ecfp4, fit_and_score, heads, load_tasks
 
     (task,) = load_tasks(None, ["solubility"])
     division = next(divisions(task, "published", 1))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Look at a checkpoint: reconstructions and nearest neighbours of molecules it has not seen.
 
-python examples/explore.py --checkpoint runs/tiny --picture runs/demo.png
+python examples/explore.py --checkpoint runs/tiny --picture runs/tiny.png
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from benchmarks.evidence import provenance
 from transformers import HfArgumentParser
 
 from cmim_hf import DEFAULT_CHECKPOINT, MoleculeGenerator
@@ -122,7 +123,9 @@ def main() -> None:
         draw(found.best[found.best["smiles"].notna()], args.picture)
         print(f"Drawn to {args.picture}.")
     if args.json:
-        Path(args.json).write_text(json.dumps(result, indent=2, default=float) + "\n")
+        origin = {**provenance(), "checkpoint": Path(args.checkpoint).name}
+        text = json.dumps({**origin, **result}, indent=2, default=float)
+        Path(args.json).write_text(text + "\n")
 
 
 if __name__ == "__main__":

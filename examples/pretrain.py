@@ -94,6 +94,12 @@ class DataArguments:
         default=True, metadata={"help": "Write every molecule canonically (RDKit)."}
     )
     preparation_workers: int = field(default=0, metadata={"help": "Processes that parse."})
+    data_description: str | None = field(
+        default=None,
+        metadata={
+            "help": "What the data are, for the card; the names of the sources if not given."
+        },
+    )
     license: str | None = field(
         default=None, metadata={"help": "Licence of the weights, for the card; mind the data's."}
     )
@@ -317,7 +323,10 @@ def pretrain(
     trainer.evaluate()
     trainer.save_model()
     trainer.save_state()
-    card = {"dataset": data_args.train_sources, "license": data_args.license}
+    card = {
+        "dataset": data_args.data_description or data_args.train_sources,
+        "license": data_args.license,
+    }
     trainer.create_model_card(**card)
     if data_args.streaming and train.rejected and args.process_index == 0:
         report_counts(train.rejected, train.rejects_path)

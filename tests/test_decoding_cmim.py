@@ -230,9 +230,9 @@ def test_half_precision_decodes_most_codes_alike(trained, codes, tokenizer):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"latents": torch.zeros(2, 96)}, r"= \(batch, 1, 96\), got \(2, 96\)"),
-        ({"latents": torch.zeros(2, 2, 96)}, r"= \(batch, 1, 96\), got \(2, 2, 96\)"),
-        ({"latents": torch.zeros(2, 1, 95)}, r"= \(batch, 1, 96\), got \(2, 1, 95\)"),
+        ({"latents": torch.zeros(2, 192)}, r"= \(batch, 1, 192\), got \(2, 192\)"),
+        ({"latents": torch.zeros(2, 2, 192)}, r"= \(batch, 1, 192\), got \(2, 2, 192\)"),
+        ({"latents": torch.zeros(2, 1, 95)}, r"= \(batch, 1, 192\), got \(2, 1, 95\)"),
         ({"max_length": 1}, "max_length is from 2 to 513 .*, not 1"),
         ({"max_length": 514}, "max_length is from 2 to 513 .*, not 514"),
         ({"temperature": -0.1}, "temperature is 0 .greedy. or above, not -0.1"),
@@ -242,4 +242,4 @@ def test_half_precision_decodes_most_codes_alike(trained, codes, tokenizer):
 )
 def test_bad_arguments_are_named(trained, options, message):
     with pytest.raises(ValueError, match=message):
-        decode_latents(trained, **{"latents": torch.zeros(2, 1, 96), **options})
+        decode_latents(trained, **{"latents": torch.zeros(2, 1, 192), **options})

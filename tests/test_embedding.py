@@ -14,7 +14,7 @@ from cmim_hf.batching import padded_batches
 from cmim_hf.chem import canonicalize, randomize
 from cmim_hf.reading import Row
 
-SIZE = {"informative": 96, "latent": 96, "both": 192}
+SIZE = {"informative": 192, "latent": 192, "both": 384}
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def test_an_invalid_row_follows_the_policy(embedder, text, reason):
     assert reason in str(raised.value) and "on_invalid" in str(raised.value)
     assert len(str(raised.value)) < 500
     kept = embedder.embed(rows, on_invalid="none")
-    assert kept.shape == (3, 96) and np.isnan(kept[1]).all()
+    assert kept.shape == (3, 192) and np.isnan(kept[1]).all()
     assert relative(kept[[0, 2]], good) <= 1e-5
     assert relative(embedder.embed(rows, on_invalid="skip"), good) <= 1e-5
 
@@ -127,7 +127,7 @@ def test_without_canonicalization_only_the_text_is_checked(embedder):
         rows, on_invalid="skip", canonicalize=False, return_indices=True
     )
     assert indices.tolist() == [7, 8]  # neither is a molecule
-    assert vectors.shape == (2, 96) and np.isfinite(vectors).all()
+    assert vectors.shape == (2, 192) and np.isfinite(vectors).all()
 
 
 def test_indices_tell_which_molecule_a_row_is(embedder):
@@ -142,7 +142,7 @@ def test_nothing_in_nothing_out(embedder):
     for representation, size in SIZE.items():
         vectors, indices = embedder.embed([], representation=representation, return_indices=True)
         assert vectors.shape == (0, size) and indices.shape == (0,)
-    assert embedder.embed(["", None], on_invalid="skip").shape == (0, 96)
+    assert embedder.embed(["", None], on_invalid="skip").shape == (0, 192)
 
 
 def test_any_collection_of_texts_is_read(embedder):
@@ -173,7 +173,7 @@ def test_settings_of_a_call_last_for_the_call(embedder, molecules):
     assert 1e-4 < relative(half, expected) < 0.1
     assert embedder.model.dtype == torch.float32
     assert np.array_equal(embedder.embed(molecules), expected)
-    assert embedder.embed(molecules, representation="both").shape == (len(molecules), 192)
+    assert embedder.embed(molecules, representation="both").shape == (len(molecules), 384)
     made_so = MoleculeEmbedder(representation="latent", canonicalize=False, on_invalid="skip")
     assert np.array_equal(
         made_so.embed(molecules + [""]),
@@ -250,7 +250,7 @@ def test_canonical_rows_need_no_rdkit(embedder):
 
 
 def test_the_default_is_the_checkpoint_that_ships(embedder):
-    assert embedder.checkpoint == DEFAULT_CHECKPOINT and embedder.size == 96
+    assert embedder.checkpoint == DEFAULT_CHECKPOINT and embedder.size == 192
 
 
 @pytest.mark.parametrize("given", [None, 3, np.array("CCO")])

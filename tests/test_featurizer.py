@@ -25,7 +25,7 @@ from sklearn.utils import get_tags
 
 from cmim_hf import CMIMModel, MoleculeEmbedder, MoleculeFeaturizer, featurizer, list_checkpoints
 
-SIZES = {"informative": 96, "latent": 96, "both": 192}
+SIZES = {"informative": 192, "latent": 192, "both": 384}
 PACKAGE = Path(featurizer.__file__).parent
 
 
@@ -171,7 +171,7 @@ def test_a_bad_row_raises_or_is_nan(bad, says, embedder):
     with pytest.raises(ValueError, match="Row 1 .*" + says):
         MoleculeFeaturizer().fit_transform(rows)
     vectors = MoleculeFeaturizer(on_invalid="none").fit_transform(rows)
-    assert vectors.shape == (3, 96) and np.isnan(vectors[1]).all()
+    assert vectors.shape == (3, 192) and np.isnan(vectors[1]).all()
     assert_equal_vectors(vectors[[0, 2]], embedder.embed(["CCO", "CCC"]))
 
 
@@ -184,7 +184,7 @@ def test_an_imputer_fills_bad_rows():
 def test_no_molecules():
     with pytest.raises(ValueError, match="no molecules.*at least one"):
         MoleculeFeaturizer().fit([])
-    assert MoleculeFeaturizer(representation="both").transform([]).shape == (0, 192)
+    assert MoleculeFeaturizer(representation="both").transform([]).shape == (0, 384)
 
 
 @pytest.mark.parametrize(
@@ -248,15 +248,15 @@ def test_tags_tell_scikit_learn_what_comes_in():
 
 def test_names_of_columns():
     names = MoleculeFeaturizer(representation="both").get_feature_names_out()
-    assert names.shape == (192,)
-    assert list(names[[0, 95, 96, 191]]) == [
+    assert names.shape == (384,)
+    assert list(names[[0, 191, 192, 383]]) == [
         "cmim_informative_0",
-        "cmim_informative_95",
+        "cmim_informative_191",
         "cmim_latent_0",
-        "cmim_latent_95",
+        "cmim_latent_191",
     ]
     latent = MoleculeFeaturizer(representation="latent").get_feature_names_out(["smiles"])
-    assert list(latent) == list(names[96:])
+    assert list(latent) == list(names[192:])
 
 
 @pytest.mark.parametrize("as_table", [False, True])
@@ -265,7 +265,7 @@ def test_pandas_output_keeps_the_index(as_table, molecules, embedder):
     transformer = MoleculeFeaturizer().set_output(transform="pandas")
     table = transformer.fit_transform(X.to_frame() if as_table else X)
     assert list(table.index) == list(X.index)
-    assert list(table.columns) == [f"cmim_informative_{i}" for i in range(96)]
+    assert list(table.columns) == [f"cmim_informative_{i}" for i in range(192)]
     assert_equal_vectors(table, embedder.embed(molecules))
 
 
@@ -288,9 +288,9 @@ def test_column_transformer_picks_the_column(column, molecules, embedder):
         [("cmim", MoleculeFeaturizer(), column), ("rest", "passthrough", ["charge"])]
     )
     found = transformer.fit_transform(table)
-    assert found.shape == (8, 97)
-    assert_equal_vectors(found[:, :96], embedder.embed(molecules))
-    assert list(transformer.get_feature_names_out()[[0, 96]]) == [
+    assert found.shape == (8, 193)
+    assert_equal_vectors(found[:, :192], embedder.embed(molecules))
+    assert list(transformer.get_feature_names_out()[[0, 192]]) == [
         "cmim__cmim_informative_0",
         "rest__charge",
     ]
@@ -324,7 +324,7 @@ np.save("vectors.npy", loaded.transform(open("molecules.smi").read().split()))
 print(loaded.checkpoint, loaded.representation, loaded.fingerprint_, sep="\\n")
 """
     assert in_new_process(code, cwd=tmp_path) == [
-        str(tmp_path / "cmim_hf" / "checkpoints" / "tiny"),
+        str(tmp_path / "cmim_hf" / "checkpoints" / "small"),
         "both",
         fitted.fingerprint_,
     ]
@@ -406,4 +406,4 @@ def test_a_dataset_is_told_to_give_its_column():
     rows = datasets.Dataset.from_dict({"smiles": ["CCO", "CCN"]})
     with pytest.raises(TypeError, match="pass its column of SMILES"):
         MoleculeFeaturizer().fit(rows)
-    assert MoleculeFeaturizer().fit_transform(rows["smiles"]).shape == (2, 96)
+    assert MoleculeFeaturizer().fit_transform(rows["smiles"]).shape == (2, 192)

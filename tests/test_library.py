@@ -93,14 +93,14 @@ def test_shards_hold_the_columns_the_vectors_and_the_reasons(whole, source, embe
     assert sorted(errors) == [10, 150, 299]
     assert errors[10] == "empty: the text is empty"
     assert "extra open parentheses" in errors[150] and errors[299].startswith("too long: ")
-    assert table.schema.field("embedding").type == pa.list_(pa.float32(), 96)
+    assert table.schema.field("embedding").type == pa.list_(pa.float32(), 192)
 
 
 def test_shards_say_what_made_them(whole, embedder):
     names = sorted(path.name for path in whole.iterdir())
     assert names == [*(f"00000-{shard:07d}.parquet" for shard in range(5)), SETTINGS_FILE]
     about = json.loads(pq.read_schema(whole / names[0]).metadata[METADATA_KEY])
-    assert about["fingerprint"] == embedder.fingerprint and about["size"] == 96
+    assert about["fingerprint"] == embedder.fingerprint and about["size"] == 192
     assert about["checkpoint"] == embedder.checkpoint and about["representation"] == "informative"
     assert about["cmim_hf"] and about["rdkit"]
     assert about["column"] == "smiles" and about["dtype"] == "float32"

@@ -25,7 +25,7 @@ def test_the_code_runs_as_it_stands():
     assert len(names["found"].best) == 1 and len(names["found"].table) <= 30
     names = {}
     exec(blocks[0], names)
-    assert names["vectors"].shape == (1, 96) and names["kept"].tolist() == [0]
+    assert names["vectors"].shape == (1, 192) and names["kept"].tolist() == [0]
 
 
 @pytest.mark.parametrize("line", [line for line in DOORS if "(" in line and "examples" not in line])

@@ -40,7 +40,7 @@ def sentences(checkpoint):
 
 @pytest.fixture(scope="module")
 def expected(molecules):
-    """(molecules, 96), by the package's own embedder."""
+    """(molecules, 192), by the package's own embedder."""
     embedder = MoleculeEmbedder(DEFAULT_CHECKPOINT, device="cpu", canonicalize=False)
     return embedder.embed(molecules)
 
@@ -63,12 +63,12 @@ def test_encodes_as_the_embedder_in_any_batch(sentences, molecules, expected):
         assert rows.dtype == np.float32
         assert largest_difference(rows, expected) < 1e-5, batch_size
     single = sentences.encode(molecules[0])
-    assert single.shape == (96,)
+    assert single.shape == (192,)
     assert largest_difference(single[None], expected[:1]) < 1e-5
 
 
 def test_says_its_size_and_limit(sentences):
-    assert sentences.get_embedding_dimension() == 96
+    assert sentences.get_embedding_dimension() == 192
     assert sentences.max_seq_length == 512
     with pytest.raises(ValueError, match="cannot be 256: molecules are never cut"):
         sentences.max_seq_length = 256
@@ -85,9 +85,9 @@ def test_similarity_and_search_find_the_molecule_itself(sentences, molecules, ex
 @pytest.mark.parametrize(
     ("settings", "size"),
     [
-        ({"representation": "latent", "pooling": "mean"}, 96),
-        ({"representation": "both", "pooling": "max"}, 192),
-        ({"representation": "informative", "pooling": "last"}, 96),
+        ({"representation": "latent", "pooling": "mean"}, 192),
+        ({"representation": "both", "pooling": "max"}, 384),
+        ({"representation": "informative", "pooling": "last"}, 192),
     ],
 )
 def test_the_choice_of_representation_is_saved(

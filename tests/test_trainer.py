@@ -257,6 +257,9 @@ def test_the_card_tells_of_the_run(make_trainer, tmp_path):
         "| molecules presented | 24 |",
         f"{trainer.model.num_parameters():,} parameters",
         "| eval_exact_reconstruction | 0 |",
+        f"| {trainer.state.global_step} | {trainer.state.log_history[-1]['eval_nll']:.4g} |",
+        "minutes since its last start |",
+        "cores, ",
     ):
         assert text in card.text, text
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 _FOLDER = Path(__file__).parent
 
-DEFAULT_CHECKPOINT: str = str(_FOLDER / "tiny")
+DEFAULT_CHECKPOINT: str = str(_FOLDER / "small")
 
 
 def list_checkpoints() -> dict[str, str]:

@@ -4,8 +4,9 @@
     python examples/benchmarks/report.py
     python examples/benchmarks/report.py --checkpoint runs/small --map tsne
 
-Reads `moleculenet.json`, `ablation.json`, `generative.json` and `finetune-*.json` (copies of the
-`metrics.json` of examples/finetune.py); what is missing is said. The sentences on the paper's
+Reads `moleculenet.json`, `ablation.json`, `generative.json`, `finetune-*.json` (copies of the
+`metrics.json` of examples/finetune.py) and `optimize-*.json` (written by examples/optimize.py with
+--json); what is missing is said. The sentences on the paper's
 claims are made from the figures: see claims.py for the rules.
 """
 
@@ -35,6 +36,14 @@ from cmim_hf.reading import read_smiles
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
+# Columns as in PEER_TASKS; peer_table says whose figures they are.
+PEERS = (
+    ("SMI-TED 289M, frozen", 1.668, 0.7045, 0.9146, 0.8558, 0.6499),
+    ("SMI-TED 289M, fine-tuned", 1.2233, 0.6112, 0.9226, 0.8824, 0.5522),
+    ("ECFP, random forest", 2.209, 1.154, 0.926, 0.884, 0.722),
+    ("D-MPNN", 1.229, 0.699, 0.930, 0.878, 0.577),
+)
+PEER_TASKS = ("freesolv", "esol", "bbbp", "bace", "lipophilicity")
 MOLECULES = Path(__file__).resolve().parents[1] / "data" / "moses_test.smi"
 Json = dict[str, Any]
 
@@ -70,6 +79,7 @@ def main() -> None:
             "Every head and both divisions: [moleculenet.md](moleculenet.md).",
         ]
     parts += ["## Fine-tuning", finetune_table(folder)]
+    parts += ["## Others on the published divisions", peer_table()]
     parts.append("## Parts of the objective")
     if ablation is None:
         parts.append(missing("ablation"))
@@ -88,6 +98,7 @@ def main() -> None:
             "![shares by radius](generative.png)",
             "All tables: [generative.md](generative.md).",
         ]
+    parts += ["## Search", optimization_table(folder)]
     generator = MoleculeGenerator(args.checkpoint, progress=False)
     smiles = [row.text for row in islice(read_smiles(args.molecules), args.count)]
     draw_map(generator, smiles, args.map, folder / "report_map.png")
@@ -165,12 +176,49 @@ def finetune_table(folder: Path) -> str:
             values = [run["test"]["mean"][name] for run in result["runs"]]
             figure = shown(value["mean"], *interval(values)[1:])
             rows.append([Path(arguments["data"]).stem, trained, name, len(values), figure])
-        versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
-        origins.append(f"`{result['command']}`, {result['date']}, {versions}.")
+        origins.append(origin(result))
     if not rows:
         return "Not measured yet: `python examples/finetune.py`, then copy its metrics.json."
     lines = [table(["data set", "trained", "measure", "seeds", "test"], rows), *origins]
     return "\n\n".join(lines)
+
+
+def peer_table() -> str:
+    """Published figures beside which ours stand."""
+    rows = [[name, *(f"{value:.3f}" for value in values)] for name, *values in PEERS]
+    return (
+        "As published: SMI-TED by its authors (github.com/IBM/materials), the others in the paper "
+        "on ChemBERTa-3, on what look like the same divisions. RMSE, and ROC-AUC for bbbp and "
+        "bace.\n\n" + table(["", *PEER_TASKS], rows)
+    )
+
+
+def optimization_table(folder: Path) -> str:
+    """What searches found, from the files that examples/optimize.py writes with --json."""
+    rows, origins = [], []
+    for path in sorted(folder.glob("optimize-*.json")):
+        result = json.loads(path.read_text())
+        for strategy in ("cma", "random"):
+            if strategy in result:
+                one = result[strategy]
+                rows.append(
+                    [
+                        path.stem.removeprefix("optimize-"), strategy, one["seeds"],
+                        f"{one['calls_per_seed']:.0f}", f"{one['seed_score']:.3f}",
+                        f"{one['best_score']:.3f}", f"{one['success']:.1%}",
+                    ]
+                )  # fmt: skip
+        origins.append(origin(result))
+    if not rows:
+        return "Not measured yet: `python examples/optimize.py --json optimize-qed.json`."
+    header = ["search", "by", "seeds", "calls a seed", "score before", "best score", "success"]
+    return "\n\n".join([table(header, rows), *origins])
+
+
+def origin(result: Json) -> str:
+    """Command, date and versions of a result."""
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    return f"`{result['command']}`, {result['date']}, {versions}."
 
 
 def generation_summary(results: Json) -> str:
