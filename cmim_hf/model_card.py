@@ -94,7 +94,7 @@ def write_model_card(
         settings["training time"] = f"{seconds[-1] / 60:.0f} minutes since its last start"
     settings["hardware"] = _hardware(args)
     if commit := _commit():
-        settings["commit"] = commit
+        settings["commit, as this card was written"] = commit
     settings["versions"] = (
         f"cmim-hf {__version__}, torch {torch.__version__}, transformers "
         f"{transformers.__version__}, accelerate {accelerate.__version__}"

@@ -30,13 +30,14 @@ class TermAverages:
         self._sums: dict[str, torch.Tensor] = {}
 
     def add(self, name: str, values: torch.Tensor, weight: torch.Tensor | None = None) -> None:
-        """Count `values` in: each alike, or a sum given with its total `weight`."""
+        """Count finite `values` in: each alike, or a sum given with its total `weight`."""
         dtype = (
             torch.float32 if values.device.type == "mps" else torch.float64
         )  # MPS has no float64
         values = values.detach().to(dtype)
-        count = torch.tensor(values.numel(), device=values.device) if weight is None else weight
-        pair = torch.stack((values.sum(), count.to(dtype)))
+        finite = values.isfinite()
+        count = finite.sum() if weight is None else weight * finite.all()
+        pair = torch.stack((values.where(finite, 0.0).sum(), count.to(dtype)))
         self._sums[name] = self._sums[name] + pair if name in self._sums else pair
 
     def pop(self, accelerator: Accelerator) -> dict[str, float]:

@@ -19,6 +19,7 @@ from transformers.trainer_utils import EvalLoopOutput, has_length
 
 from .data import LengthBucketSampler
 from .distributed import gather_keys, gather_with_gradient
+from .finite import FiniteGuard
 from .model_card import write_model_card
 from .monitoring import (
     TermAverages,
@@ -47,7 +48,8 @@ class CMIMTrainer(Trainer):
 
     Negatives of the contrastive term are the molecules of all ranks' batches. Every term, the mean
     cosine, the posterior's std and the token accuracy are logged; evaluation adds the share of
-    molecules reconstructed exactly by greedy decoding, and a ridge probe if one is asked for.
+    molecules reconstructed exactly by greedy decoding, and a ridge probe if one is asked for. A
+    step whose terms or gradients are not finite stops the run, or is left out ([`FiniteGuard`]).
 
     Takes the arguments of `Trainer`; `data_collator` is a [`CMIMCollator`] and `processing_class`
     the tokenizer.
@@ -65,7 +67,9 @@ class CMIMTrainer(Trainer):
         self.objective = self.args.build_objective()
         self._terms = {"train": TermAverages(), "eval": TermAverages()}
         self._probe = self._read_probe()
+        self._guard = FiniteGuard(self.args.on_nonfinite)
         self.add_callback(_RankNoise)
+        self.add_callback(self._guard)
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset
@@ -102,7 +106,7 @@ class CMIMTrainer(Trainer):
             return_outputs: Also return the model's outputs.
             num_items_in_batch: Ignored: each molecule weighs the same.
         """
-        inputs = dict(inputs)
+        batch, inputs = inputs, dict(inputs)
         keys = inputs.pop("keys")
         if not self.objective.uses_decoder:
             inputs.pop("labels", None)
@@ -117,6 +121,8 @@ class CMIMTrainer(Trainer):
             latent_scale = self.args.latent_scale(self.state.global_step, self.state.max_steps)
         result = self._objective(outputs, inputs.get("labels"), keys, latent_scale)
         self._record("train" if model.training else "eval", outputs, result, inputs.get("labels"))
+        if model.training:
+            self._guard.watch(batch, result.terms)
         loss = result.loss.mean()
         return (loss, outputs) if return_outputs else loss
 
@@ -160,6 +166,8 @@ class CMIMTrainer(Trainer):
         """Add the terms' means since the last log to the training log."""
         if "loss" in logs:
             logs.update(self._terms["train"].pop(self.accelerator))
+            if self._guard.skipped:
+                logs["skipped_steps"] = self._guard.skipped
         super().log(logs, start_time)
 
     def evaluation_loop(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
+from .finite import ON_NONFINITE, FiniteGuard
 from .objectives import PRESETS, Objective
 
 
@@ -61,6 +62,14 @@ class CMIMTrainingArguments(TrainingArguments):
         metadata={"help": "Compute the contrastive term in tiles of this size, for large batches."},
     )
     beta: float = field(default=1.0, metadata={"help": "Weight of the KL term of vae and cvae."})
+    on_nonfinite: str = field(
+        default="raise",
+        metadata={
+            "help": "raise: stop where a term or a gradient is not finite, and keep the batch; "
+            "skip: leave such steps out and count them.",
+            "choices": list(ON_NONFINITE),
+        },
+    )
     bucket_by_length: bool = field(
         default=True, metadata={"help": "Put molecules of similar length into one batch."}
     )
@@ -100,7 +109,7 @@ class CMIMTrainingArguments(TrainingArguments):
     label_names: list[str] | None = field(default_factory=lambda: ["labels"])
 
     def __post_init__(self) -> None:
-        """Fill in the preset, then check the objective by building it."""
+        """Fill in the preset, then check what can be built by building it."""
         if self.preset not in PRESETS:
             raise ValueError(f"Unknown preset {self.preset!r}; choose one of {', '.join(PRESETS)}.")
         preset = PRESETS[self.preset]
@@ -117,6 +126,7 @@ class CMIMTrainingArguments(TrainingArguments):
             )
         if self.probe_file is not None and self.probe_target is None:
             raise ValueError("probe_file needs probe_target, the column with the labels.")
+        FiniteGuard(self.on_nonfinite)
         self.build_objective()
         super().__post_init__()
         # batches of a stream differ in length, so one process cannot cut them up for the others

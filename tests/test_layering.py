@@ -48,7 +48,8 @@ ALLOWED = {
     "packing": set(),
     "preparation": {"packing", "reading", "text_cmim", "tokenization_cmim", "chem"},
     "data": {"packing", "preparation", "reading", "chem"},
-    "training_args": {"objectives"},
+    "finite": set(),
+    "training_args": {"finite", "objectives"},
     "model_card": {"modeling_cmim", "training_args", "version"},
     "prior": {"modeling_cmim"},
     "likelihood": {"modeling_cmim", "latent_cmim"},
@@ -76,6 +77,7 @@ ALLOWED = {
     "trainer": {
         "data",
         "distributed",
+        "finite",
         "model_card",
         "monitoring",
         "objectives",

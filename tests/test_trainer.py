@@ -85,6 +85,7 @@ def test_latent_warmup_in_steps_or_as_a_share(tmp_path):
         ({"nll_reduction": "max"}, "sum, mean"),
         ({"latent_warmup_steps": -1}, "0 or more, got -1"),
         ({"probe_file": "a.csv"}, "probe_target"),
+        ({"on_nonfinite": "ignore"}, "raise or skip, not 'ignore'"),
     ],
 )
 def test_wrong_arguments_are_refused(settings, message, tmp_path):
