@@ -69,6 +69,9 @@ SIZES: dict[str, dict[str, int | float]] = {
 }
 
 
+LAYOUT = 1  # to be raised when older code would misread a checkpoint
+
+
 class CMIMConfig(PreTrainedConfig):
     """What determines a [`CMIMModel`]: the shapes, the posterior and the special tokens.
 
@@ -96,9 +99,11 @@ class CMIMConfig(PreTrainedConfig):
         layer_norm_eps: Epsilon of the layer norms.
         initializer_range: Standard deviation of the initial weights; the named sizes take about
             hidden_size ** -0.5, because narrow models learn slowly from 0.02.
+        layout: Version of what the fields mean; a checkpoint of a later one than this code knows
+            is refused.
 
     Raises:
-        ValueError: A value outside its range.
+        ValueError: A value outside its range, or a later layout.
     """
 
     model_type = "cmim"
@@ -121,6 +126,7 @@ class CMIMConfig(PreTrainedConfig):
     dropout: float = 0.0
     layer_norm_eps: float = 1e-5
     initializer_range: float = 0.02
+    layout: int = LAYOUT
     use_cache: bool = True
     is_encoder_decoder: bool = True
     tie_word_embeddings: bool = True
@@ -138,6 +144,11 @@ class CMIMConfig(PreTrainedConfig):
         if not __name__.startswith("transformers_modules."):
             kwargs.pop("custom_pipelines", None)
         super().__post_init__(**kwargs)
+        if self.layout > LAYOUT:
+            raise ValueError(
+                f"config.json has layout {self.layout}; this code knows up to {LAYOUT}. The "
+                "checkpoint is of a newer cmim-hf: pip install --upgrade cmim-hf"
+            )
         for name in (
             "vocab_size",
             "hidden_size",
@@ -149,8 +160,9 @@ class CMIMConfig(PreTrainedConfig):
             "latent_size",
             "max_position_embeddings",
         ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}.")
         if self.hidden_size % (2 * self.num_attention_heads):
             raise ValueError(
                 f"hidden_size ({self.hidden_size}) must be a multiple of twice num_attention_heads "

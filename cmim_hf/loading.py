@@ -6,8 +6,10 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig
 
 from .modeling_cmim import CMIMModel
@@ -30,8 +32,9 @@ def load_checkpoint(
 
     Raises:
         FileNotFoundError: No such folder, or no checkpoint in it.
-        ValueError: Another kind of model, weights that are incomplete, or a tokenizer with more
-            tokens than the model.
+        ValueError: Another kind of model, weights that are damaged, incomplete or of other shapes
+            than `config.json` says, a tokenizer that cannot be read or has more tokens than the
+            model.
     """
     name = os.fspath(checkpoint)
     _check_folder(name)
@@ -43,15 +46,17 @@ def load_checkpoint(
         chosen = torch.float32 if device.type == "cpu" else "auto"
     else:
         chosen = floating_dtype(dtype)
-    model, report = CMIMModel.from_pretrained(
-        name, dtype=chosen, use_safetensors=True, output_loading_info=True
-    )
-    if missing := sorted(report["missing_keys"]):
-        raise ValueError(
-            f"The weights of {name} are incomplete: {', '.join(missing[:3])} and "
-            f"{max(0, len(missing) - 3)} more are missing. Copy or train the checkpoint again."
+    try:
+        model, report = CMIMModel.from_pretrained(
+            name, dtype=chosen, ignore_mismatched_sizes=True, output_loading_info=True
         )
-    tokenizer = CMIMTokenizer.from_pretrained(name)
+    except SafetensorError as error:
+        raise ValueError(
+            f"The weights of {name} cannot be read ({error}): the file is damaged or cut short. "
+            "Copy the checkpoint again."
+        ) from error
+    _check_report(name, report)
+    tokenizer = _load_tokenizer(name)
     if len(tokenizer) > model.config.vocab_size:
         raise ValueError(
             f"The tokenizer of {name} has {len(tokenizer)} tokens, the model knows "
@@ -110,6 +115,31 @@ def weights_fingerprint(model: CMIMModel, tokenizer: CMIMTokenizer) -> str:
         content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
         digest.update(memoryview(content.numpy()))
     return digest.hexdigest()
+
+
+def _check_report(name: str, report: dict[str, Any]) -> None:
+    if missing := sorted(report["missing_keys"]):
+        raise ValueError(
+            f"The weights of {name} are incomplete: {', '.join(missing[:3])} and "
+            f"{max(0, len(missing) - 3)} more are missing. Copy or train the checkpoint again."
+        )
+    if mismatched := sorted(report["mismatched_keys"]):
+        parameter, found, expected = mismatched[0]
+        raise ValueError(
+            f"The weights of {name} do not fit its config.json: {parameter} is {tuple(found)}, "
+            f"expected {tuple(expected)}, and {len(mismatched) - 1} more. They do not belong "
+            "together: copy the checkpoint again."
+        )
+
+
+def _load_tokenizer(name: str) -> CMIMTokenizer:
+    try:
+        return CMIMTokenizer.from_pretrained(name)
+    except Exception as error:  # the reader of tokenizer.json raises plain Exception
+        raise ValueError(
+            f"The tokenizer of {name} cannot be read ({error}): its tokenizer.json or "
+            "tokenizer_config.json is missing or damaged. Copy the checkpoint again."
+        ) from error
 
 
 def _check_folder(name: str) -> None:

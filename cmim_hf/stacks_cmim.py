@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -19,6 +20,7 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_cmim import CMIMConfig
+from .integrity_cmim import check_weights, forget_checksums, write_checksums
 from .layers_cmim import (
     CMIMCrossAttention,
     CMIMDecoderLayer,
@@ -44,6 +46,39 @@ class CMIMPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike | None, *args: Any, **kwargs: Any
+    ) -> Self:
+        """Load a checkpoint; arguments as in [`~transformers.PreTrainedModel.from_pretrained`].
+
+        Weights are read from safetensors only, unless `use_safetensors=False` asks for a pickle.
+
+        Raises:
+            ValueError: The weights of a local folder are not those that were saved there.
+        """
+        kwargs.setdefault("use_safetensors", True)
+        name = pretrained_model_name_or_path
+        if name is not None and os.path.isdir(name):
+            check_weights(os.path.join(name, kwargs.get("subfolder") or ""))
+        return super().from_pretrained(name, *args, **kwargs)
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike, is_main_process: bool = True, **kwargs: Any
+    ) -> None:
+        """Save the model, its code and the checksums of its weights.
+
+        Args:
+            save_directory: The checkpoint's folder.
+            is_main_process: Whether this process is the one that writes.
+            kwargs: As in [`~transformers.PreTrainedModel.save_pretrained`].
+        """
+        if is_main_process:
+            forget_checksums(save_directory)
+        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+        if is_main_process:
+            write_checksums(save_directory)
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)

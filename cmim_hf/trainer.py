@@ -16,10 +16,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import Trainer, TrainerCallback, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import EvalLoopOutput, has_length
+from transformers.utils import logging
 
 from .data import LengthBucketSampler
 from .distributed import gather_keys, gather_with_gradient
 from .finite import FiniteGuard
+from .integrity_cmim import check_weights
 from .model_card import write_model_card
 from .monitoring import (
     TermAverages,
@@ -31,6 +33,8 @@ from .monitoring import (
 from .objectives import ObjectiveOutput, mean_cosine
 from .prior import set_prior
 from .training_args import CMIMTrainingArguments
+
+logger = logging.get_logger(__name__)
 
 _PRIOR_MOLECULES = 2000  # the spread to about two per cent
 
@@ -287,7 +291,8 @@ def newest_checkpoint(output_dir: str | Path) -> str | None:
     """The newest checkpoint of a run that was written to its end, or `None`.
 
     A run killed while it wrote a checkpoint leaves one without its state file, which is written
-    last; resuming from such a folder fails, so the one before it is taken.
+    last; resuming from such a folder, or from one with damaged weights, fails, so the one before
+    it is taken, and that is said.
     """
     steps = [
         int(folder.name.removeprefix("checkpoint-"))
@@ -298,7 +303,9 @@ def newest_checkpoint(output_dir: str | Path) -> str | None:
         folder = Path(output_dir, f"checkpoint-{step}")
         try:
             json.loads((folder / TRAINER_STATE_NAME).read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
+            check_weights(folder)
+        except (FileNotFoundError, ValueError) as error:
+            logger.warning(f"{folder} is passed over: {error}")
             continue
         return str(folder)
     return None

@@ -11,8 +11,9 @@ CLOSURE = {
     "configuration_cmim": set(),
     "latent_cmim": set(),
     "informative_cmim": set(),
+    "integrity_cmim": set(),
     "layers_cmim": {"configuration_cmim"},
-    "stacks_cmim": {"configuration_cmim", "layers_cmim"},
+    "stacks_cmim": {"configuration_cmim", "integrity_cmim", "layers_cmim"},
     "modeling_cmim": {
         "configuration_cmim",
         "latent_cmim",
@@ -78,6 +79,7 @@ ALLOWED = {
         "data",
         "distributed",
         "finite",
+        "integrity_cmim",
         "model_card",
         "monitoring",
         "objectives",

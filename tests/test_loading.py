@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+import pickle
 import shutil
 
 import pytest
@@ -7,14 +8,21 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel
 
-from cmim_hf import DEFAULT_CHECKPOINT, train_tokenizer
+from cmim_hf import CMIMConfig, CMIMModel, MoleculeEmbedder, list_checkpoints, train_tokenizer
 from cmim_hf.loading import load_checkpoint
 
 
 @pytest.fixture
-def folder(tmp_path):
-    """A copy of the shipped checkpoint, to be damaged."""
-    return shutil.copytree(DEFAULT_CHECKPOINT, tmp_path / "checkpoint")
+def saved(tmp_path):
+    """A copy of a shipped checkpoint, to be damaged."""
+    return shutil.copytree(list_checkpoints()["tiny"], tmp_path / "checkpoint")
+
+
+@pytest.fixture
+def folder(saved):
+    """The same without checksums, as other tools write it."""
+    (saved / "SHA256SUMS").unlink()
+    return saved
 
 
 def test_loads_for_use_on_the_cpu_in_float32(folder):
@@ -67,3 +75,115 @@ def test_a_tokenizer_of_another_model(folder):
     other.save_pretrained(folder)
     with pytest.raises(ValueError, match="do not belong together"):
         load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
+@pytest.mark.parametrize("load", [load_checkpoint, CMIMModel.from_pretrained, MoleculeEmbedder])
+def test_a_flipped_bit_or_a_cut_is_seen(saved, load, share):
+    weights = saved / "model.safetensors"
+    whole = weights.read_bytes()
+    flipped = bytearray(whole)
+    flipped[int(share * len(whole)) + 20] ^= 4
+    for damaged in (bytes(flipped), whole[: int(share * len(whole))]):
+        weights.write_bytes(damaged)
+        with pytest.raises(ValueError, match="model.safetensors is not what was saved"):
+            load(saved)
+    weights.write_bytes(whole)
+    load(saved)
+
+
+def test_a_weight_file_that_is_gone_or_checksums_that_are_none(saved):
+    sums = (saved / "SHA256SUMS").read_text()
+    for text, message in (
+        (sums.replace("model.", "other."), "other.safetensors is missing, which SHA256SUMS lists"),
+        ("nothing\n", "SHA256SUMS line 1 is no checksum"),
+        (sums.replace("model.", "../model."), "SHA256SUMS line 1 is no checksum"),
+    ):
+        (saved / "SHA256SUMS").write_text(text)
+        with pytest.raises(ValueError, match=message):
+            load_checkpoint(saved)
+
+
+def test_saving_again_writes_new_checksums(saved):
+    model = CMIMModel.from_pretrained(saved)
+    with torch.no_grad():
+        model.lm_head.weight[0, 0] += 1.0
+    before = (saved / "SHA256SUMS").read_text()
+    model.save_pretrained(saved)
+    assert (saved / "SHA256SUMS").read_text() != before
+    again = CMIMModel.from_pretrained(saved)
+    assert torch.equal(again.lm_head.weight, model.lm_head.weight)
+    model.save_pretrained(saved, max_shard_size="500KB")
+    assert len((saved / "SHA256SUMS").read_text().splitlines()) >= 3
+    assert torch.equal(load_checkpoint(saved)[0].lm_head.weight, model.lm_head.weight)
+
+
+@pytest.mark.parametrize("size", [0, 4, 5000])
+def test_without_checksums_a_cut_file_is_named_too(folder, size):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:size])
+    with pytest.raises(ValueError, match=f"The weights of {folder} cannot be read.*cut short"):
+        load_checkpoint(folder)
+
+
+def test_weights_of_other_shapes(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"hidden_size": 48}))
+    with pytest.raises(ValueError, match=r"do not fit its config.json: .* expected \(48"):
+        load_checkpoint(folder)
+    with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):
+        CMIMModel.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"layout": 2}, "layout 2; this code knows up to 1.*pip install --upgrade cmim-hf"),
+        ({"hidden_size": "many"}, "hidden_size must be a whole number of at least 1, got 'many'"),
+        ({"posterior": "normalizing flow"}, "posterior must be"),
+    ],
+)
+def test_a_configuration_of_other_times(folder, change, message):
+    config = json.loads((folder / "config.json").read_text())
+    assert config["layout"] == CMIMConfig().layout == 1
+    (folder / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(ValueError, match=message):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("text", ["{", "{}", None])
+def test_a_tokenizer_that_cannot_be_read(folder, text):
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).unlink()
+    if text is not None:
+        (folder / "tokenizer.json").write_text(text)
+    with pytest.raises(ValueError, match=f"The tokenizer of {folder} cannot be read"):
+        load_checkpoint(folder)
+
+
+class Poison:
+    """Unpickling it leaves a file behind."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "training_args.bin"])
+@pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.parametrize("load", [load_checkpoint, CMIMModel.from_pretrained])
+def test_no_pickle_is_opened(folder, tmp_path, name, alone, load):
+    with open(folder / name, "wb") as stream:
+        pickle.dump(Poison(tmp_path / "taken"), stream)
+    if alone:
+        (folder / "model.safetensors").unlink()
+        with pytest.raises(OSError, match="no file named model.safetensors"):
+            load(folder)
+    else:
+        load(folder)
+    assert not (tmp_path / "taken").exists()
+    with open(folder / name, "rb") as stream:
+        pickle.load(stream).close()
+    assert (tmp_path / "taken").exists(), "the poison works"

@@ -88,11 +88,13 @@ def test_a_checkpoint_holds_weights_config_and_the_code_that_opens_it_only(
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
+        "SHA256SUMS",
         "config.json",
         "configuration_cmim.py",
         "decoding_cmim.py",
         "generation_config.json",
         "informative_cmim.py",
+        "integrity_cmim.py",
         "latent_cmim.py",
         "layers_cmim.py",
         "model.safetensors",

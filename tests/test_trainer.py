@@ -290,3 +290,13 @@ def test_the_newest_whole_checkpoint_is_found(tmp_path):
             (folder / "trainer_state.json").write_text(state)
     (tmp_path / "checkpoint-best").mkdir()
     assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-100")
+
+
+def test_a_checkpoint_with_damaged_weights_is_passed_over(make_trainer, tmp_path):
+    make_trainer(save_strategy="steps", save_steps=1).train()
+    newest = tmp_path / "run" / "checkpoint-3"
+    assert newest_checkpoint(tmp_path / "run") == str(newest)
+    weights = bytearray((newest / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (newest / "model.safetensors").write_bytes(weights)
+    assert newest_checkpoint(tmp_path / "run") == str(tmp_path / "run" / "checkpoint-2")
