@@ -253,7 +253,7 @@ def test_hidden_states_on_request(batch):
     model = make()
     output = model(**batch, output_hidden_states=True)
     own = model.cmim(**batch, output_hidden_states=True)
-    assert len(output.hidden_states) == 3
+    assert len(output.hidden_states) == model.config.decoder_layers + 1
     assert torch.equal(output.hidden_states[1], own.decoder_hidden_states[1])
     assert model(**batch).hidden_states is None
     latent = make(classifier_features="latent")(**batch, output_hidden_states=True)
