@@ -12,7 +12,6 @@ import importlib.util
 import io
 import os
 import re
-import shutil
 import sys
 import tempfile
 import zlib
@@ -34,6 +33,9 @@ _MOSES_FILES = {
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _FILE_TYPES = (".smi", *_DELIMITERS, ".parquet")
 _SUFFIXES = (*_FILE_TYPES, ".smiles", ".txt")
+# Of a .parquet.gz: what unpacks to more than both is a bomb, or no Parquet.
+_LEAST_LIMIT = 64 << 20  # bytes
+_MOST_EXPANSION = 100
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -242,17 +244,26 @@ def _open_file(
         data = stack.enter_context(gzip.GzipFile(fileobj=data))
     if file.kind == ".parquet":
         if file.zipped or not data.seekable():
-            data = stack.enter_context(_seekable_copy(data))
+            size = file.path.stat().st_size if file.zipped and file.path is not None else 0
+            limit = max(_LEAST_LIMIT, _MOST_EXPANSION * size) if size else None
+            data = stack.enter_context(_seekable_copy(data, where, limit))
         return ParquetTable(data, where, column, batch_rows)
     text = io.TextIOWrapper(data, encoding="utf-8", errors="surrogateescape", newline="")
     stack.callback(text.detach)  # or it would close standard input
     return LineTable(text, _DELIMITERS.get(file.kind), where, column, batch_rows)
 
 
-def _seekable_copy(data: IO[bytes]) -> IO[bytes]:
+def _seekable_copy(data: IO[bytes], where: str, limit: int | None) -> IO[bytes]:
+    """A temporary file of the bytes; ValueError where there are more than `limit`."""
     copy = tempfile.TemporaryFile()
     try:
-        shutil.copyfileobj(data, copy, 1 << 20)
+        while piece := data.read(1 << 20):
+            if limit is not None and copy.tell() + len(piece) > limit:
+                raise ValueError(
+                    f"{where} unpacks to over {_MOST_EXPANSION} times its size, which Parquet, "
+                    "compressed itself, does not. If it is right, unpack it yourself."
+                )
+            copy.write(piece)
     except BaseException:
         copy.close()
         raise

@@ -12,6 +12,7 @@ import csv
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import accumulate, chain, count, islice, zip_longest
 from typing import IO, TYPE_CHECKING
 
@@ -30,7 +31,9 @@ COLUMN_NAMES = (
 )
 """Names looked for, without regard to case and in this order, when no column is given."""
 
-csv.field_size_limit(1 << 24)  # columns of structures or images are longer than the default
+LONGEST_LINE = 1 << 24  # characters; columns of structures or images may be long
+
+csv.field_size_limit(LONGEST_LINE)
 
 Wanted = Callable[[int], bool] | None
 Slice = tuple[int, list[str], "pyarrow.Table"]
@@ -336,8 +339,16 @@ def _unique_names(header: Sequence[str]) -> list[str]:
 
 
 def _utf8_lines(stream: IO[str], where: str) -> Iterator[str]:
-    """Pass lines on; bytes that are not UTF-8 arrive here as lone surrogates and are refused."""
-    for number, line in enumerate(stream, 1):
+    """Pass lines on; bytes that are not UTF-8 arrive here as lone surrogates and are refused.
+
+    So is a line without end, which a small compressed file can hold.
+    """
+    for number, line in enumerate(iter(partial(stream.readline, LONGEST_LINE), ""), 1):
+        if len(line) == LONGEST_LINE:
+            raise ValueError(
+                f"{where}, line {number} has {LONGEST_LINE:,} characters or more: this is no table "
+                "of molecules, or its line ends are lost."
+            )
         if number == 1:
             line = line.removeprefix("\ufeff")
         if not line.isascii():

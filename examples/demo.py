@@ -56,7 +56,7 @@ class Arguments:
     )
     drug: str = field(default="celecoxib", metadata={"help": f"One of {', '.join(DRUGS)}."})
     radius: float = field(
-        default=0.3, metadata={"help": "Of the draws, in the spread of the training codes."}
+        default=1.0, metadata={"help": "Of the draws, in the spread of the training codes."}
     )
     budget: int = field(default=300, metadata={"help": "Molecules the search may score."})
     output: str = field(default="runs/demo", metadata={"help": "Folder of the page."})
