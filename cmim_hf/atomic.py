@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files that appear whole or not at all."""
 
+import errno
 import os
 import socket
 import time
@@ -8,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def check_output(
@@ -43,6 +46,9 @@ def written_whole(path: Path) -> Iterator[Path]:
 
     The content is on the disk before the name is. After an error the partial file is removed;
     after a sudden death of the process it stays, as `.<name>.<host>.<process>.<random>.partial`.
+
+    Raises:
+        OSError: Also where the disk is full, which then says of which file.
     """
     owner = f"{socket.gethostname()}.{os.getpid()}"
     partial = path.with_name(f".{path.name}.{owner}.{uuid4().hex[:8]}.partial")
@@ -51,8 +57,14 @@ def written_whole(path: Path) -> Iterator[Path]:
         with open(partial, "rb+") as stream:
             os.fsync(stream.fileno())
         os.replace(partial, path)
-    except BaseException:
+    except BaseException as error:
         partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in _NO_SPACE:
+            raise OSError(
+                error.errno,
+                f"{path} could not be written, and nothing of it is left: "
+                f"{os.strerror(error.errno)}. Make room, then run this again.",
+            ) from error
         raise
 
 

@@ -8,6 +8,7 @@ import signal
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate, chain, islice
@@ -206,6 +207,7 @@ def prepare(
 
     Raises:
         ValueError: no row is usable (with the first three reasons).
+        ChildProcessError: a worker was killed.
     """
     encoder = RowEncoder(tokenizer, max_length, canonicalize)
     parts = []
@@ -312,19 +314,28 @@ def encode_in_order(
         encoder: works in this process, or a copy of it in each worker.
         chunks: pieces of a few hundred rows.
         num_workers: as in `prepare`.
+
+    Raises:
+        ChildProcessError: A worker was killed.
     """
     if num_workers == 0:
         yield from map(encoder, chunks)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(num_workers, context, _set_encoder, (encoder,)) as pool:
-        pending = deque()
-        for chunk in chunks:
-            pending.append(pool.submit(_encode, chunk))
-            if len(pending) > 4 * num_workers:
+    pending = deque()
+    try:
+        with ProcessPoolExecutor(num_workers, context, _set_encoder, (encoder,)) as pool:
+            for chunk in chunks:
+                pending.append(pool.submit(_encode, chunk))
+                if len(pending) > 4 * num_workers:
+                    yield pending.popleft().result()
+            while pending:
                 yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
+    except BrokenProcessPool as error:
+        raise ChildProcessError(
+            f"One of the {num_workers} processes that parse molecules was killed, perhaps for want "
+            "of memory. Run this again, with fewer workers if it comes again."
+        ) from error
 
 
 def _set_encoder(encoder: RowEncoder) -> None:
