@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -42,30 +44,48 @@ def chemnet_features(smiles: Sequence[str]) -> np.ndarray:
     return np.concatenate(features)
 
 
-def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
-    """The squared Fréchet distance of Gaussians fitted to two sets of features.
+class Gaussian(NamedTuple):
+    """Mean (features,) and covariance (features, features)."""
+
+    mean: np.ndarray
+    covariance: np.ndarray
+
+
+def fit(features: np.ndarray) -> Gaussian:
+    """The Gaussian of features (n, features), n at least 2.
+
+    Raises:
+        ValueError: Fewer rows.
+    """
+    if len(features) < 2:
+        raise ValueError(
+            "The Fréchet distance needs at least 2 molecules in each set, got a set of "
+            f"{len(features)}."
+        )
+    return Gaussian(features.mean(axis=0), np.cov(features, rowvar=False))
+
+
+@lru_cache(maxsize=2)
+def reference_gaussian(smiles: tuple[str, ...]) -> Gaussian:
+    """The Gaussian of ChemNet's features of molecules, kept for the next set compared with them.
+
+    Args:
+        smiles: As in `chemnet_features`.
+    """
+    return fit(chemnet_features(smiles))
+
+
+def frechet_distance(first: Gaussian, second: Gaussian) -> float:
+    """The squared Fréchet distance of two Gaussians.
 
     `‖μ₁ - μ₂‖² + Tr(C₁ + C₂ - 2 (C₁ C₂)^½)` with means μ and covariances C. The trace of the root
     is the sum of the singular values of `C₁^½ C₂^½`, here from symmetric matrices alone, so that
     sets smaller than the number of features need no correction.
-
-    Args:
-        first: (n, features), n at least 2.
-        second: (m, features), m at least 2.
-
-    Raises:
-        ValueError: A set has fewer than two rows.
     """
-    if min(len(first), len(second)) < 2:
-        raise ValueError(
-            "The Fréchet distance needs at least 2 molecules in each set, got "
-            f"{len(first)} and {len(second)}."
-        )
-    shift = first.mean(axis=0) - second.mean(axis=0)
-    covariances = np.cov(first, rowvar=False), np.cov(second, rowvar=False)
-    roots = [_root(covariance) for covariance in covariances]
-    overlap = np.linalg.svd(roots[0] @ roots[1], compute_uv=False).sum()
-    return float(shift @ shift + sum(map(np.trace, covariances)) - 2 * overlap)
+    shift = first.mean - second.mean
+    overlap = np.linalg.svd(_root(first.covariance) @ _root(second.covariance), compute_uv=False)
+    spread = np.trace(first.covariance) + np.trace(second.covariance)
+    return float(shift @ shift + spread - 2 * overlap.sum())
 
 
 def _root(covariance: np.ndarray) -> np.ndarray:
@@ -74,4 +94,4 @@ def _root(covariance: np.ndarray) -> np.ndarray:
     return (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
 
 
-__all__ = ["chemnet_features", "frechet_distance"]
+__all__ = ["Gaussian", "chemnet_features", "fit", "frechet_distance", "reference_gaussian"]

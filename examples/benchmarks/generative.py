@@ -108,7 +108,7 @@ def main() -> None:
 def measure(args: Arguments) -> dict[str, Any]:
     """All parts, each kept in cells named after all that it depends on."""
     generator = MoleculeGenerator(args.checkpoint, seed=0)
-    known = cache(lambda: {canonicalize(row.text) for row in read_smiles(args.train)})
+    known = partial(canonical_set, args.train, state(args.train))
     seeds = {"source": state(args.sources[0])}
     sets = {name: state(getattr(args, name)) for name in vars(args) if name.startswith("moses_")}
 
@@ -175,7 +175,7 @@ def wilson(share: float, of: int) -> list[float]:
 
 
 def around(
-    args: Arguments, unit: str, radius: float, known: Callable[[], set[str]]
+    args: Arguments, unit: str, radius: float, known: Callable[[], frozenset[str]]
 ) -> dict[str, Any]:
     """Shares of the codes drawn around molecules at one radius; None: of nothing."""
     seeds = [canonicalize(text) for text in first(args.sources[0], args.around)]
@@ -236,14 +236,14 @@ def from_prior(args: Arguments, kind: str) -> dict[str, Any]:
     found = metrics.load("validity").compute(predictions=samples)
     valid = [text for text in samples if text]
     test = [row.text for row in read_smiles(args.moses_test)]
-    train = [row.text for row in read_smiles(args.moses_train)]
     if len(valid) < 2:
         gaps = {"all but validity": "fewer than two draws are molecules."}
         return {"validity": found["validity"], "valid": len(valid), "gaps": gaps}
     found |= metrics.load("uniqueness").compute(
         predictions=valid, k=[k for k in (1000, 10000) if k <= len(valid)]
     )
-    found |= metrics.load("novelty").compute(predictions=valid, reference_smiles=train)
+    train = canonical_set(args.moses_train, state(args.moses_train))
+    found["novelty"] = len(set(valid) - train) / len(set(valid))  # draws are canonical
     found |= metrics.load("internal_diversity").compute(predictions=valid)
     found |= metrics.load("moses_filters").compute(predictions=valid)
     names = ["snn", *(["fcd"] if fcd_is_installed() else [])]
@@ -261,6 +261,12 @@ def from_prior(args: Arguments, kind: str) -> dict[str, Any]:
             except ValueError as error:  # a few molecules may have no fragments, or no scaffolds
                 gaps[name + suffix] = str(error)
     return {**found, "valid": len(valid), "gaps": gaps}
+
+
+@cache
+def canonical_set(source: str, content: str | None) -> frozenset[str]:
+    """The molecules of a source, canonically written; `content` is its `state`."""
+    return frozenset(canonicalize(row.text) for row in read_smiles(source))
 
 
 def fcd_is_installed() -> bool:

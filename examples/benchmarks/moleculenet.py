@@ -16,7 +16,7 @@ random numbers of the head.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,7 @@ def main() -> None:
     (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses()
     tasks = load_tasks(args.data_dir, args.tasks)
     features = {task.name: features_of(task, args.checkpoint) for task in tasks}
-    settings = {"checkpoint": checkpoint_state(args.checkpoint)}
+    depends = dependences(args.checkpoint)
     folder = Path(args.output, "cells", "moleculenet")
     jobs = [
         (task, kind, name, head, seed)
@@ -97,7 +97,9 @@ def main() -> None:
         for seed in range(args.seeds)
     ]
     scores = Parallel(n_jobs=args.workers, return_as="generator")(
-        delayed(score)(folder, settings, task, features[task.name][name], kind, name, head, seed)
+        delayed(score)(
+            folder, depends(name), task, features[task.name][name], kind, name, head, seed
+        )
         for task, kind, name, head, seed in jobs
     )
     scores = list(tqdm(scores, total=len(jobs), desc="fits"))
@@ -143,9 +145,23 @@ def represent(embedder: MoleculeEmbedder, smiles: Sequence[str]) -> dict[str, np
     }
 
 
-def checkpoint_state(checkpoint: str) -> str:
-    """What changes when the weights or the tokenizer do."""
-    return MoleculeEmbedder(checkpoint, progress=False).fingerprint
+def dependences(checkpoint: str) -> Callable[[str], dict[str, Any]]:
+    """What the values of features depend on, by the features' name: cells hold as long as it does.
+
+    Weights for those of the checkpoint, its architecture for untrained ones, nothing for the rest.
+    """
+    weights = MoleculeEmbedder(checkpoint, progress=False).fingerprint
+    architecture = CMIMConfig.from_pretrained(checkpoint).to_diff_dict()
+    vocabulary = CMIMTokenizer.from_pretrained(checkpoint).get_vocab()
+
+    def depends(name: str) -> dict[str, Any]:
+        if name in REPRESENTATIONS:
+            return {"checkpoint": weights}
+        if name.startswith(UNTRAINED):
+            return {"architecture": architecture, "vocabulary": vocabulary}
+        return {}
+
+    return depends
 
 
 def score(

@@ -57,8 +57,9 @@ class FCD(base.MoleculeMetric):
     ) -> dict[str, float]:
         molecules, invalid = base.valid_molecules(predictions)
         reference = base.reference_molecules(reference_smiles)
-        features = (
-            frechet.chemnet_features([chem_moses.canonical_smiles(each) for each in side])
-            for side in (molecules, reference)
+        predicted = frechet.chemnet_features([chem_moses.canonical_smiles(m) for m in molecules])
+        known = tuple(chem_moses.canonical_smiles(molecule) for molecule in reference)
+        distance = frechet.frechet_distance(
+            frechet.fit(predicted), frechet.reference_gaussian(known)
         )
-        return {"fcd": frechet.frechet_distance(*features), "invalid": invalid}
+        return {"fcd": distance, "invalid": invalid}
