@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from .training_args import CMIMTrainingArguments
 from .version import __version__
 
 _TEMPLATE = Path(__file__).with_name("model_card_template.md")
-_SECRET_OPTIONS = ("--hub_token", "--push_to_hub_token")
+_SECRET_OPTIONS = ("hub_token", "push_to_hub_token")
 _CURVE = ("eval_nll", "eval_token_accuracy", "eval_exact_reconstruction", "eval_mean_cosine")
 _SHOWN_ARGUMENTS = (
     "objective",
@@ -62,6 +63,7 @@ def write_model_card(
     license: str | None = None,
     tags: list[str] | None = None,
     command: str | None = None,
+    settings: Mapping[str, str] | None = None,
     figures: str | None = None,
 ) -> Path:
     """Write `README.md` with Hub metadata and everything known of the run.
@@ -78,12 +80,15 @@ def write_model_card(
         license: Licence of the weights, which depends on the data; left open if not given.
         tags: Hub tags beside the card's own.
         command: What trained it; the command line of this process if not given.
+        settings: Rows of the table of settings that are known better than from this process, for
+            a card that is written after the run.
         figures: Markdown with what was measured besides.
 
     Returns:
         The file written.
     """
     evaluations = [entry for entry in history if "eval_loss" in entry]
+    known = settings or {}
     settings = {key: _shown(getattr(args, key)) for key in _SHOWN_ARGUMENTS}
     settings["processes"] = str(args.world_size)
     settings["steps"] = str(steps)
@@ -99,6 +104,7 @@ def write_model_card(
         f"cmim-hf {__version__}, torch {torch.__version__}, transformers "
         f"{transformers.__version__}, accelerate {accelerate.__version__}"
     )
+    settings.update(known)
     card = ModelCard.from_template(
         ModelCardData(
             license=license,
@@ -120,12 +126,10 @@ def write_model_card(
             if _is_quality(key)
         },
         curve=[
-            [entry["step"], *(f"{entry[key]:.4g}" for key in _CURVE if key in entry)]
-            for entry in evaluations
+            [entry["step"], *(f"{entry[key]:.4g}" if key in entry else "–" for key in _CURVE)]
+            for entry in {entry["step"]: entry for entry in evaluations}.values()
         ],
-        curve_names=[key.removeprefix("eval_") for key in _CURVE if key in evaluations[-1]]
-        if evaluations
-        else [],
+        curve_names=[key.removeprefix("eval_") for key in _CURVE],
         figures=figures,
     )
     path = Path(folder) / "README.md"
@@ -150,21 +154,28 @@ def _commit() -> str | None:
     root = Path(__file__).parents[1]
     if not (root / ".git").exists():
         return None
-    found = subprocess.run(
-        ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True
-    )
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True
+        )
+    except FileNotFoundError:  # no git here
+        return None
     return found.stdout.strip() or None
 
 
 def _command(argv: list[str]) -> str:
-    """The command line, without what is secret in it."""
-    shown = list(argv)
+    """The command line, without what is secret in it: options may be cut short or have dashes."""
+    shown = [word if not word.startswith("hf_") else "..." for word in argv]
     for place, word in enumerate(argv):
         option, given, _ = word.partition("=")
-        if option in _SECRET_OPTIONS and given:
-            shown[place] = f"{option}=..."
-        elif option in _SECRET_OPTIONS and place + 1 < len(argv):
-            shown[place + 1] = "..."
+        name = option.lstrip("-").replace("-", "_")
+        if len(option) < 3 or option[:2] != "--":
+            continue
+        if any(secret.startswith(name) for secret in _SECRET_OPTIONS):
+            if given:
+                shown[place] = f"{option}=..."
+            elif place + 1 < len(argv) and not argv[place + 1].startswith("--"):
+                shown[place + 1] = "..."
     return shlex.join(["python", *shown])
 
 
@@ -172,4 +183,15 @@ def _shown(value: object) -> str:
     return str(getattr(value, "value", value))
 
 
-__all__ = ["write_model_card"]
+def read_settings(card: str | Path) -> dict[str, str]:
+    """The table of settings of a card that `write_model_card` wrote; empty if there is none."""
+    path = Path(card)
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    if "| setting | value |" not in lines:
+        return {}
+    rows = lines[lines.index("| setting | value |") + 2 :]
+    table = list(takewhile(lambda line: line.startswith("| "), rows))
+    return dict(tuple(line.strip("| ").split(" | ", 1)) for line in table)
+
+
+__all__ = ["read_settings", "write_model_card"]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -30,15 +31,19 @@ class TermAverages:
         self._sums: dict[str, torch.Tensor] = {}
 
     def add(self, name: str, values: torch.Tensor, weight: torch.Tensor | None = None) -> None:
-        """Count finite `values` in: each alike, or a sum given with its total `weight`."""
+        """Count `values` in: each alike, or a sum given with its total `weight`.
+
+        What is not finite is left out, and counted in `<name>_nonfinite`.
+        """
         dtype = (
             torch.float32 if values.device.type == "mps" else torch.float64
         )  # MPS has no float64
         values = values.detach().to(dtype)
         finite = values.isfinite()
         count = finite.sum() if weight is None else weight * finite.all()
-        pair = torch.stack((values.where(finite, 0.0).sum(), count.to(dtype)))
-        self._sums[name] = self._sums[name] + pair if name in self._sums else pair
+        bad = (~finite).sum()
+        sums = torch.stack((values.where(finite, 0.0).sum(), count.to(dtype), bad.to(dtype)))
+        self._sums[name] = self._sums[name] + sums if name in self._sums else sums
 
     def pop(self, accelerator: Accelerator) -> dict[str, float]:
         """The means over all ranks since the last call; every rank must call it."""
@@ -47,9 +52,12 @@ class TermAverages:
         names = list(self._sums)
         sums = accelerator.reduce(torch.stack([self._sums[name] for name in names]), "sum")
         self._sums = {}
-        return {
-            name: float(total / weight) for name, (total, weight) in zip(names, sums, strict=True)
-        }
+        means: dict[str, float] = {}
+        for name, (total, weight, bad) in zip(names, sums.tolist(), strict=True):
+            means[name] = total / weight if weight else math.nan
+            if bad:
+                means[f"{name}_nonfinite"] = int(bad)
+        return means
 
 
 def _batches(

@@ -207,7 +207,7 @@ def prepare(
 
     Raises:
         ValueError: no row is usable (with the first three reasons).
-        ChildProcessError: a worker was killed.
+        ChildProcessError: a worker ended before its time.
     """
     encoder = RowEncoder(tokenizer, max_length, canonicalize)
     parts = []
@@ -316,7 +316,7 @@ def encode_in_order(
         num_workers: as in `prepare`.
 
     Raises:
-        ChildProcessError: A worker was killed.
+        ChildProcessError: A worker ended before its time.
     """
     if num_workers == 0:
         yield from map(encoder, chunks)
@@ -333,8 +333,9 @@ def encode_in_order(
                 yield pending.popleft().result()
     except BrokenProcessPool as error:
         raise ChildProcessError(
-            f"One of the {num_workers} processes that parse molecules was killed, perhaps for want "
-            "of memory. Run this again, with fewer workers if it comes again."
+            f"One of the {num_workers} processes that parse molecules ended before its time. If it "
+            "was killed, perhaps for want of memory, run this again with fewer workers. A script "
+            'that starts workers keeps what it runs below `if __name__ == "__main__":`.'
         ) from error
 
 

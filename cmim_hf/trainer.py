@@ -73,7 +73,6 @@ class CMIMTrainer(Trainer):
         self._probe = self._read_probe()
         self._guard = FiniteGuard(self.args.on_nonfinite)
         self.add_callback(_RankNoise)
-        self.add_callback(self._guard)
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset
@@ -94,6 +93,24 @@ class CMIMTrainer(Trainer):
             bucket=self.args.bucket_by_length,
             dataset=dataset,
         )
+
+    def training_step(
+        self,
+        model: nn.Module,
+        inputs: Mapping[str, torch.Tensor],
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """Forward and backward; after the last batch of a step, look whether it is finite."""
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if self.accelerator.sync_gradients:
+            self._guard.check(
+                model,
+                step=self.state.global_step + 1,
+                output_dir=self.args.output_dir,
+                rank=self.args.process_index,
+                gradients=self.accelerator.scaler is None,
+            )
+        return loss
 
     def compute_loss(
         self,

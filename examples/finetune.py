@@ -21,11 +21,8 @@ from __future__ import annotations
 
 import json
 import math
-import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, fields
-from datetime import UTC, datetime
-from importlib import metadata
+from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -34,6 +31,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from benchmarks.evidence import provenance
 from scipy import stats
 from sklearn.metrics import mean_absolute_error, r2_score, roc_auc_score, root_mean_squared_error
 from transformers import (
@@ -50,6 +48,7 @@ from transformers import (
 )
 
 from cmim_hf import DEFAULT_CHECKPOINT, CMIMForSequenceClassification
+from cmim_hf.loading import load_checkpoint, weights_fingerprint
 from cmim_hf.preparation import Rejects, RowEncoder, none_usable
 from cmim_hf.reading import Row, read_batches
 
@@ -57,7 +56,6 @@ PARTS = {"train": "train", "valid": "valid", "validation": "valid", "val": "vali
 PROBLEMS = {"regression": "regression", "binary": "multi_label_classification"}
 CHOSEN_BY = {"regression": "r2", "binary": "roc_auc"}  # neither depends on a target's unit
 MISSING = ("", "nan", "na", "none", "null")
-PACKAGES = ("cmim-hf", "torch", "transformers")  # whose versions are recorded
 LEARNING_RATE = {"full": 1e-3, "lora": 3e-3}
 # Query, key, value and output of every attention, the posterior's pooling too.
 ATTENTION = ["qkv_proj", "q_proj", "kv_proj", "v_proj", "out_proj"]
@@ -125,7 +123,7 @@ class Part:
 def main(argv: list[str] | None = None) -> None:
     """Read, train once for each seed, write."""
     (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses(argv)
-    if not any((args.data, args.train, args.validation, args.test)):
+    if not any((args.data, args.train, args.validation, args.test, args.targets)):
         args.data, args.targets = freesolv(), ["expt"]
     if not args.targets:
         raise SystemExit("Name the columns with the labels: --targets.")
@@ -151,9 +149,8 @@ def main(argv: list[str] | None = None) -> None:
         for name, value in asdict(args).items()
     }
     report = {
-        "command": command(arguments),
-        "date": datetime.now(UTC).date().isoformat(),
-        "versions": {name: metadata.version(name) for name in PACKAGES},
+        **provenance(None if argv is None else [__file__, *argv]),
+        "weights": weights_fingerprint(*load_checkpoint(args.checkpoint, "cpu")),
         "arguments": arguments,
         "task": task,
         "rows": counts,
@@ -166,18 +163,6 @@ def main(argv: list[str] | None = None) -> None:
     for name, value in report["test"].items():
         spread = "" if value["low"] is None else f" ({value['low']:.4f} to {value['high']:.4f})"
         print(f"test {name}, mean of {args.seeds} seeds: {value['mean']:.4f}{spread}")
-
-
-def command(arguments: dict[str, Any]) -> str:
-    """The command line that gives these arguments; those at their default are left out."""
-    words = ["python", "examples/finetune.py"]
-    default = asdict(Arguments())
-    for option in fields(Arguments):
-        value = arguments[option.name]
-        if value != default[option.name]:
-            values = value if isinstance(value, list) else [value]
-            words += [f"--{option.name}", *map(str, values)]
-    return shlex.join(words)
 
 
 def freesolv() -> str:

@@ -46,6 +46,9 @@ class Arguments:
         metadata={"help": "Built-in names or file.py:function, each with =weight if it is not 1."},
     )
     budget: int = field(default=100, metadata={"help": "Molecules scored for each seed."})
+    step: float = field(
+        default=0.3, metadata={"help": "First spread of the search, in that of the codes."}
+    )
     min_similarity: float = field(default=0.4, metadata={"help": "Tanimoto, to the seed."})
     success: float = field(default=0.9, metadata={"help": "Score that counts as a success."})
     checkpoint: str = field(default=DEFAULT_CHECKPOINT, metadata={"help": "Folder or Hub id."})
@@ -101,7 +104,7 @@ def main() -> None:
     generator = MoleculeGenerator(args.checkpoint)
     scorer = parse_scorers(args.scorers)
     options = {"budget": args.budget, "min_similarity": args.min_similarity, "seed": args.seed}
-    found = generator.optimize(seeds, scorer, table=args.table, **options)
+    found = generator.optimize(seeds, scorer, step=args.step, table=args.table, **options)
     print(found)
     result = {"cma": figures(found, args.success)}
     if args.compare_random and not found.interrupted:
@@ -123,7 +126,7 @@ def main() -> None:
         draw(found.best[found.best["smiles"].notna()], args.picture)
         print(f"Drawn to {args.picture}.")
     if args.json:
-        origin = {**provenance(), "checkpoint": Path(args.checkpoint).name}
+        origin = {**provenance(), "weights": generator.fingerprint}
         text = json.dumps({**origin, **result}, indent=2, default=float)
         Path(args.json).write_text(text + "\n")
 

@@ -10,11 +10,17 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
-from cmim_hf import list_checkpoints
+from cmim_hf import MoleculeEmbedder, list_checkpoints
 
 ROOT = Path(__file__).parent.parent
 VERSIONS = {"torch": "2.13.0"}
-ORIGIN = {"command": "python measure.py", "date": "2026-11-24", "versions": VERSIONS}
+WEIGHTS = MoleculeEmbedder(list_checkpoints()["tiny"]).fingerprint
+ORIGIN = {
+    "command": "python measure.py",
+    "date": "2026-11-24",
+    "versions": VERSIONS,
+    "weights": WEIGHTS,
+}
 
 
 @pytest.mark.parametrize("name", sorted(list_checkpoints()))
@@ -38,6 +44,8 @@ def finished(tmp_path):
         {"step": 100, "eval_loss": 1.2, "eval_nll": 0.25, "eval_exact_reconstruction": 0.75},
         {"step": 100, "train_runtime": 600.0},
     ]
+    card = (run / "README.md").read_text()
+    (run / "README.md").write_text(card.replace("| processes | 1 |", "| processes | 8 |"))
     state = {"global_step": 100, "log_history": history}
     (run / "trainer_state.json").write_text(json.dumps(state))
     (tmp_path / "config.yaml").write_text(
@@ -60,17 +68,17 @@ def finished(tmp_path):
     return tmp_path
 
 
-def make_card(folder, name):
+def make_card(folder):
     return subprocess.run(
         [sys.executable, str(ROOT / "examples" / "benchmarks" / "card.py"), "--config",
-         str(folder / "config.yaml"), "--run", str(folder / "run"), "--name", name,
+         str(folder / "config.yaml"), "--run", str(folder / "run"), "--name", "small",
          "--output", str(folder / "cards" / "small.md"), "--results", str(folder / "results")],
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
 
 
 def test_the_card_holds_the_run_and_every_figure(finished):
-    made = make_card(finished, "small")
+    made = make_card(finished)
     assert made.returncode == 0, made.stderr
     card = ModelCard.load(finished / "cards" / "small.md")
     assert card.content == (finished / "run" / "README.md").read_text()
@@ -78,11 +86,12 @@ def test_the_card_holds_the_run_and_every_figure(finished):
     for text in (
         "# small\n",
         "Made up alkanes.",
-        "| molecules presented | 800 |",
+        "| processes | 8 |",  # as the run itself told
+        "| molecules presented | 230400 |",
         "| training time | 10 minutes since its last start |",
         "| hardware | ",
-        "| 50 | 0.5 | 0.25 |",
-        "| 100 | 0.25 | 0.75 |",
+        "| 50 | 0.5 | – | 0.25 | – |",
+        "| 100 | 0.25 | – | 0.75 | – |",
         "| latent | published | 0.600 ± 0.248 |",  # t(0.975, 2) * 0.1 / sqrt(3)
         "| SMI-TED 289M, frozen | 1.668 | 0.705 |",
         "| qed | cma | 4 | 50 | 0.750 | 0.910 | 50.0% |",
@@ -93,8 +102,12 @@ def test_the_card_holds_the_run_and_every_figure(finished):
         assert text in card.content, text
 
 
-def test_figures_of_another_checkpoint_are_refused(finished):
-    made = make_card(finished, "base")
+@pytest.mark.parametrize("name", ["moleculenet", "generative", "optimize-qed"])
+def test_figures_of_other_weights_are_refused(finished, name):
+    file = finished / "results" / f"{name}.json"
+    result = json.loads(file.read_text())
+    file.write_text(json.dumps({**result, "weights": "0" * 64}))
+    made = make_card(finished)
     assert made.returncode == 1
-    assert "moleculenet.json is of small, not of base: run it again." in made.stderr
+    assert f"{name}.json is of other weights: measure this checkpoint again." in made.stderr
     assert not (finished / "cards").exists()

@@ -9,6 +9,7 @@ from huggingface_hub import ModelCard
 
 from cmim_hf import CMIMTrainer, CMIMTrainingArguments
 from cmim_hf.data import CMIMCollator, prepare
+from cmim_hf.model_card import read_settings
 from cmim_hf.monitoring import exact_reconstructions, frozen_features, ridge_probe
 from cmim_hf.objectives import PRESETS
 from cmim_hf.reading import Row
@@ -265,20 +266,34 @@ def test_the_card_tells_of_the_run(make_trainer, tmp_path):
         assert text in card.text, text
 
 
-def test_the_card_does_not_tell_secrets(make_trainer, tmp_path, monkeypatch):
-    argv = [
-        "pretrain.py",
-        "--hub_token",
-        "hf_first",
-        "--push_to_hub_token=hf_second",
-        "--seed",
-        "3",
-    ]
-    monkeypatch.setattr("sys.argv", argv)
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["--hub_token", "secret"], "--hub_token ..."),
+        (["--push_to_hub_token=secret"], "--push_to_hub_token=..."),
+        (["--hub-token", "secret"], "--hub-token ..."),
+        (["--hub_tok", "secret"], "--hub_tok ..."),
+        (["--hub-to=secret"], "--hub-to=..."),
+        (["--note", "hf_secret"], "--note ..."),
+    ],
+)
+def test_the_card_does_not_tell_secrets(make_trainer, tmp_path, monkeypatch, words, shown):
+    """Nor by options with dashes or cut short, which the parser takes as well."""
+    monkeypatch.setattr("sys.argv", ["pretrain.py", *words, "--seed", "3"])
     make_trainer().create_model_card(license="mit")
     card = (tmp_path / "run" / "README.md").read_text()
-    assert "hf_" not in card and "license: mit" in card
-    assert "`python pretrain.py --hub_token ... --push_to_hub_token=... --seed 3`" in card
+    assert "secret" not in card and "license: mit" in card
+    assert f"`python pretrain.py {shown} --seed 3`" in card
+
+
+def test_the_settings_of_a_card_can_be_read_back(make_trainer, tmp_path):
+    assert read_settings(tmp_path / "README.md") == {}
+    trainer = make_trainer(preset="kermt")
+    trainer.train()
+    trainer.create_model_card()
+    settings = read_settings(tmp_path / "run" / "README.md")
+    assert settings["preset"] == "kermt" and settings["molecules presented"] == "24"
+    assert settings["processes"] == "1" and "torch 2" in settings["versions"]
 
 
 def test_the_newest_whole_checkpoint_is_found(tmp_path):

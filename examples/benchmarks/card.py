@@ -4,9 +4,10 @@
     python examples/benchmarks/card.py --config examples/configs/small_more.yaml \
         --run runs/small-more --name small --output model_cards/small.md
 
-Takes settings from the run's configuration, the curve and the time from its `trainer_state.json`,
-and the figures from the results in this folder, which must be of this checkpoint; peers' figures
-stand beside them with their source. The card goes to `--output` and beside the weights.
+Takes settings from the run's configuration and from the card that the run left, the curve from its
+`trainer_state.json`, and the figures from the results in this folder, which must be of exactly
+these weights; peers' figures stand beside them with their source. The card goes to `--output` and
+beside the weights.
 """
 
 from __future__ import annotations
@@ -15,14 +16,13 @@ import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from evidence import RESULTS
 from report import finetune_table, optimization_table, origin, peer_table, score_table
 from transformers import HfArgumentParser
 
-from cmim_hf import CMIMModel
-from cmim_hf.model_card import write_model_card
+from cmim_hf import CMIMModel, MoleculeEmbedder
+from cmim_hf.model_card import read_settings, write_model_card
 
 EXAMPLES = Path(__file__).resolve().parents[1]
 
@@ -59,7 +59,8 @@ def main() -> None:
         name=args.name,
         license=data.license,
         command=f"accelerate launch examples/pretrain.py {config}",
-        figures=figures(Path(args.results), args.name),
+        settings=read_settings(Path(args.run, "README.md")),
+        figures=figures(Path(args.results), MoleculeEmbedder(args.run).fingerprint),
     )
     output = Path(args.output)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -67,14 +68,20 @@ def main() -> None:
     print(f"written: {written}, {output}")
 
 
-def figures(folder: Path, name: str) -> str:
-    """What the benchmarks measured of the checkpoint, as Markdown.
+def figures(folder: Path, weights: str) -> str:
+    """What the benchmarks measured of weights with this fingerprint, as Markdown.
 
     Raises:
-        SystemExit: a result of another checkpoint, or none.
+        SystemExit: a result is of other weights, or one that a card needs is missing.
     """
-    frozen = read(folder, "moleculenet", name)
-    read(folder, "generative", name)
+    for name in ("moleculenet", "generative"):
+        if not (folder / f"{name}.json").is_file():
+            raise SystemExit(f"There is no {folder / name}.json: run {name}.py first.")
+    results = {path: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    for path, result in results.items():
+        if path.stem != "ablation" and result.get("weights") != weights:
+            raise SystemExit(f"{path} is of other weights: measure this checkpoint again.")
+    frozen = results[folder / "moleculenet.json"]
     generation = (folder / "generative.md").read_text(encoding="utf-8").partition("\n")[2].strip()
     return "\n\n".join(
         [
@@ -91,17 +98,6 @@ def figures(folder: Path, name: str) -> str:
             generation.replace("\n## ", "\n### ").replace("## ", "### ", 1),
         ]
     )
-
-
-def read(folder: Path, benchmark: str, name: str) -> dict[str, Any]:
-    """A result, if it is of this checkpoint."""
-    path = folder / f"{benchmark}.json"
-    if not path.is_file():
-        raise SystemExit(f"There is no {path}: run examples/benchmarks/{benchmark}.py first.")
-    result = json.loads(path.read_text())
-    if result["checkpoint"] != name:
-        raise SystemExit(f"{path} is of {result['checkpoint']}, not of {name}: run it again.")
-    return result
 
 
 if __name__ == "__main__":

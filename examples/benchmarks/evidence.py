@@ -13,6 +13,7 @@ import json
 import math
 import os
 import platform
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -92,12 +93,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
-def provenance() -> dict[str, Any]:
-    """Command, date, versions and machine of this run."""
+def provenance(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Command (`argv`, else that of this process), date, versions and machine of this run."""
     import torch
 
     return {
-        "command": " ".join(["python", *map(_relative, sys.argv)]),
+        "command": shlex.join(["python", *map(_relative, sys.argv if argv is None else argv)]),
         "date": datetime.now(UTC).date().isoformat(),
         "versions": {"cmim-hf": __version__, **{name: metadata.version(name) for name in PACKAGES}},
         "python": platform.python_version(),

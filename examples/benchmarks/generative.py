@@ -152,7 +152,13 @@ def measure(args: Arguments) -> dict[str, Any]:
         )
         for kind in ("standard", "fitted")
     }
-    return {"reconstruction": rebuilt, "around": near, "walks": walks, "prior": prior}
+    return {
+        "weights": generator.fingerprint,
+        "reconstruction": rebuilt,
+        "around": near,
+        "walks": walks,
+        "prior": prior,
+    }
 
 
 def reconstruction(generator: MoleculeGenerator, source: str, args: Arguments) -> dict[str, Any]:

@@ -86,7 +86,8 @@ def main() -> None:
     (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses()
     tasks = load_tasks(args.data_dir, args.tasks)
     features = {task.name: features_of(task, args.checkpoint) for task in tasks}
-    depends = dependences(args.checkpoint)
+    weights = MoleculeEmbedder(args.checkpoint, progress=False).fingerprint
+    depends = dependences(args.checkpoint, weights)
     folder = Path(args.output, "cells", "moleculenet")
     jobs = [
         (task, kind, name, head, seed)
@@ -117,6 +118,7 @@ def main() -> None:
             for task in tasks
         },
         "checkpoint": Path(args.checkpoint).name,
+        "weights": weights,
         "scores": scores,
     }
     write("moleculenet", args.output, results, f"# Frozen embeddings\n\n{text}")
@@ -145,12 +147,12 @@ def represent(embedder: MoleculeEmbedder, smiles: Sequence[str]) -> dict[str, np
     }
 
 
-def dependences(checkpoint: str) -> Callable[[str], dict[str, Any]]:
+def dependences(checkpoint: str, weights: str) -> Callable[[str], dict[str, Any]]:
     """What the values of features depend on, by the features' name: cells hold as long as it does.
 
-    Weights for those of the checkpoint, its architecture for untrained ones, nothing for the rest.
+    `weights`, a fingerprint, for those of the checkpoint, its architecture for untrained ones,
+    nothing for the rest.
     """
-    weights = MoleculeEmbedder(checkpoint, progress=False).fingerprint
     architecture = CMIMConfig.from_pretrained(checkpoint).to_diff_dict()
     vocabulary = CMIMTokenizer.from_pretrained(checkpoint).get_vocab()
 
