@@ -19,11 +19,11 @@ def forget_checksums(folder: str | os.PathLike) -> None:
 
 
 def write_checksums(folder: str | os.PathLike) -> None:
-    """Write the checksums of all safetensors files of a folder, if it has any."""
-    files = sorted(Path(folder).glob("*.safetensors"))
+    """Write the checksums of a model's weights in a folder, if they are there."""
+    files = sorted(Path(folder).glob("model*.safetensors"))
     lines = [f"{_digest(file)}  {file.name}\n" for file in files]
     if lines:
-        Path(folder, CHECKSUMS).write_text("".join(lines), encoding="utf-8")
+        Path(folder, CHECKSUMS).write_text("".join(lines), encoding="utf-8", newline="\n")
 
 
 def check_weights(folder: str | os.PathLike) -> None:
@@ -51,8 +51,11 @@ def check_weights(folder: str | os.PathLike) -> None:
 
 
 def _digest(file: Path) -> str:
+    digest = hashlib.sha256()
     with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        while piece := stream.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 __all__ = ["CHECKSUMS", "check_weights", "forget_checksums", "write_checksums"]

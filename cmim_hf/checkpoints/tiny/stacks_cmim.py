@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import nn
@@ -30,6 +30,8 @@ from .layers_cmim import (
     rotary_tables,
 )
 
+_OF_THE_HUB = ("repo_id", "commit_message", "private", "create_pr", "revision", "tags", "token")
+
 
 class CMIMPreTrainedModel(PreTrainedModel):
     """Loading, saving and initialisation shared by all cMIM models."""
@@ -50,7 +52,7 @@ class CMIMPreTrainedModel(PreTrainedModel):
     @classmethod
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike | None, *args: Any, **kwargs: Any
-    ) -> Self:
+    ) -> CMIMPreTrainedModel:
         """Load a checkpoint; arguments as in [`~transformers.PreTrainedModel.from_pretrained`].
 
         Weights are read from safetensors only, unless `use_safetensors=False` asks for a pickle.
@@ -58,27 +60,37 @@ class CMIMPreTrainedModel(PreTrainedModel):
         Raises:
             ValueError: The weights of a local folder are not those that were saved there.
         """
-        kwargs.setdefault("use_safetensors", True)
+        if kwargs.get("use_safetensors") is None:
+            kwargs["use_safetensors"] = True
         name = pretrained_model_name_or_path
         if name is not None and os.path.isdir(name):
             check_weights(os.path.join(name, kwargs.get("subfolder") or ""))
         return super().from_pretrained(name, *args, **kwargs)
 
     def save_pretrained(
-        self, save_directory: str | os.PathLike, is_main_process: bool = True, **kwargs: Any
+        self,
+        save_directory: str | os.PathLike,
+        is_main_process: bool = True,
+        push_to_hub: bool = False,
+        **kwargs: Any,
     ) -> None:
         """Save the model, its code and the checksums of its weights.
 
         Args:
             save_directory: The checkpoint's folder.
             is_main_process: Whether this process is the one that writes.
+            push_to_hub: Then upload it, to `repo_id` or a repository named like the folder.
             kwargs: As in [`~transformers.PreTrainedModel.save_pretrained`].
         """
+        hub = {name: kwargs.pop(name) for name in _OF_THE_HUB if name in kwargs}
         if is_main_process:
             forget_checksums(save_directory)
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
         if is_main_process:
             write_checksums(save_directory)
+        if push_to_hub:
+            name = hub.pop("repo_id", os.path.basename(os.path.abspath(save_directory)))
+            self.push_to_hub(name, **hub)
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
