@@ -207,12 +207,13 @@ class CMIMTrainer(Trainer):
         return output
 
     def _measure_reconstruction(self, dataset: Dataset) -> dict[str, float]:
-        """Exact reconstruction of the first molecules, shared out between the ranks."""
+        """Exact reconstruction of a sample, shared out between the ranks."""
         samples = self.args.reconstruction_samples
         if not samples or not self.objective.uses_decoder or not has_length(dataset):
             return {}
-        rows = range(min(samples, len(dataset)))[self.args.process_index :: self.args.world_size]
-        sequences = [dataset[row]["input_ids"] for row in rows]
+        rows = spread_rows(len(dataset), samples)
+        rows = rows[self.args.process_index :: self.args.world_size]
+        sequences = [dataset[int(row)]["input_ids"] for row in rows]
         model = self.accelerator.unwrap_model(self.model)
         exact = exact_reconstructions(model, sequences, self.args.eval_batch_size)
         counted = torch.tensor([exact, len(sequences)], device=self.args.device)
@@ -262,7 +263,7 @@ class CMIMTrainer(Trainer):
         super().save_model(output_dir, _internal_call)
 
     def _fit_prior(self, dataset: Dataset) -> None:
-        rows = np.linspace(0, len(dataset) - 1, min(len(dataset), _PRIOR_MOLECULES)).astype(int)
+        rows = spread_rows(len(dataset), _PRIOR_MOLECULES)
         sequences = [dataset[int(row)]["input_ids"] for row in rows]
         model = self.accelerator.unwrap_model(self.model)
         training = model.training
@@ -302,6 +303,11 @@ class CMIMTrainer(Trainer):
             license=license,
             tags=[tags] if isinstance(tags, str) else tags,
         )
+
+
+def spread_rows(rows: int, most: int) -> np.ndarray:
+    """At most `most` of so many rows, evenly spread: sources stand in a data set one by one."""
+    return np.linspace(0, rows - 1, min(rows, most)).astype(int)
 
 
 def newest_checkpoint(output_dir: str | Path) -> str | None:

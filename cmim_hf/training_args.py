@@ -76,8 +76,8 @@ class CMIMTrainingArguments(TrainingArguments):
     reconstruction_samples: int = field(
         default=256,
         metadata={
-            "help": "Evaluation molecules decoded greedily to measure exact reconstruction; "
-            "0 turns it off."
+            "help": "Evaluation molecules, evenly spread, decoded greedily to measure exact "
+            "reconstruction; 0 turns it off."
         },
     )
     probe_file: str | None = field(

@@ -13,7 +13,7 @@ from cmim_hf.model_card import read_settings
 from cmim_hf.monitoring import exact_reconstructions, frozen_features, ridge_probe
 from cmim_hf.objectives import PRESETS
 from cmim_hf.reading import Row
-from cmim_hf.trainer import newest_checkpoint
+from cmim_hf.trainer import newest_checkpoint, spread_rows
 
 
 @pytest.fixture(scope="module")
@@ -241,6 +241,11 @@ def test_too_little_data_for_a_batch_is_said(make_trainer):
     trainer = make_trainer(per_device_train_batch_size=64)
     with pytest.raises(ValueError, match="48 training molecules do not fill one batch of 64"):
         trainer.train()
+
+
+def test_a_sample_is_spread_over_all_rows():
+    assert spread_rows(10, 4).tolist() == [0, 3, 6, 9]
+    assert spread_rows(3, 256).tolist() == [0, 1, 2] and spread_rows(8000, 256)[-1] == 7999
 
 
 def test_the_card_tells_of_the_run(make_trainer, tmp_path):
