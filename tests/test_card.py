@@ -96,18 +96,19 @@ def test_the_card_holds_the_run_and_every_figure(finished):
         "| SMI-TED 289M, frozen | 1.668 | 0.705 |",
         "| qed | cma | 4 | 50 | 0.750 | 0.910 | 50.0% |",
         "### Reconstruction\n\n98 of 100.",
-        "`python measure.py`, 2026-11-24, torch 2.13.0.",
-        "Not measured yet: `python examples/finetune.py`",
+        f"`python measure.py`, 2026-11-24, torch 2.13.0; weights {WEIGHTS[:12]}.",
+        "### Fine-tuning\n\nNot measured of these weights yet.",
     ):
         assert text in card.content, text
 
 
-@pytest.mark.parametrize("name", ["moleculenet", "generative", "optimize-qed"])
-def test_figures_of_other_weights_are_refused(finished, name):
-    file = finished / "results" / f"{name}.json"
-    result = json.loads(file.read_text())
-    file.write_text(json.dumps({**result, "weights": "0" * 64}))
+def test_figures_of_other_weights_are_left_out(finished):
+    for file in (finished / "results").glob("*.json"):
+        result = json.loads(file.read_text())
+        file.write_text(json.dumps({**result, "weights": "0" * 64}))
     made = make_card(finished)
-    assert made.returncode == 1
-    assert f"{name}.json is of other weights: measure this checkpoint again." in made.stderr
-    assert not (finished / "cards").exists()
+    assert made.returncode == 0, made.stderr
+    card = (finished / "cards" / "small.md").read_text()
+    for heading in ("Frozen embeddings", "Fine-tuning", "Search", "Generation"):
+        assert f"### {heading}\n\nNot measured of these weights yet." in card
+    assert "98 of 100" not in card and "0.910" not in card

@@ -13,6 +13,13 @@ sys.path.insert(0, str(BENCHMARKS))
 
 import claims  # noqa: E402
 
+ORIGIN = {
+    "command": "python measure.py",
+    "date": "2026-11-24",
+    "versions": {"torch": "2.13.0"},
+    "weights": "0123456789abcdef",
+}
+
 
 def frozen(errors):
     """Scores of three data sets, two seeds: (features) -> RMSE on test; one head is a decoy."""
@@ -25,7 +32,7 @@ def frozen(errors):
                 scores.append({**row, "head": "good", "valid": test, "test": test})
                 scores.append({**row, "head": "decoy", "valid": 2 * test, "test": test / 9})
     tasks = {name: {"binary": False, "measure": "RMSE", "test_in_train": "0.0%"} for name in "abc"}
-    return {"tasks": tasks, "scores": scores, "checkpoint": "tiny"}
+    return {"tasks": tasks, "scores": scores, "checkpoint": "tiny", **ORIGIN}
 
 
 def objectives(latent, nll=None, seeds=3):
@@ -116,9 +123,8 @@ def test_the_report_draws_what_is_there_and_says_what_is_not(tmp_path):
     (tmp_path / "finetune-a-lora.json").write_text(
         json.dumps(
             {
+                **ORIGIN,
                 "command": "python examples/finetune.py --data a.csv --lora 8",
-                "date": "2026-11-24",
-                "versions": {"torch": "2.13.0"},
                 "arguments": {"data": "somewhere/a.csv", "lora": 8},
                 "test": {"rmse": {"mean": 0.5, "low": 0.4, "high": 0.6}},
                 "runs": [{"test": {"mean": {"rmse": value}}} for value in (0.45, 0.55)],
@@ -128,7 +134,8 @@ def test_the_report_draws_what_is_there_and_says_what_is_not(tmp_path):
     page = report(tmp_path)
     assert "| ECFP4 | published | 1.005 ± 0.064 | 2.010 ± 0.127 | 3.015 ± 0.191 |" in page
     assert "| a | LoRA, rank 8 | rmse | 2 | 0.500 ± 0.635 |" in page
-    assert "`python examples/finetune.py --data a.csv --lora 8`, 2026-11-24, torch 2.13.0." in page
+    command = "python examples/finetune.py --data a.csv --lora 8"
+    assert f"`{command}`, 2026-11-24, torch 2.13.0; weights 0123456789ab." in page
     assert "Not measured yet: `python examples/benchmarks/ablation.py`." in page
     assert "Not measured yet: `python examples/benchmarks/generative.py`." in page
     assert "ablation.json is missing" in page

@@ -5,9 +5,9 @@
         --run runs/small-more --name small --output model_cards/small.md
 
 Takes settings from the run's configuration and from the card that the run left, the curve from its
-`trainer_state.json`, and the figures from the results in this folder, which must be of exactly
-these weights; peers' figures stand beside them with their source. The card goes to `--output` and
-beside the weights.
+`trainer_state.json`, and those figures in the results beside this file that are of exactly these
+weights; peers' stand beside them with their source. The card goes to `--output` and beside the
+weights.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from evidence import RESULTS
 from report import finetune_table, optimization_table, origin, peer_table, score_table
@@ -24,6 +25,7 @@ from transformers import HfArgumentParser
 from cmim_hf import CMIMModel, MoleculeEmbedder
 from cmim_hf.model_card import read_settings, write_model_card
 
+MISSING = "Not measured of these weights yet."
 EXAMPLES = Path(__file__).resolve().parents[1]
 
 
@@ -71,33 +73,27 @@ def main() -> None:
 def figures(folder: Path, weights: str) -> str:
     """What the benchmarks measured of weights with this fingerprint, as Markdown.
 
-    Raises:
-        SystemExit: a result is of other weights, or one that a card needs is missing.
+    What is of other weights is left out, and that is said.
     """
-    for name in ("moleculenet", "generative"):
-        if not (folder / f"{name}.json").is_file():
-            raise SystemExit(f"There is no {folder / name}.json: run {name}.py first.")
-    results = {path: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
-    for path, result in results.items():
-        if path.stem != "ablation" and result.get("weights") != weights:
-            raise SystemExit(f"{path} is of other weights: measure this checkpoint again.")
-    frozen = results[folder / "moleculenet.json"]
-    generation = (folder / "generative.md").read_text(encoding="utf-8").partition("\n")[2].strip()
-    return "\n\n".join(
-        [
-            "## Measured on molecules it never saw",
-            "### Frozen embeddings",
-            score_table(frozen),
-            origin(frozen),
-            "### Fine-tuning",
-            finetune_table(folder),
-            "### Others on the published divisions",
-            peer_table(),
-            "### Search",
-            optimization_table(folder),
-            generation.replace("\n## ", "\n### ").replace("## ", "### ", 1),
-        ]
-    )
+    parts = ["## Measured on molecules it never saw"]
+    frozen = read(folder / "moleculenet.json", weights)
+    parts += ["### Frozen embeddings", score_table(frozen) if frozen else MISSING]
+    parts += [origin(frozen)] if frozen else []
+    parts += ["### Fine-tuning", finetune_table(folder, weights) or MISSING]
+    parts += ["### Others on the published divisions", peer_table()]
+    parts += ["### Search", optimization_table(folder, weights) or MISSING]
+    if read(folder / "generative.json", weights):
+        text = (folder / "generative.md").read_text(encoding="utf-8").partition("\n")[2].strip()
+        parts.append(text.replace("\n## ", "\n### ").replace("## ", "### ", 1))
+    else:
+        parts += ["### Generation", MISSING]
+    return "\n\n".join(parts)
+
+
+def read(path: Path, weights: str) -> dict[str, Any] | None:
+    """A result, if it is there and of these weights."""
+    result = json.loads(path.read_text()) if path.is_file() else {}
+    return result if result.get("weights") == weights else None
 
 
 if __name__ == "__main__":

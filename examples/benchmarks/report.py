@@ -75,10 +75,11 @@ def main() -> None:
         draw_scores(moleculenet, folder / "report_scores.png")
         parts += [
             score_table(moleculenet),
+            origin(moleculenet),
             "![scores](report_scores.png)",
             "Every head and both divisions: [moleculenet.md](moleculenet.md).",
         ]
-    parts += ["## Fine-tuning", finetune_table(folder)]
+    parts += ["## Fine-tuning", finetune_table(folder) or missing("finetune", "")]
     parts += ["## Others on the published divisions", peer_table()]
     parts.append("## Parts of the objective")
     if ablation is None:
@@ -95,10 +96,11 @@ def main() -> None:
     else:
         parts += [
             generation_summary(generative),
+            origin(generative),
             "![shares by radius](generative.png)",
             "All tables: [generative.md](generative.md).",
         ]
-    parts += ["## Search", optimization_table(folder)]
+    parts += ["## Search", optimization_table(folder) or missing("optimize", "")]
     generator = MoleculeGenerator(args.checkpoint, progress=False)
     smiles = [row.text for row in islice(read_smiles(args.molecules), args.count)]
     draw_map(generator, smiles, args.map, folder / "report_map.png")
@@ -121,9 +123,9 @@ def read(path: Path) -> Json | None:
     return json.loads(path.read_text()) if path.is_file() else None
 
 
-def missing(name: str) -> str:
+def missing(name: str, folder: str = "benchmarks/") -> str:
     """What to run for a result that is not there."""
-    return f"Not measured yet: `python examples/benchmarks/{name}.py`."
+    return f"Not measured yet: `python examples/{folder}{name}.py`."
 
 
 def claims_section(moleculenet: Json | None, ablation: Json | None) -> str:
@@ -165,11 +167,18 @@ def _score_cell(results: Json, task: str, name: str, kind: str) -> str:
     return shown(*interval(scores))
 
 
-def finetune_table(folder: Path) -> str:
-    """What fine-tuning reached, from copies of the `metrics.json` of examples/finetune.py."""
+def finetune_table(folder: Path, weights: str | None = None) -> str | None:
+    """What fine-tuning reached, from copies of the `metrics.json` of examples/finetune.py.
+
+    Args:
+        folder: of the results.
+        weights: only from weights with this fingerprint.
+    """
     rows, origins = [], []
     for path in sorted(folder.glob("finetune-*.json")):
         result = json.loads(path.read_text())
+        if weights not in (None, result["weights"]):
+            continue
         arguments = result["arguments"]
         trained = f"LoRA, rank {arguments['lora']}" if arguments["lora"] else "all weights"
         for name, value in result["test"].items():
@@ -178,7 +187,7 @@ def finetune_table(folder: Path) -> str:
             rows.append([Path(arguments["data"]).stem, trained, name, len(values), figure])
         origins.append(origin(result))
     if not rows:
-        return "Not measured yet: `python examples/finetune.py`, then copy its metrics.json."
+        return None
     lines = [table(["data set", "trained", "measure", "seeds", "test"], rows), *origins]
     return "\n\n".join(lines)
 
@@ -193,11 +202,18 @@ def peer_table() -> str:
     )
 
 
-def optimization_table(folder: Path) -> str:
-    """What searches found, from the files that examples/optimize.py writes with --json."""
+def optimization_table(folder: Path, weights: str | None = None) -> str | None:
+    """What searches found, from the files that examples/optimize.py writes with --json.
+
+    Args:
+        folder: of the results.
+        weights: only with weights of this fingerprint.
+    """
     rows, origins = [], []
     for path in sorted(folder.glob("optimize-*.json")):
         result = json.loads(path.read_text())
+        if weights not in (None, result["weights"]):
+            continue
         for strategy in ("cma", "random"):
             if strategy in result:
                 one = result[strategy]
@@ -210,15 +226,15 @@ def optimization_table(folder: Path) -> str:
                 )  # fmt: skip
         origins.append(origin(result))
     if not rows:
-        return "Not measured yet: `python examples/optimize.py --json optimize-qed.json`."
+        return None
     header = ["search", "by", "seeds", "calls a seed", "score before", "best score", "success"]
     return "\n\n".join([table(header, rows), *origins])
 
 
 def origin(result: Json) -> str:
-    """Command, date and versions of a result."""
+    """Command, date, versions and the beginning of the weights' fingerprint of a result."""
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
-    return f"`{result['command']}`, {result['date']}, {versions}."
+    return f"`{result['command']}`, {result['date']}, {versions}; weights {result['weights'][:12]}."
 
 
 def generation_summary(results: Json) -> str:
