@@ -336,7 +336,7 @@ class MoleculeGenerator:
         min_similarity: float = 0.0,
         strategy: Literal["cma", "random"] = "cma",
         population: int = 20,
-        step: float = 0.3,
+        step: float = 1.0,
         unit: Literal["prior", "aggregate"] = "aggregate",
         timeout: float | None = None,
         table: str | os.PathLike | None = None,

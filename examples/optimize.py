@@ -47,7 +47,7 @@ class Arguments:
     )
     budget: int = field(default=100, metadata={"help": "Molecules scored for each seed."})
     step: float = field(
-        default=0.3, metadata={"help": "First spread of the search, in that of the codes."}
+        default=1.0, metadata={"help": "First spread of the search, in that of the codes."}
     )
     min_similarity: float = field(default=0.4, metadata={"help": "Tanimoto, to the seed."})
     success: float = field(default=0.9, metadata={"help": "Score that counts as a success."})
