@@ -334,7 +334,7 @@ def test_wrong_calls_say_what_was_expected(model, batch):
         ({"hidden_size": 50, "num_attention_heads": 4}, "multiple of twice"),
         ({"posterior": "gaussian"}, "'learned' or 'sampled'"),
         ({"min_log_std": 0.0}, "must be negative"),
-        ({"num_latents": 0}, "num_latents must be at least 1"),
+        ({"num_latents": 0}, "num_latents must be a whole number of at least 1, got 0"),
     ],
 )
 def test_wrong_configurations_are_refused(settings, message):
