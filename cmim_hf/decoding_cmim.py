@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from .layers_cmim import CMIMDecoderLayer, rotary_tables
+from .layers_cmim import CMIMDecoderLayer, pair_order, rotary_turns
 
 _FIRST_ROOM = 16  # tokens a cache holds before it first grows
 _DROP_BELOW = 0.7  # share of unfinished rows at which those that ended are dropped
@@ -149,8 +149,7 @@ class _Layer:
         self.norm, self.wide = _Norm(module.norm), module.feed_forward
         self.wide_norm = _Norm(self.wide.norm)
         weight = attention.qkv_proj.weight
-        paired = weight.view(3, self.heads, 2, self.head_dim // 2, -1).transpose(2, 3)
-        paired = torch.cat((paired[:2].flatten(0, 3), weight.view(3, -1, weight.shape[1])[2]))
+        paired = weight[pair_order(self.heads, self.head_dim, weight.device)]
         self.qkv, self.out = paired.t(), attention.out_proj.weight.t()
         self.up, self.down = self.wide.up_proj.weight.t(), self.wide.down_proj.weight.t()
         self.cross = cross
@@ -213,14 +212,12 @@ def _rotation(
 ) -> torch.Tensor:
     """Complex factors (length, 3, 1, head_dim / 2) of queries, keys and values.
 
-    Rotary embeddings turn the pair (x_i, x_{i + head_dim / 2}) by an angle: as a complex number it
-    is multiplied by cos + i sin. The attention's 1 / sqrt(head_dim) stands in that of the queries;
-    values stay. In float32 at least: half precision has no complex product.
+    The attention's 1 / sqrt(head_dim) stands in those of the queries.
     """
-    like = torch.empty(0, device=device, dtype=torch.promote_types(dtype, torch.float32))
-    cos, sin = rotary_tables(length, 0, head_dim, theta, like=like)
-    turn = torch.complex(cos, sin)[:, : head_dim // 2]
-    return torch.stack((turn * head_dim**-0.5, turn, torch.ones_like(turn)), dim=1)[:, :, None]
+    like = torch.empty(0, device=device, dtype=dtype)
+    turns = rotary_turns(length, 0, head_dim, theta, like=like)
+    turns[:, 0] *= head_dim**-0.5
+    return turns
 
 
 def _padded_behind(tokens: torch.Tensor, ends: Sequence[int], pad_token_id: int) -> torch.Tensor:
