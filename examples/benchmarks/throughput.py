@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How many molecules a second: training, embedding, decoding, the contrastive term, the data.
+
+    python examples/benchmarks/throughput.py
+    python examples/benchmarks/throughput.py --what train --batch_size 256 --steps 12 --rounds 5
+    python examples/benchmarks/throughput.py --what train embed decode --device cuda --size large \
+        --batch_size 1024 --bf16 true --compile true --json results/throughput-gpu.json
+
+Ours and the peers (see `peers.py`: random weights, the same tokens, as many parameters where a peer
+is not of a fixed size) take turns in one process; rates are medians over the rounds, ratios medians
+of the ratios within a round, since machines are noisy. The limit is the fastest matrix product
+measured between the rounds over the model's own shapes, divided by the operations that its real
+tokens need (`roofline.py`); padding and everything that is no matrix product count as waste.
+
+- train: end to end on ragged molecules, by `CMIMTrainer` with its buckets and objective and by the
+  stock Trainer with its collator; then all on molecules of one length, 40 tokens.
+- embed: from canonical SMILES in files' order to vectors; the peers' batches are padded to their
+  longest row. `small` with two layers on each side, which has no more parameters than 2.2 M.
+- decode: 40 tokens for each code, by `decode_latents`, and by `generate` of ours and of the peers.
+- loss: forward and backward of the contrastive term, held whole and in tiles; extra memory.
+- data: the sampler, the collator and the loader, without a model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import torch
+import transformers
+from evidence import table, write
+from throughput_inference import decoding, embedding
+from throughput_loss import contrastive
+from throughput_training import Setting, loading, training
+from transformers import HfArgumentParser
+
+from cmim_hf import CMIMConfig, default_tokenizer
+from cmim_hf.loading import torch_device
+from cmim_hf.reading import read_smiles
+
+PARTS = ("train", "embed", "decode", "loss", "data")
+EXAMPLES = Path(__file__).resolve().parents[1]
+
+
+@dataclass
+class Arguments:
+    """What to measure, and how long."""
+
+    what: list[str] = field(
+        default_factory=lambda: list(PARTS), metadata={"help": "Any of " + ", ".join(PARTS)}
+    )
+    source: str = field(
+        default=str(EXAMPLES / "data" / "moses_train.smi.gz"),
+        metadata={"help": "Canonical molecules."},
+    )
+    rows: int = field(default=10000, metadata={"help": "How many of them."})
+    size: str = field(default="small", metadata={"help": "tiny, small, base or large."})
+    batch_size: int = field(default=256, metadata={"help": "Molecules of a training step."})
+    steps: int = field(default=6, metadata={"help": "Timed training steps of each, in a round."})
+    decode_sizes: list[int] = field(
+        default_factory=lambda: [128, 512], metadata={"help": "Codes decoded at once."}
+    )
+    loss_sizes: list[int] = field(
+        default_factory=lambda: [512, 1024, 2048, 4096], metadata={"help": "Rows of the losses."}
+    )
+    rounds: int = field(default=3, metadata={"help": "In turns."})
+    peers: bool = field(default=True, metadata={"help": "Time the peers, too."})
+    device: str | None = field(default=None, metadata={"help": "The accelerator, else the CPU."})
+    bf16: bool = field(default=False, metadata={"help": "Train in mixed precision."})
+    compile: bool = field(default=False, metadata={"help": "Compile what is trained."})
+    json: str | None = field(
+        default=None, metadata={"help": "Write the figures there, and a .md beside it."}
+    )
+
+
+def main() -> None:
+    """Measure, print, write."""
+    (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses()
+    if unknown := set(args.what) - set(PARTS):
+        raise SystemExit(f"--what takes {', '.join(PARTS)}, not {', '.join(sorted(unknown))}.")
+    device = torch_device(args.device) if args.device else None
+    if device is None:
+        device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    transformers.logging.set_verbosity_error()
+    tokenizer = default_tokenizer()
+    smiles = [row.text for row in islice(read_smiles(args.source), args.rows)]
+    config = CMIMConfig.from_size(
+        args.size,
+        vocab_size=len(tokenizer),
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        decoder_start_token_id=tokenizer.bos_token_id,
+    )
+    setting = Setting(
+        config, tokenizer, device, args.batch_size, args.steps, args.bf16, args.compile
+    )
+    threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
+    pages = [f"# Throughput\n\n`{args.size}` on {device}{threads}; {len(smiles):,} molecules."]
+    results: dict[str, object] = {"device": str(device), "threads": torch.get_num_threads()}
+    for part in args.what:
+        if part == "train":
+            rows = training(setting, smiles, args.rounds, args.peers)
+        elif part == "embed":
+            rows = embedding(config, tokenizer, device, smiles, args.rounds, args.peers)
+        elif part == "decode":
+            rows = decoding(config, device, args.decode_sizes, args.rounds, args.peers)
+        elif part == "loss":
+            rows = contrastive(config.latent_size, args.loss_sizes, args.rounds, device)
+        else:
+            rows = loading(setting, smiles, args.rounds)
+        results[part] = rows
+        pages.append(f"## {part}\n\n{table(list(rows[0]), [map(_shown, r.values()) for r in rows])}")
+        print(pages[-1], flush=True)
+    if args.json:
+        path = Path(args.json)
+        write(path.stem, path.parent, results, "\n\n".join(pages))
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return "–" if value is None else str(value)
+
+
+if __name__ == "__main__":
+    main()
