@@ -111,7 +111,9 @@ def main() -> None:
         else:
             rows = loading(setting, smiles, args.rounds)
         results[part] = rows
-        pages.append(f"## {part}\n\n{table(list(rows[0]), [map(_shown, r.values()) for r in rows])}")
+        pages.append(
+            f"## {part}\n\n{table(list(rows[0]), [map(_shown, r.values()) for r in rows])}"
+        )
         print(pages[-1], flush=True)
     if args.json:
         path = Path(args.json)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -34,7 +35,9 @@ def embedding(
 ) -> list[dict[str, object]]:
     """Rows of a table: latents and informative embeddings, and what stands beside them."""
     if config.encoder_layers == 3:  # `small`, made as small as the smallest peer
-        config = CMIMConfig.from_dict({**config.to_dict(), "encoder_layers": 2, "decoder_layers": 2})
+        config = CMIMConfig.from_dict(
+            {**config.to_dict(), "encoder_layers": 2, "decoder_layers": 2}
+        )
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         CMIMModel(config).save_pretrained(folder)
@@ -92,6 +95,10 @@ def reading_seconds(embedder: MoleculeEmbedder, smiles: Sequence[str]) -> float:
     return clock(read)
 
 
+def _rate(number: int, work: Callable[[], object]) -> float:
+    return number / clock(work)
+
+
 def _stock(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, smiles: Sequence[str]
 ) -> Callable[[], float]:
@@ -127,18 +134,15 @@ def decoding(
     for size in sizes:
         codes = torch.randn(size, config.num_latents, config.latent_size, device=device)
         ids = torch.randint(5, config.vocab_size, (size, TOKENS), device=device)
-        ways = {
-            "decode_latents": lambda: size / clock(  # noqa: B023
-                lambda: decode_latents(model, codes, max_length=TOKENS + 1)  # noqa: B023
-            ),
-            "generate": lambda: size / clock(  # noqa: B023
-                lambda: model.generate(latents=codes, **exact)  # noqa: B023
-            ),
+        decoders: dict[str, Callable[[], object]] = {
+            "decode_latents": partial(decode_latents, model, codes, max_length=TOKENS + 1),
+            "generate": partial(model.generate, latents=codes, **exact),
         }
         for name, peer in built.items():
-            ways[f"generate of {name}"] = lambda peer=peer: size / clock(  # noqa: B023
-                lambda: peer.generate(ids, min_new_tokens=TOKENS, **exact)  # noqa: B023
+            decoders[f"generate of {name}"] = partial(
+                peer.generate, ids, min_new_tokens=TOKENS, **exact
             )
+        ways = {name: partial(_rate, size, decode) for name, decode in decoders.items()}
         for way in ways.values():
             way()
         flops = decoder_flops(config, np.full(size, TOKENS))

@@ -25,12 +25,10 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 def ways() -> dict[str, Loss]:
     """Each takes codes and, for those of two views, other codes, both (rows, size)."""
     found: dict[str, Loss] = {
-        "ours, tiles": lambda codes, _: (
-            contrastive_log_prob(codes, temperature=TEMPERATURE, block_size=TILE).mean()
-        ),
-        "ours, whole": lambda codes, _: (
-            contrastive_log_prob(codes, temperature=TEMPERATURE).mean()
-        ),
+        "ours, tiles": lambda codes, _: contrastive_log_prob(
+            codes, temperature=TEMPERATURE, block_size=TILE
+        ).mean(),
+        "ours, whole": lambda codes, _: contrastive_log_prob(codes, temperature=TEMPERATURE).mean(),
         "CLIP, whole": lambda codes, others: clip_loss(codes, others, TEMPERATURE),
     }
     if (ntxent := ntxent_loss()) is not None:

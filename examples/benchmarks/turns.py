@@ -31,7 +31,8 @@ class Turns:
         ours = next(iter(self.rates.values()))
         pairs = list(zip(ours, self.rates[name], strict=True))
         shares = [
-            rate / limit for rate, limit in zip(self.rates[name], self.limits.get(name, []), strict=False)
+            rate / limit
+            for rate, limit in zip(self.rates[name], self.limits.get(name, []), strict=False)
         ]
         return {
             "molecules/s": statistics.median(self.rates[name]),
