@@ -242,7 +242,7 @@ def test_killed_at_random_moments_it_goes_on_where_it_was(whole, source, tmp_pat
 
 
 @pytest.mark.slow
-def test_ten_kills_at_any_moment_lose_and_repeat_nothing(embedder, tmp_path):
+def test_twenty_kills_at_any_moment_lose_and_repeat_nothing(embedder, tmp_path):
     """Of 50,000 rows; the process may die while it starts, embeds, or writes."""
     source = str(SCRIPT.parent / "data" / "moses_train.smi.gz")
     write(Library(tmp_path / "whole", (source,), 1000), embedder)
@@ -250,19 +250,23 @@ def test_ten_kills_at_any_moment_lose_and_repeat_nothing(embedder, tmp_path):
     arguments = ["--sources", source, "--output", str(folder), "--shard_rows", "1000"]
     chance = random.Random(0)
     shards = []
-    while len(shards) < 10:
+    while len(shards) < 20:
         process = subprocess.Popen(
             [sys.executable, str(SCRIPT), *arguments],
             start_new_session=True,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        time.sleep(chance.uniform(1.0, 8.0))
+        if len(shards) % 2:  # while it embeds or writes; else while it starts
+            while len(list(folder.glob("*.parquet"))) <= shards[-1] and process.poll() is None:
+                time.sleep(0.005)
+        time.sleep(chance.uniform(0.0, 0.5 if len(shards) % 2 else 4.0))
         assert process.poll() is None, "it ended before it could be killed"
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         shards.append(len(list(folder.glob("*.parquet"))))
-    print("shards after each kill:", shards)
+    begun = len(list(folder.glob(".*.partial")))
+    print(f"shards after each kill: {shards}; {begun} kills within the writing of one")
     assert shards == sorted(shards) and 0 < shards[-1] < 50
     assert "50,000 rows in 50 shards" in run(*arguments).stdout
     (expected, vectors), (found, others) = read(tmp_path / "whole"), read(folder)
