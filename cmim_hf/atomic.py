@@ -27,6 +27,7 @@ def check_output(
         ValueError: Another suffix, or one of the inputs.
         FileNotFoundError: Its folder does not exist.
         IsADirectoryError: It is a folder itself.
+        PermissionError: Nothing can be written to its folder.
     """
     path = Path(output)
     if path.suffix.lower() not in suffixes:
@@ -35,9 +36,19 @@ def check_output(
         raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} to.")
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; give the name of a file.")
+    check_writable(path.resolve().parent)
     if path.exists() and any(os.path.exists(other) and path.samefile(other) for other in inputs):
         raise ValueError(f"{path} is the input itself; give another name.")
     return path.resolve()
+
+
+def check_writable(folder: Path) -> None:
+    """Raise PermissionError where nothing can be written to a folder, before any work is done."""
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(
+            f"Nothing can be written to the folder {folder}: it is read-only, or belongs to "
+            "another user. Give another one, or change its permissions."
+        )
 
 
 @contextmanager
