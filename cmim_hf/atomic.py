@@ -3,6 +3,7 @@
 
 import errno
 import os
+import re
 import socket
 import time
 from collections.abc import Iterable, Iterator
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
+_PARTIAL = re.compile(r"(\..+)\.(\d{1,10})\.[0-9a-f]{8}\.partial").fullmatch
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -82,10 +84,14 @@ def written_whole(path: Path) -> Iterator[Path]:
 def remove_partials(folder: Path) -> None:
     """Remove what `written_whole` left in a folder when processes died.
 
-    What a live process of this host is writing stays, and what another host began within a day.
+    What a live process of this host is writing stays, what another host began within a day, and
+    what only ends like one of them.
     """
     for partial in folder.glob(".*.partial"):
-        head, process, _, _ = partial.name.rsplit(".", 3)
+        ours = _PARTIAL(partial.name)
+        if ours is None:
+            continue
+        head, process = ours.groups()
         if head.endswith(f".{socket.gethostname()}"):
             in_use = _is_alive(int(process))
         else:

@@ -257,16 +257,23 @@ def test_twenty_kills_at_any_moment_lose_and_repeat_nothing(embedder, tmp_path):
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        if len(shards) % 2:  # while it embeds or writes; else while it starts
+        if len(shards) % 2 == 0:  # while it starts
+            time.sleep(chance.uniform(0.0, 4.0))
+        elif len(shards) % 4 == 1:  # while it embeds or writes
             while len(list(folder.glob("*.parquet"))) <= shards[-1] and process.poll() is None:
                 time.sleep(0.005)
-        time.sleep(chance.uniform(0.0, 0.5 if len(shards) % 2 else 4.0))
+            time.sleep(chance.uniform(0.0, 0.5))
+        else:  # while it writes
+            begun = len(list(folder.glob(".*.partial")))
+            while len(list(folder.glob(".*.partial"))) <= begun and process.poll() is None:
+                time.sleep(0.001)
         assert process.poll() is None, "it ended before it could be killed"
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         shards.append(len(list(folder.glob("*.parquet"))))
     begun = len(list(folder.glob(".*.partial")))
     print(f"shards after each kill: {shards}; {begun} kills within the writing of one")
+    assert begun
     assert shards == sorted(shards) and 0 < shards[-1] < 50
     assert "50,000 rows in 50 shards" in run(*arguments).stdout
     (expected, vectors), (found, others) = read(tmp_path / "whole"), read(folder)
@@ -365,11 +372,12 @@ def test_closing_leaves_what_is_being_written(tmp_path):
     theirs = tmp_path / f".a.parquet.{socket.gethostname()}.{dead.pid}.01234567.partial"
     elsewhere = tmp_path / ".a.parquet.another-host.1.01234567.partial"
     old = tmp_path / ".b.parquet.another-host.1.01234567.partial"
-    for path in (ours, theirs, elsewhere, old):
+    foreign = [tmp_path / ".download.partial", tmp_path / f".{socket.gethostname()}.x.y.partial"]
+    for path in (ours, theirs, elsewhere, old, *foreign):
         path.write_bytes(b"")
     os.utime(old, (time.time() - 90000,) * 2)
     remove_partials(tmp_path)
-    assert set(tmp_path.iterdir()) == {ours, elsewhere}
+    assert set(tmp_path.iterdir()) == {ours, elsewhere, *foreign}
 
 
 def test_damaged_and_foreign_files_are_named(source, embedder, tmp_path):
