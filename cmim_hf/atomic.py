@@ -3,6 +3,7 @@
 
 import errno
 import os
+import re
 import socket
 import time
 from collections.abc import Iterable, Iterator
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
+_PARTIAL = re.compile(r"(\..+)\.(\d{1,10})\.[0-9a-f]{8}\.partial").fullmatch
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -27,6 +29,7 @@ def check_output(
         ValueError: Another suffix, or one of the inputs.
         FileNotFoundError: Its folder does not exist.
         IsADirectoryError: It is a folder itself.
+        PermissionError: Nothing can be written to its folder.
     """
     path = Path(output)
     if path.suffix.lower() not in suffixes:
@@ -35,9 +38,19 @@ def check_output(
         raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} to.")
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; give the name of a file.")
+    check_writable(path.resolve().parent)
     if path.exists() and any(os.path.exists(other) and path.samefile(other) for other in inputs):
         raise ValueError(f"{path} is the input itself; give another name.")
     return path.resolve()
+
+
+def check_writable(folder: Path) -> None:
+    """Raise PermissionError where nothing can be written to a folder, before any work is done."""
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(
+            f"Nothing can be written to the folder {folder}: it is read-only, or belongs to "
+            "another user. Give another one, or change its permissions."
+        )
 
 
 @contextmanager
@@ -71,10 +84,14 @@ def written_whole(path: Path) -> Iterator[Path]:
 def remove_partials(folder: Path) -> None:
     """Remove what `written_whole` left in a folder when processes died.
 
-    What a live process of this host is writing stays, and what another host began within a day.
+    What a live process of this host is writing stays, what another host began within a day, and
+    what only ends like one of them.
     """
     for partial in folder.glob(".*.partial"):
-        head, process, _, _ = partial.name.rsplit(".", 3)
+        ours = _PARTIAL(partial.name)
+        if ours is None:
+            continue
+        head, process = ours.groups()
         if head.endswith(f".{socket.gethostname()}"):
             in_use = _is_alive(int(process))
         else:

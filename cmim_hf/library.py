@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 import torch
 from transformers.utils import logging
 
-from .atomic import remove_partials, written_whole
+from .atomic import check_writable, remove_partials, written_whole
 from .embedding import MoleculeEmbedder
 from .embedding_tables import (
     EmbeddedBatch,
@@ -88,11 +88,13 @@ class Library:
         Raises:
             ValueError: As [`~Library.check`], or other files are in the folder.
             NotADirectoryError: There is a file of its name.
+        PermissionError: Nothing can be written to it.
         """
         path = self.folder / SETTINGS_FILE
         if self.folder.exists() and not self.folder.is_dir():
             raise NotADirectoryError(f"{self.folder} is a file; give a folder for the shards.")
         self.folder.mkdir(parents=True, exist_ok=True)
+        check_writable(self.folder)
         foreign = [file for file in self.folder.glob("*.parquet") if not _SHARD_NAME(file.name)]
         has_shards = any(self._shards())
         if foreign or (has_shards and not path.is_file()):

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig
 
 from .modeling_cmim import CMIMModel
 from .packing import tokenizer_fingerprint
@@ -38,7 +37,7 @@ def load_checkpoint(
     """
     name = os.fspath(checkpoint)
     _check_folder(name)
-    kind = AutoConfig.from_pretrained(name).model_type
+    kind = CMIMModel.config_class.get_config_dict(name)[0].get("model_type")
     if kind != CMIMModel.config_class.model_type:
         raise ValueError(f"{name} holds a model of type {kind!r}; a cMIM checkpoint is expected.")
     device = default_device() if device is None else torch_device(device)

@@ -166,6 +166,11 @@ def _opened(
             yield table
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise damaged(name, table.row if table else 0, error) from error
+    except OSError as error:
+        if file is None or error.filename is not None:
+            raise
+        row = table.row if table else 0
+        raise OSError(error.errno, f"{name} cannot be read after row {row}: {error}") from error
     except csv.Error as error:
         raise ValueError(
             f"{name} cannot be cut into fields after row {table.row if table else 0}: {error}. "
@@ -239,7 +244,7 @@ def _open_file(
     if file.path is None:
         where, data = "standard input", sys.stdin.buffer
     else:
-        where, data = str(file.path), stack.enter_context(file.path.open("rb"))
+        where, data = str(file.path), stack.enter_context(_still_whole(file.path))
     if file.zipped:
         data = stack.enter_context(gzip.GzipFile(fileobj=data))
     if file.kind == ".parquet":
@@ -251,6 +256,20 @@ def _open_file(
     text = io.TextIOWrapper(data, encoding="utf-8", errors="surrogateescape", newline="")
     stack.callback(text.detach)  # or it would close standard input
     return LineTable(text, _DELIMITERS.get(file.kind), where, column, batch_rows)
+
+
+@contextmanager
+def _still_whole(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file; ValueError where it is shorter when all of it was read than it was before."""
+    with path.open("rb") as stream:
+        size = os.fstat(stream.fileno()).st_size
+        yield stream
+        left = os.fstat(stream.fileno()).st_size
+        if left < size:
+            raise ValueError(
+                f"{path} was cut from {size:,} to {left:,} bytes while it was read: rows are "
+                "missing. Write it again, and read it when that is done."
+            )
 
 
 def _seekable_copy(data: IO[bytes], where: str, limit: int | None) -> IO[bytes]:

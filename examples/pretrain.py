@@ -32,6 +32,7 @@ from cmim_hf import (
     CMIMTrainingArguments,
     default_tokenizer,
 )
+from cmim_hf.atomic import check_writable
 from cmim_hf.data import CMIMCollator, PackedMolecules, StreamedMolecules
 from cmim_hf.packing import is_packed
 from cmim_hf.preparation import Rejects, prepare, prepare_sources, retokenize
@@ -300,7 +301,12 @@ def pretrain(
 ) -> None:
     """Prepare the data, train, evaluate, and save a checkpoint with its card."""
     set_seed(args.seed)
-    Path(args.output_dir).mkdir(parents=True, exist_ok=True)
+    output = Path(args.output_dir)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        check_writable(output)
+    except OSError as error:
+        raise SystemExit(f"--output_dir {output}: {error}") from None
     load = load_streaming if data_args.streaming else load_in_memory
     tokenizer, train, validation = load(model_args, data_args, args)
     trainer = CMIMTrainer(

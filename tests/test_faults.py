@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Full disks and killed processes: one clear error, and nothing corrupt under a final name."""
+"""Full disks, read-only folders, inputs that vanish and killed processes.
 
+One clear error each, and nothing corrupt under a final name.
+"""
+
+import gzip
+import json
 import os
 import signal
 import subprocess
@@ -8,9 +13,13 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from cmim_hf import list_checkpoints
+from cmim_hf import MoleculeEmbedder, list_checkpoints
+from cmim_hf.embedding_files import save_embeddings
+from cmim_hf.reading import read_batches, read_smiles
 from cmim_hf.trainer import newest_checkpoint
 
 pytest.importorskip("resource", reason="limits what a process may write")
@@ -27,6 +36,29 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFIN
 """
 COMMAND = FULL + "from cmim_hf.cli import main; sys.exit(main(sys.argv[2:]))"
 SCRIPT = FULL + "sys.argv = sys.argv[2:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+
+
+# One command after another, without the right to pass over permissions, which a superuser has.
+PLAIN = """
+import contextlib, ctypes, io, json, os, runpy, sys
+if os.geteuid() == 0:
+    libc = ctypes.CDLL(None, use_errno=True)
+    header, rights = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    assert libc.capget(header, rights) == 0
+    rights[0] = rights[1] = 0
+    assert libc.capset(header, rights) == 0
+from cmim_hf.cli import main
+for words in json.loads(sys.argv[1]):
+    sys.argv, said = words, io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            if words[0] == "cmim":
+                sys.exit(main(words[1:]))
+            runpy.run_path(words[0], run_name="__main__")
+    except SystemExit as error:
+        assert error.code, words
+        print(" ".join((said.getvalue() + str(error)).split()))
+"""
 
 
 def limited(code, *arguments):
@@ -81,6 +113,59 @@ def test_a_checkpoint_that_did_not_fit_is_passed_over(tmp_path):
     done = limited(SCRIPT, 1 << 30, *words, "--resume_from_checkpoint", "auto")
     assert done.returncode == 0, done.stderr
     assert newest_checkpoint(tmp_path / "run") == str(tmp_path / "run" / "checkpoint-4")
+
+
+def test_a_read_only_folder_is_told_of_before_any_work(tmp_path):
+    folder = tmp_path / "out"
+    folder.mkdir(mode=0o555)
+    examples = ROOT / "examples"
+    cases = [
+        ["cmim", "embed", MOLECULES, "--checkpoint", TINY, "-o", folder / "out.parquet"],
+        ["cmim", "sample", "-n", "2", "--checkpoint", TINY, "-o", folder / "out.csv"],
+        [examples / "embed_library.py", "--sources", MOLECULES, "--checkpoint", TINY,
+         "--output", folder],
+        [examples / "embed_library.py", "--sources", MOLECULES, "--checkpoint", TINY,
+         "--output", folder / "new"],
+        [examples / "pretrain.py", "--train_sources", MOLECULES, "--size", "tiny",
+         "--output_dir", folder],
+    ]  # fmt: skip
+    result = limited(PLAIN, json.dumps(cases, default=str))
+    assert result.returncode == 0, result.stderr
+    errors = result.stdout.splitlines()
+    assert len(errors) == len(cases) and list(folder.iterdir()) == []
+    for place, error in enumerate(errors):
+        assert str(folder) in error and "Traceback" not in error
+        expected = "Permission denied" if place == 3 else "Nothing can be written to the folder"
+        assert expected in error, error
+
+
+@pytest.mark.parametrize("name", ["a.smi", "a.csv", "a.smi.gz", "a.parquet"])
+def test_an_input_that_vanishes_while_it_is_read(tmp_path, name):
+    """A text that is cut would otherwise seem to end there, with rows missing."""
+    source, output = tmp_path / name, tmp_path / "out.parquet"
+    table = pa.table({"smiles": ["CCO", "c1ccccc1"] * 50_000})
+    if name.endswith(".parquet"):
+        pq.write_table(table, source, row_group_size=1000, use_dictionary=False)
+    else:
+        lines = "\n".join(["smiles", *table["smiles"].to_pylist()]).encode()
+        source.write_bytes(gzip.compress(lines, 0) if name.endswith(".gz") else lines)
+
+    def batches():
+        for batch in read_batches(source, batch_rows=64):
+            if batch.start == 1:
+                os.truncate(source, 10_000)
+            yield batch
+
+    embedder = MoleculeEmbedder(TINY, canonicalize=False, progress=False)
+    with pytest.raises(ValueError, match=f"{name} (was cut from .* while|is damaged after row)"):
+        save_embeddings(batches(), embedder, output)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="a file that cannot be read")
+def test_an_input_that_can_be_opened_but_not_read_is_named():
+    with pytest.raises(OSError, match="/proc/self/mem cannot be read after row 0"):
+        list(read_smiles("/proc/self/mem", file_type=".smi"))
 
 
 def children(process):

@@ -152,6 +152,46 @@ def test_a_configuration_of_other_times(folder, change, message):
         load_checkpoint(folder)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("layout", "1", "layout must be a whole number of at least 1, got '1'"),
+        ("hidden_size", True, "hidden_size must be a whole number of at least 1, got True"),
+        ("latent_size", 10**30, "latent_size must be at most 16,777,216, got 1000"),
+        ("decoder_layers", 10**6, "decoder_layers must be at most 1,000, got 1000000"),
+        ("dropout", None, "dropout must be a number of at least 0, got None"),
+        ("rope_theta", "ten", "rope_theta must be a number of at least 0, got 'ten'"),
+        ("layer_norm_eps", float("nan"), "layer_norm_eps must be a number of at least 0, got nan"),
+        ("min_log_std", None, "min_log_std must be a negative number .* got None"),
+        ("min_log_std", float("nan"), "min_log_std must be a negative number .* got nan"),
+        ("hidden_act", "gulu", "hidden_act must name an activation, got 'gulu'"),
+        ("use_cache", "no", "use_cache must be true or false, got 'no'"),
+        ("eos_token_id", [2, -1], r"eos_token_id must be a token id or null, got \[2, -1\]"),
+        ("pad_token_id", 9999, r"pad_token_id \(9999\) must be below vocab_size"),
+        ("num_labels", 10**30, "num_labels must be a whole number up to 16,777,216, got 1000"),
+        ("to_dict", None, "'to_dict' is a method, and can be no setting"),
+        ("dtype", "float33", r"config.json cannot be read \(AttributeError: .*float33"),
+        ("id2label", [], r"config.json cannot be read \(AttributeError"),
+    ],
+)
+def test_a_field_of_another_kind_is_refused_before_anything_is_made_of_it(
+    folder, field, value, message
+):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {field: value}))
+    for load in (load_checkpoint, CMIMModel.from_pretrained, CMIMConfig.from_pretrained):
+        with pytest.raises(ValueError, match=message):
+            load(folder)
+
+
+@pytest.mark.parametrize("text", ["[]", '"model_type"', "3", "null", "[" * 100_000])
+def test_json_of_another_kind_is_no_configuration(folder, text):
+    (folder / "config.json").write_text(text)
+    for load in (load_checkpoint, CMIMModel.from_pretrained, CMIMConfig.from_pretrained):
+        with pytest.raises(ValueError, match="config.json (must hold fields|cannot be read)"):
+            load(folder)
+
+
 @pytest.mark.parametrize("text", ["{", "{}", None])
 def test_a_tokenizer_that_cannot_be_read(folder, text):
     for name in ("tokenizer.json", "tokenizer_config.json"):

@@ -53,7 +53,12 @@ class Cells:
         Args:
             name: of the cell, unique in the run.
             work: gives figures that JSON can hold.
+
+        Raises:
+            ValueError: a name that would lead out of the folder.
         """
+        if Path(name).name != name:
+            raise ValueError(f"{name!r} names a cell, and would be a file outside {self.folder}.")
         path = self.folder / f"{name}.{self._digest}.json"
         with FileLock(path.with_suffix(".lock")):
             if path.is_file():

@@ -6,10 +6,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedConfig
+from transformers.activations import ACT2FN
 
 # Code of other libraries' ways into a checkpoint, copied beside the weights like the model's own.
 _ENTRY_FILES = ("decoding_cmim.py", "pipelines.py", "sentence_cmim.py", "text_cmim.py")
@@ -70,6 +73,25 @@ SIZES: dict[str, dict[str, int | float]] = {
 
 
 LAYOUT = 1  # to be raised when older code would misread a checkpoint
+
+_COUNTS = (
+    "layout",
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_attention_heads",
+    "encoder_layers",
+    "decoder_layers",
+    "num_latents",
+    "latent_size",
+    "max_position_embeddings",
+)
+_NUMBERS = ("rope_theta", "dropout", "layer_norm_eps", "initializer_range")
+_SWITCHES = ("use_cache", "is_encoder_decoder", "tie_word_embeddings")
+_TOKENS = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
+# What a damaged file asks for must not fill the memory before the weights disagree.
+_MOST_LAYERS = 1000
+_MOST = 1 << 24
 
 
 class CMIMConfig(PreTrainedConfig):
@@ -143,26 +165,18 @@ class CMIMConfig(PreTrainedConfig):
         # transformers would demand trust_remote_code of the package's users as well.
         if not __name__.startswith("transformers_modules."):
             kwargs.pop("custom_pipelines", None)
-        super().__post_init__(**kwargs)
+        self._check_types()
         if self.layout > LAYOUT:
             raise ValueError(
                 f"config.json has layout {self.layout}; this code knows up to {LAYOUT}. The "
                 "checkpoint is of a newer cmim-hf: pip install --upgrade cmim-hf"
             )
-        for name in (
-            "vocab_size",
-            "hidden_size",
-            "intermediate_size",
-            "num_attention_heads",
-            "encoder_layers",
-            "decoder_layers",
-            "num_latents",
-            "latent_size",
-            "max_position_embeddings",
-        ):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}.")
+        labels = kwargs.get("num_labels", 1)
+        if not _is_whole(labels) or not 0 <= labels <= _MOST:
+            raise ValueError(f"num_labels must be a whole number up to {_MOST:,}, got {labels!r}.")
+        if hidden := [name for name in kwargs if callable(getattr(type(self), name, None))]:
+            raise ValueError(f"{hidden[0]!r} is a method, and can be no setting.")
+        super().__post_init__(**kwargs)
         if self.hidden_size % (2 * self.num_attention_heads):
             raise ValueError(
                 f"hidden_size ({self.hidden_size}) must be a multiple of twice num_attention_heads "
@@ -170,11 +184,64 @@ class CMIMConfig(PreTrainedConfig):
             )
         if self.posterior not in ("learned", "sampled"):
             raise ValueError(f"posterior must be 'learned' or 'sampled', got {self.posterior!r}.")
-        if self.min_log_std >= 0:
+        if not isinstance(self.min_log_std, int | float) or not -1e6 < self.min_log_std < 0:
             raise ValueError(
-                "min_log_std must be negative (the prior's log-std is 0), got "
-                f"{self.min_log_std}. It is a log-std: halve a log-variance."
+                "min_log_std must be a negative number (the prior's log-std is 0), got "
+                f"{self.min_log_std!r}. It is a log-std: halve a log-variance."
             )
+
+    def _check_types(self) -> None:
+        """Refuse values of other kinds than the fields have, before anything is made of them."""
+        for name in _COUNTS:
+            value, most = getattr(self, name), _MOST_LAYERS if "_layers" in name else _MOST
+            if not _is_whole(value) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}.")
+            if value > most:
+                raise ValueError(f"{name} must be at most {most:,}, got {value!r}.")
+        for name in _NUMBERS:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+                raise ValueError(f"{name} must be a number of at least 0, got {value!r}.")
+        for name in _SWITCHES:
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}.")
+        for name in _TOKENS:
+            value = getattr(self, name)
+            ids = value if name == "eos_token_id" and isinstance(value, list) else [value]
+            if not all(one is None or (_is_whole(one) and 0 <= one < _MOST) for one in ids):
+                raise ValueError(f"{name} must be a token id or null, got {value!r}.")
+        if self.pad_token_id is not None and self.pad_token_id >= self.vocab_size:
+            raise ValueError(
+                f"pad_token_id ({self.pad_token_id}) must be below vocab_size ({self.vocab_size})."
+            )
+        if not isinstance(self.hidden_act, str) or self.hidden_act not in ACT2FN:
+            raise ValueError(f"hidden_act must name an activation, got {self.hidden_act!r}.")
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> CMIMConfig:
+        """The configuration of a dictionary, as [`~transformers.PreTrainedConfig.from_dict`].
+
+        Raises:
+            ValueError: Values that no configuration has; also where transformers' own fields hold
+                them, or names that are no fields.
+        """
+        return _or_value_error(partial(super().from_dict, config_dict, **kwargs))
+
+    @classmethod
+    def get_config_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The content of `config.json`, as [`~transformers.PreTrainedConfig.get_config_dict`].
+
+        Raises:
+            OSError: There is none, or it is no JSON.
+            ValueError: It is JSON of another kind.
+        """
+        read = partial(super().get_config_dict, pretrained_model_name_or_path, **kwargs)
+        content, unused = _or_value_error(read)
+        if not isinstance(content, dict):
+            raise ValueError(f"config.json must hold fields, got {type(content).__name__}.")
+        return content, unused
 
     @classmethod
     def from_size(cls, size: str, **overrides: Any) -> CMIMConfig:
@@ -216,6 +283,23 @@ class CMIMConfig(PreTrainedConfig):
         self.__dict__.pop("custom_pipelines", None)
         if loaded is not None:
             self.custom_pipelines = loaded
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _or_value_error(read: Callable[[], Any]) -> Any:
+    """What `read` gives; transformers meets fields of unexpected kinds with all sorts of errors."""
+    try:
+        return read()
+    except (ValueError, OSError, ImportError):
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"config.json cannot be read ({type(error).__name__}: {error}): it is damaged, or not "
+            "of a cMIM. Copy the checkpoint again."
+        ) from error
 
 
 def _copy_entries(source: Path, target: Path) -> None:
