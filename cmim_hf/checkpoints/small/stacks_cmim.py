@@ -27,7 +27,7 @@ from .layers_cmim import (
     CMIMEncoderLayer,
     CMIMPosterior,
     CMIMSelfAttention,
-    rotary_tables,
+    rotary_positions,
 )
 
 _OF_THE_HUB = ("repo_id", "commit_message", "private", "create_pr", "revision", "tags", "token")
@@ -129,10 +129,7 @@ class CMIMEncoder(CMIMPreTrainedModel):
     ) -> BaseModelOutput:
         """(batch, length, hidden_size) -> states of the same shape."""
         mask = create_bidirectional_mask(self.config, inputs_embeds, attention_mask)
-        head_dim = self.config.hidden_size // self.config.num_attention_heads
-        rotary = rotary_tables(
-            inputs_embeds.shape[1], 0, head_dim, self.config.rope_theta, like=inputs_embeds
-        )
+        rotary = rotary_positions(self.config, inputs_embeds.shape[1], 0, like=inputs_embeds)
         hidden_states = inputs_embeds
         for layer in self.layers:
             hidden_states = layer(hidden_states, mask, rotary, **kwargs)
@@ -180,10 +177,7 @@ class CMIMDecoder(CMIMPreTrainedModel):
         past = None if past_key_values is None else past_key_values.self_attention_cache
         mask = create_causal_mask(self.config, inputs_embeds, attention_mask, past)
         offset = 0 if past is None else past.get_seq_length()
-        head_dim = self.config.hidden_size // self.config.num_attention_heads
-        rotary = rotary_tables(
-            inputs_embeds.shape[1], offset, head_dim, self.config.rope_theta, like=inputs_embeds
-        )
+        rotary = rotary_positions(self.config, inputs_embeds.shape[1], offset, like=inputs_embeds)
         memory = self.memory_proj(latents.to(self.memory_proj.weight.dtype))
         if self.config.num_latents > 1:
             memory = memory + self.memory_positions

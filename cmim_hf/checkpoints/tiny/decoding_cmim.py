@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from .layers_cmim import CMIMDecoderLayer, rotary_tables
+from .layers_cmim import CMIMDecoderLayer, pair_order, rotary_turns
 
 _FIRST_ROOM = 16  # tokens a cache holds before it first grows
 _DROP_BELOW = 0.7  # share of unfinished rows at which those that ended are dropped
@@ -101,7 +101,8 @@ class _Batch:
             memory = memory + decoder.memory_positions
         head_dim = config.hidden_size // config.num_attention_heads
         turns = _rotation(max_length, head_dim, config.rope_theta, memory.device, memory.dtype)
-        self.layers = [_Layer(module, memory, turns) for module in decoder.layers]
+        attend = _Attention()
+        self.layers = [_Layer(module, memory, turns, attend) for module in decoder.layers]
 
     def logits(self, position: int) -> torch.Tensor:
         """Read the tokens at a position, from 0: logits (size, vocab_size) of the next."""
@@ -137,25 +138,31 @@ class _Batch:
 class _Layer:
     """A decoder layer at work on one batch: its weights, its cache, and what the codes add.
 
-    `cache` (2, batch, heads, room, head_dim) holds rotated keys, and values. `constant` (batch,
-    hidden_size) is the cross-attention to a single latent, `memory` (2, batch, heads, num_latents,
-    head_dim) the keys and values of several.
+    `cache` (2, room, batch, heads, head_dim) holds rotated keys, and values; what a step adds to it
+    is one block of memory, and so is what it reads. `constant` (batch, hidden_size) is the
+    cross-attention to a single latent, `memory` (2, batch, heads, num_latents, head_dim) the keys
+    and values of several.
     """
 
-    def __init__(self, module: CMIMDecoderLayer, memory: torch.Tensor, turns: torch.Tensor) -> None:
+    def __init__(
+        self,
+        module: CMIMDecoderLayer,
+        memory: torch.Tensor,
+        turns: torch.Tensor,
+        attend: _Attention,
+    ) -> None:
         attention, cross = module.self_attn, module.cross_attn
-        self.turns = turns
+        self.turns, self.attend = turns, attend
         self.heads, self.head_dim = attention.config.num_attention_heads, attention.head_dim
         self.norm, self.wide = _Norm(module.norm), module.feed_forward
         self.wide_norm = _Norm(self.wide.norm)
         weight = attention.qkv_proj.weight
-        paired = weight.view(3, self.heads, 2, self.head_dim // 2, -1).transpose(2, 3)
-        paired = torch.cat((paired[:2].flatten(0, 3), weight.view(3, -1, weight.shape[1])[2]))
+        paired = weight[pair_order(self.heads, self.head_dim, weight.device)]
         self.qkv, self.out = paired.t(), attention.out_proj.weight.t()
         self.up, self.down = self.wide.up_proj.weight.t(), self.wide.down_proj.weight.t()
         self.cross = cross
         room = min(len(turns), _FIRST_ROOM)
-        self.cache = weight.new_empty(2, len(memory), self.heads, room, self.head_dim)
+        self.cache = weight.new_empty(2, room, len(memory), self.heads, self.head_dim)
         self.constant = self.memory = None
         if memory.shape[1] == 1:
             self.constant = cross(memory, memory)[0].squeeze(1)
@@ -166,8 +173,7 @@ class _Layer:
         """(size, hidden_size) -> the same, for the slots 0 to size."""
         size = len(states)
         query = self._remember(self.norm(states), position)
-        keys, values = self.cache[:, :size, :, : position + 1].unbind()
-        attended = functional.scaled_dot_product_attention(query, keys, values, scale=1.0)
+        attended = self.attend(query, *self.cache[:, : position + 1, :size])
         states = torch.addmm(states, attended.view(size, -1), self.out)
         if self.constant is not None:
             states = states.add_(self.constant[:size])
@@ -183,28 +189,56 @@ class _Layer:
         """Put the rows of some slots into others."""
         if len(slots) == 0:
             return
-        self.cache[:, slots, :, :length] = self.cache[:, sources, :, :length]
+        self.cache[:, :length, slots] = self.cache[:, :length, sources]
         if self.constant is not None:
             self.constant[slots] = self.constant[sources]
         else:
             self.memory[:, slots] = self.memory[:, sources]
 
     def _remember(self, states: torch.Tensor, position: int) -> torch.Tensor:
-        """Cache the keys and values of normed states; queries (size, heads, 1, head_dim)."""
+        """Cache the keys and values of normed states; queries (size, heads, head_dim)."""
         size = len(states)
-        room = self.cache.shape[3]
+        room = self.cache.shape[1]
         if position == room:
             shape = list(self.cache.shape)
-            shape[1], shape[3] = size, min(2 * room, len(self.turns))
+            shape[1], shape[2] = min(2 * room, len(self.turns)), size
             grown = self.cache.new_empty(shape)
-            grown[:, :, :, :room] = self.cache[:, :size]
+            grown[:, :room] = self.cache[:, :, :size]
             self.cache = grown
         pairs = torch.mm(states, self.qkv).to(self.turns.real.dtype)
         pairs = pairs.view(size, 3, self.heads, self.head_dim // 2, 2)
         turned = torch.view_as_real(torch.view_as_complex(pairs) * self.turns[position])
         turned = turned.view(size, 3, self.heads, self.head_dim).transpose(0, 1)
-        self.cache[:, :size, :, position] = turned[1:]
-        return turned[0, :, :, None].to(states.dtype)
+        self.cache[:, position, :size] = turned[1:]
+        return turned[0].to(states.dtype)
+
+
+class _Attention:
+    """Attention of one query a row, the layers' common room for it.
+
+    A CPU's fused attention is made for many queries; for one, sums over whole blocks of memory take
+    half the time or less, where the memory is at hand already.
+    """
+
+    def __init__(self) -> None:
+        self.room: torch.Tensor | None = None
+
+    def __call__(
+        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
+    ) -> torch.Tensor:
+        """(size, heads, head_dim), of keys and values (length, size, heads, head_dim)."""
+        if query.device.type == "cpu" and query.dtype in (torch.float32, torch.float64):
+            room = self._room(keys)
+            weights = torch.mul(keys, query, out=room).sum(dim=-1).softmax(dim=0)
+            return torch.mul(values, weights[..., None], out=room).sum(dim=0)
+        keys, values = keys.permute(1, 2, 0, 3), values.permute(1, 2, 0, 3)
+        query = query[:, :, None]
+        return functional.scaled_dot_product_attention(query, keys, values, scale=1.0).squeeze(2)
+
+    def _room(self, like: torch.Tensor) -> torch.Tensor:
+        if self.room is None or self.room.numel() < like.numel():
+            self.room = like.new_empty(like.numel() + _FIRST_ROOM * like[0].numel())
+        return self.room[: like.numel()].view(like.shape)
 
 
 @lru_cache(maxsize=8)
@@ -213,14 +247,12 @@ def _rotation(
 ) -> torch.Tensor:
     """Complex factors (length, 3, 1, head_dim / 2) of queries, keys and values.
 
-    Rotary embeddings turn the pair (x_i, x_{i + head_dim / 2}) by an angle: as a complex number it
-    is multiplied by cos + i sin. The attention's 1 / sqrt(head_dim) stands in that of the queries;
-    values stay. In float32 at least: half precision has no complex product.
+    The attention's 1 / sqrt(head_dim) stands in those of the queries.
     """
-    like = torch.empty(0, device=device, dtype=torch.promote_types(dtype, torch.float32))
-    cos, sin = rotary_tables(length, 0, head_dim, theta, like=like)
-    turn = torch.complex(cos, sin)[:, : head_dim // 2]
-    return torch.stack((turn * head_dim**-0.5, turn, torch.ones_like(turn)), dim=1)[:, :, None]
+    like = torch.empty(0, device=device, dtype=dtype)
+    turns = rotary_turns(length, 0, head_dim, theta, like=like)
+    turns[:, 0] *= head_dim**-0.5
+    return turns
 
 
 def _padded_behind(tokens: torch.Tensor, ends: Sequence[int], pad_token_id: int) -> torch.Tensor:

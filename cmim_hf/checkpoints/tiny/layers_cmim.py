@@ -45,6 +45,46 @@ def rotary_tables(
     return angles.cos().to(like.dtype), angles.sin().to(like.dtype)
 
 
+def rotary_turns(
+    length: int, offset: int | torch.Tensor, head_size: int, theta: float, like: torch.Tensor
+) -> torch.Tensor:
+    """The same as complex factors (length, 3, 1, head_size / 2) of queries, keys and values.
+
+    Rotary embeddings turn the pair (x_i, x_{i + head_size / 2}) by an angle: as a complex number it
+    is multiplied by cos + i sin, in one pass over memory. Values are multiplied by 1. In float32 at
+    least: half precision has no complex product.
+    """
+    like = torch.empty(0, device=like.device, dtype=torch.promote_types(like.dtype, torch.float32))
+    cos, sin = rotary_tables(length, offset, head_size, theta, like=like)
+    turn = torch.complex(cos, sin)[:, : head_size // 2]
+    return torch.stack((turn, turn, torch.ones_like(turn)), dim=1)[:, :, None]
+
+
+def pair_order(heads: int, head_size: int, device: torch.device) -> torch.Tensor:
+    """Rows (3 * hidden_size,) of a fused projection, in the order that `rotary_turns` multiplies.
+
+    Components i and i + head_size / 2 of each head of queries and keys become neighbours, which
+    leaves their dot products as they are; values stay in place.
+    """
+    rows = torch.arange(3 * heads * head_size, device=device).view(3, heads, 2, head_size // 2)
+    return torch.cat((rows[:2].transpose(2, 3).flatten(), rows[2].flatten()))
+
+
+def rotary_positions(
+    config: CMIMConfig, length: int, offset: int | torch.Tensor, like: torch.Tensor
+) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+    """Rotary embeddings in the faster of two forms: `rotary_turns` on a CPU, else the tables.
+
+    Compilers fuse the tables' arithmetic, and know no complex numbers.
+    """
+    size = config.hidden_size // config.num_attention_heads
+    kind = like.device.type
+    plain = kind == "cpu" and like.dtype in (torch.float32, torch.float64)
+    if plain and not torch.is_autocast_enabled(kind) and not torch.compiler.is_compiling():
+        return rotary_turns(length, offset, size, config.rope_theta, like)
+    return rotary_tables(length, offset, size, config.rope_theta, like)
+
+
 def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     first, second = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-second, first), dim=-1) * sin
@@ -106,16 +146,34 @@ class CMIMSelfAttention(_Attention):
         self,
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None,
-        rotary: tuple[torch.Tensor, torch.Tensor],
+        rotary: torch.Tensor | tuple[torch.Tensor, torch.Tensor],
         past_key_values: Cache | None = None,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(batch, length, hidden_size) -> the same, and the weights where there are any."""
-        query, key, value = self.split_heads(self.qkv_proj(hidden_states), 3)
-        query, key = _rotate(query, *rotary), _rotate(key, *rotary)
+        query, key, value = self._turned(hidden_states, rotary)
         if past_key_values is not None:
             key, value = past_key_values.self_attention_cache.update(key, value, self.layer_idx)
         return self.attend(query, key, value, attention_mask, **kwargs)
+
+    def _turned(
+        self,
+        hidden_states: torch.Tensor,
+        rotary: torch.Tensor | tuple[torch.Tensor, torch.Tensor],
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Queries and keys, turned by their positions, and values; see `rotary_positions`."""
+        if isinstance(rotary, tuple):
+            query, key, value = self.split_heads(self.qkv_proj(hidden_states), 3)
+            return _rotate(query, *rotary), _rotate(key, *rotary), value
+        heads, size = self.config.num_attention_heads, self.head_dim
+        order = pair_order(heads, size, hidden_states.device)
+        if type(self.qkv_proj) is nn.Linear:
+            projected = functional.linear(hidden_states, self.qkv_proj.weight[order])
+        else:  # an adapter in its place is to be called
+            projected = self.qkv_proj(hidden_states)[..., order]
+        pairs = projected.view(*projected.shape[:2], 3, heads, size // 2, 2)
+        turned = torch.view_as_real(torch.view_as_complex(pairs) * rotary)
+        return self.split_heads(turned.flatten(2), 3)
 
 
 class CMIMCrossAttention(_Attention):
@@ -196,7 +254,7 @@ class CMIMEncoderLayer(GradientCheckpointingLayer):
         self,
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None,
-        rotary: tuple[torch.Tensor, torch.Tensor],
+        rotary: torch.Tensor | tuple[torch.Tensor, torch.Tensor],
         **kwargs: Any,
     ) -> torch.Tensor:
         """(batch, length, hidden_size) -> the same."""
@@ -225,7 +283,7 @@ class CMIMDecoderLayer(GradientCheckpointingLayer):
         hidden_states: torch.Tensor,
         memory: torch.Tensor,
         attention_mask: torch.Tensor | None,
-        rotary: tuple[torch.Tensor, torch.Tensor],
+        rotary: torch.Tensor | tuple[torch.Tensor, torch.Tensor],
         past_key_values: EncoderDecoderCache | None = None,
         **kwargs: Any,
     ) -> torch.Tensor:
