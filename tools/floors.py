@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The lowest versions that pyproject.toml allows, as constraints for pip.
 
-    python tools/floors.py > floors.txt && pip install -c floors.txt -e ".[dev]"
+python tools/floors.py > floors.txt && pip install -c floors.txt -e ".[dev]"
 """
 
 import re
