@@ -54,6 +54,11 @@ def load_checkpoint(
             f"The weights of {name} cannot be read ({error}): the file is damaged or cut short. "
             "Copy the checkpoint again."
         ) from error
+    except (TypeError, AttributeError, LookupError, RecursionError) as error:
+        raise ValueError(
+            f"The checkpoint {name} cannot be opened ({type(error).__name__}: {error}): its "
+            "generation_config.json, or another of its JSON files, is damaged. Copy it again."
+        ) from error
     _check_report(name, report)
     tokenizer = _load_tokenizer(name)
     if len(tokenizer) > model.config.vocab_size:

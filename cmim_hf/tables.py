@@ -202,6 +202,8 @@ class ParquetTable:
         self.row = self._piece_stop
         try:
             self._piece = next(self._pieces, None)
+            if self._piece is not None:
+                self._piece.validate(full=True)  # what is wrong would show up later, if at all
         except self._errors as error:
             raise damaged(self._where, self.row, error) from error
         if self._piece is None:
