@@ -71,3 +71,10 @@ def test_any_bytes_are_read_or_refused(name):
     while time.monotonic() < end:
         run()
     print(f"{name}: {count} executions")
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parent / "fuzz" / "found").iterdir()), ids=lambda path: path.name
+)
+def test_what_once_crashed_is_read_or_refused(path):
+    TARGETS[path.name.split("-")[0]].run(path.read_bytes())
