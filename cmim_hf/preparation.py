@@ -7,7 +7,7 @@ import os
 import signal
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -326,7 +326,7 @@ def encode_in_order(
     try:
         with ProcessPoolExecutor(num_workers, context, _set_encoder, (encoder,)) as pool:
             for chunk in chunks:
-                pending.append(pool.submit(_encode, chunk))
+                pending.append(_submit(pool, chunk))
                 if len(pending) > 4 * num_workers:
                     yield pending.popleft().result()
             while pending:
@@ -337,6 +337,16 @@ def encode_in_order(
             "was killed, perhaps for want of memory, run this again with fewer workers. A script "
             'that starts workers keeps what it runs below `if __name__ == "__main__":`.'
         ) from error
+
+
+def _submit(pool: ProcessPoolExecutor, chunk: list[Row]) -> Future:
+    try:
+        return pool.submit(_encode, chunk)
+    except OSError as error:
+        if error.errno is not None:  # the system's own, such as too many processes
+            raise
+        # a pool that is being closed for a dead worker has lost its pipe before it says so
+        raise BrokenProcessPool(str(error)) from error
 
 
 def _set_encoder(encoder: RowEncoder) -> None:
