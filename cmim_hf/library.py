@@ -88,7 +88,7 @@ class Library:
         Raises:
             ValueError: As [`~Library.check`], or other files are in the folder.
             NotADirectoryError: There is a file of its name.
-        PermissionError: Nothing can be written to it.
+            PermissionError: Nothing can be written to it.
         """
         path = self.folder / SETTINGS_FILE
         if self.folder.exists() and not self.folder.is_dir():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`tools/audit.py` asks a real service, here one of this test that knows a single advisory."""
+"""`checks/audit.py` asks a real service, here one of this test that knows a single advisory."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("pip_audit")
 
-AUDIT = Path(__file__).parent.parent / "tools" / "audit.py"
+AUDIT = Path(__file__).parent / "checks" / "audit.py"
 ADVISORY = {
     "id": "TEST-2026-1",
     "summary": "made up",

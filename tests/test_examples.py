@@ -165,6 +165,26 @@ def test_the_decoding_benchmark_compares_tokens_and_time(tmp_path):
         assert 10 < one["tokens_per_molecule"] < 30 and 0 < one["ours_share_of_limit"] < 1
 
 
+def test_the_throughput_benchmark_times_every_part_and_the_peers(tmp_path):
+    run_example(
+        "benchmarks/throughput.py", "--size", "tiny", "--rows", 64, "--batch_size", 8, "--steps", 1,
+        "--rounds", 1, "--loss_sizes", 64, "--decode_sizes", 8, "--json", tmp_path / "speed.json",
+    )  # fmt: skip
+    measured = json.loads((tmp_path / "speed.json").read_text())
+    train = measured["train"]
+    assert [row["model"] for row in train] == 2 * ["cMIM", "T5", "BART"]
+    sizes = [int(row["parameters"].replace(",", "")) for row in train]
+    assert max(sizes) <= 1.01 * min(sizes)
+    for part in ("train", "embed", "decode"):
+        assert all(row["molecules/s"] > 0 for row in measured[part])
+        assert 0 < measured[part][0]["share of limit"] < 1
+    assert [row["embedding"] for row in measured["embed"]][1:4] == [
+        "ChemBERTa-77M shape", "MoLFormer-XL shape", "ECFP4 of RDKit",
+    ]  # fmt: skip
+    assert {row["loss"] for row in measured["loss"]} >= {"ours, tiles", "CLIP, whole"}
+    assert [row["loading processes"] for row in measured["data"]] == ["0", "2"]
+
+
 def test_the_demo_leaves_a_page_and_a_picture(tmp_path):
     printed = run_example("demo.py", "--budget", 30, "--drug", "lidocaine", "--output", tmp_path)
     exact = int(re.search(r"(\d) of 8 drugs come back exactly", printed)[1])

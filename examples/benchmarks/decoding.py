@@ -6,24 +6,22 @@ python examples/benchmarks/decoding.py --rows 512 --batch_sizes 16 512 --repeats
 Both decode the same codes of real molecules greedily, in turns, in one process; rates are of the
 medians. `decode_latents` gets them once in the order given, as `generate` does, and once sorted by
 length, as `MoleculeGenerator.reconstruct` does, which knows what it is to write. The limit is the
-fastest matrix product measured here (float32, over the shapes of this decoder at batch 512), over
-the multiplications that the tokens written need: projections, feed
-forward, attention to what stands before, logits. Tokens of both are compared; where they differ,
-the gap between the two highest logits at the first difference is given.
+fastest matrix product measured here (float32, over the shapes of this model at batch 512), over
+the operations that the tokens written need (`roofline.py`). Tokens of both are compared; where
+they differ, the gap between the two highest logits at the first difference is given.
 """
 
 from __future__ import annotations
 
 import json
 import statistics
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
 import torch
 import transformers
+from roofline import clock, decoder_flops, gemm_rate
 from torch.nn import functional
 from transformers import HfArgumentParser
 
@@ -33,6 +31,7 @@ from cmim_hf.reading import read_smiles
 
 EXAMPLES = Path(__file__).resolve().parents[1]
 TIE = 1e-4
+LIMIT_ROWS = 512  # of the matrix products that the limit is measured by
 
 
 @dataclass
@@ -47,53 +46,6 @@ class Arguments:
     repeats: int = field(default=5, metadata={"help": "Rounds."})
     checkpoint: str = field(default=DEFAULT_CHECKPOINT, metadata={"help": "Folder or Hub id."})
     json: str | None = field(default=None, metadata={"help": "Write the figures there, too."})
-
-
-def clock(work: Callable[[], object]) -> float:
-    """Seconds of one run."""
-    start = time.perf_counter()
-    work()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-def shapes(model: CMIMModel) -> list[tuple[int, int, int]]:
-    """Inner size, outer size and number of the matrix products of one token."""
-    config = model.config
-    hidden, wide, layers = config.hidden_size, config.intermediate_size, config.decoder_layers
-    return [
-        (hidden, 3 * hidden, layers),
-        (hidden, hidden, layers if config.num_latents == 1 else 3 * layers),
-        (hidden, wide, layers),
-        (wide, hidden, layers),
-        (hidden, config.vocab_size, 1),
-    ]
-
-
-def flops(model: CMIMModel, lengths: torch.Tensor) -> float:
-    """Floating point operations that writing rows of these lengths (rows,) needs."""
-    products = 2 * sum(inner * outer * number for inner, outer, number in shapes(model))
-    attention = 4 * model.config.hidden_size * model.config.decoder_layers
-    lengths = lengths.double()
-    return float((products * lengths + attention * lengths * (lengths + 1) / 2).sum())
-
-
-def gemm_rate(model: CMIMModel, rows: int = 512) -> float:
-    """The best FLOP/s measured among this decoder's matrix products."""
-    best = 0.0
-    for inner, outer, _ in shapes(model):
-        left = torch.randn(rows, inner, device=model.device)
-        right = torch.randn(inner, outer, device=model.device)
-        repeats = max(1, int(2e9 / (2 * rows * inner * outer)))
-
-        def products(left: torch.Tensor, right: torch.Tensor, repeats: int) -> None:
-            for _ in range(repeats):
-                torch.mm(left, right)
-
-        seconds = min(clock(lambda: products(left, right, repeats)) for _ in range(5))  # noqa: B023
-        best = max(best, 2 * rows * inner * outer * repeats / seconds)
-    return best
 
 
 def compare(model: CMIMModel, latents: torch.Tensor) -> dict[str, float]:
@@ -128,7 +80,8 @@ def measure(model: CMIMModel, latents: torch.Tensor, size: int, repeats: int) ->
         seconds["stock"].append(clock(lambda: [model.generate(latents=part) for part in parts]))
         seconds["ours"].append(clock(lambda: [decode_latents(model, part) for part in parts]))
         seconds["sorted"].append(clock(lambda: [decode_latents(model, part) for part in by_length]))
-    limit = gemm_rate(model) / flops(model, lengths) * len(latents)
+    rate = gemm_rate(model.config, LIMIT_ROWS, model.device, model.dtype)
+    limit = rate / decoder_flops(model.config, lengths.numpy()) * len(latents)
     result: dict[str, float] = {
         "batch_size": size,
         "tokens_per_molecule": float(lengths.double().mean()),

@@ -15,7 +15,7 @@ tokens need (`roofline.py`); padding and everything that is no matrix product co
 - train: end to end on ragged molecules, by `CMIMTrainer` with its buckets and objective and by the
   stock Trainer with its collator; then all on molecules of one length, 40 tokens.
 - embed: from canonical SMILES in files' order to vectors; the peers' batches are padded to their
-  longest row. `small` with two layers on each side, which has no more parameters than 2.2 M.
+  longest row. `--layers 2` gives `small` 2.2 M parameters, fewer than the smallest peer has.
 - decode: 40 tokens for each code, by `decode_latents`, and by `generate` of ours and of the peers.
 - loss: forward and backward of the contrastive term, held whole and in tiles; extra memory.
 - data: the sampler, the collator and the loader, without a model.
@@ -56,6 +56,9 @@ class Arguments:
     )
     rows: int = field(default=10000, metadata={"help": "How many of them."})
     size: str = field(default="small", metadata={"help": "tiny, small, base or large."})
+    layers: int | None = field(
+        default=None, metadata={"help": "On each side, if not as many as the size has."}
+    )
     batch_size: int = field(default=256, metadata={"help": "Molecules of a training step."})
     steps: int = field(default=6, metadata={"help": "Timed training steps of each, in a round."})
     decode_sizes: list[int] = field(
@@ -85,6 +88,7 @@ def main() -> None:
     transformers.logging.set_verbosity_error()
     tokenizer = default_tokenizer()
     smiles = [row.text for row in islice(read_smiles(args.source), args.rows)]
+    layers = {"encoder_layers": args.layers, "decoder_layers": args.layers} if args.layers else {}
     config = CMIMConfig.from_size(
         args.size,
         vocab_size=len(tokenizer),
@@ -92,6 +96,7 @@ def main() -> None:
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         decoder_start_token_id=tokenizer.bos_token_id,
+        **layers,
     )
     setting = Setting(
         config, tokenizer, device, args.batch_size, args.steps, args.bf16, args.compile

@@ -34,10 +34,6 @@ def embedding(
     peers: bool,
 ) -> list[dict[str, object]]:
     """Rows of a table: latents and informative embeddings, and what stands beside them."""
-    if config.encoder_layers == 3:  # `small`, made as small as the smallest peer
-        config = CMIMConfig.from_dict(
-            {**config.to_dict(), "encoder_layers": 2, "decoder_layers": 2}
-        )
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         CMIMModel(config).save_pretrained(folder)

@@ -6,6 +6,8 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import count
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -95,38 +97,35 @@ def training(
     config = setting.config
     parameters = CMIMModel(config).num_parameters()
     others = encoder_decoders(config, parameters) if peers else {}
+    dtype = torch.bfloat16 if setting.bf16 else torch.float32
+    tokens = setting.batch_size * LENGTH
     rows = []
     for data in ("ragged", f"all {LENGTH} tokens"):
         molecules = _prepared(setting, smiles) if data == "ragged" else _equal(setting)
-        shares: list[float] = []
-        seeds = iter(range(10**6))
+        seeds = count()
+        trained: list[np.ndarray] = []
 
-        def ours(molecules: PackedMolecules = molecules, shares: list[float] = shares) -> float:
-            rate, lengths = _ours(setting, molecules, next(seeds))  # noqa: B023
-            flops = 3 * (encoder_flops(config, lengths) + decoder_flops(config, lengths))
-            shares.append(rate * flops / len(lengths) / gemm())
+        def ours(molecules: Any = molecules, seeds: Any = seeds, trained: Any = trained) -> float:
+            rate, lengths = _ours(setting, molecules, next(seeds))
+            trained.append(lengths)
             return rate
 
-        def gemm() -> float:
-            dtype = torch.bfloat16 if setting.bf16 else torch.float32
-            tokens = setting.batch_size * LENGTH
-            return gemm_rate(config, tokens, setting.device, dtype)
+        def limit(trained: Any = trained) -> float:
+            lengths = trained[-1]
+            flops = 3 * (encoder_flops(config, lengths) + decoder_flops(config, lengths))
+            return gemm_rate(config, tokens, setting.device, dtype) * len(lengths) / flops
+
+        def stock(build: Any, molecules: Any = molecules, seeds: Any = seeds) -> float:
+            return _stock(setting, build(), molecules, next(seeds))
 
         ways: dict[str, Callable[[], float]] = {"cMIM": ours}
-        for name, build in others.items():
-            ways[name] = lambda build=build, molecules=molecules: _stock(
-                setting,
-                build(),
-                molecules,
-                next(seeds),  # noqa: B023
-            )
-        turns = take_turns(ways, rounds)
+        ways |= {name: partial(stock, build) for name, build in others.items()}
+        turns = take_turns(ways, rounds, limit)
+        sizes = {name: build().num_parameters() for name, build in others.items()}
+        sizes["cMIM"] = parameters
         for name in ways:
-            count = parameters if name == "cMIM" else others[name]().num_parameters()
-            row = {"molecules": data, "model": name, "parameters": f"{count:,}", **turns.row(name)}
-            if name == "cMIM":
-                row["share of limit"] = float(np.median(shares))
-            rows.append(row)
+            about = {"molecules": data, "model": name, "parameters": f"{sizes[name]:,}"}
+            rows.append({**about, **turns.row(name)})
     return rows
 
 

@@ -10,34 +10,27 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Turns:
-    """Rates of each way in each round, ours the first.
+    """What was measured, one figure a round.
 
     Attributes:
-        rates: way to its rates, one a round.
-        limits: rates that the matrix products would allow, by way, one a round.
+        rates: way to its rates; the first way is ours.
+        limits: rates that the matrix products would allow ours.
     """
 
     rates: dict[str, list[float]] = field(default_factory=dict)
-    limits: dict[str, list[float]] = field(default_factory=dict)
-
-    def add(self, name: str, rate: float, limit: float | None = None) -> None:
-        """One round of one way."""
-        self.rates.setdefault(name, []).append(rate)
-        if limit is not None:
-            self.limits.setdefault(name, []).append(limit)
+    limits: list[float] = field(default_factory=list)
 
     def row(self, name: str) -> dict[str, float | None]:
-        """Median rate, how many times it is that of the first way, inversely, and share."""
+        """Median rate; how many times it the first way's is; ours as a share of the limit."""
         ours = next(iter(self.rates.values()))
-        pairs = list(zip(ours, self.rates[name], strict=True))
-        shares = [
-            rate / limit
-            for rate, limit in zip(self.rates[name], self.limits.get(name, []), strict=False)
-        ]
+        rates = self.rates[name]
+        share = None
+        if self.limits and rates is ours:
+            share = _median_ratio(ours, self.limits)
         return {
-            "molecules/s": statistics.median(self.rates[name]),
-            "ours is": statistics.median(one / other for one, other in pairs),
-            "share of limit": statistics.median(shares) if shares else None,
+            "molecules/s": statistics.median(rates),
+            "the first is, times": _median_ratio(ours, rates),
+            "share of limit": share,
         }
 
 
@@ -51,11 +44,16 @@ def take_turns(
     Args:
         ways: each gives its rate; the first is ours.
         rounds: how often.
-        limit: gives the rate that the matrix products would allow ours, measured in each round.
+        limit: gives the rate that the matrix products would allow ours; asked after it has run.
     """
-    turns = Turns()
+    turns = Turns({name: [] for name in ways})
     for _ in range(rounds):
-        bound = limit() if limit else None
         for place, (name, way) in enumerate(ways.items()):
-            turns.add(name, way(), bound if place == 0 else None)
+            turns.rates[name].append(way())
+            if place == 0 and limit:
+                turns.limits.append(limit())
     return turns
+
+
+def _median_ratio(first: list[float], second: list[float]) -> float:
+    return statistics.median(one / other for one, other in zip(first, second, strict=True))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Look the tested versions up among known vulnerabilities, with pip-audit.
 
-    python tools/audit.py constraints.txt
-    python tools/audit.py constraints.txt --vulnerability-service osv
+    python tests/checks/audit.py constraints.txt
+    python tests/checks/audit.py constraints.txt --vulnerability-service osv
 
 What follows the file goes to pip-audit. Exit status 1 if a version is vulnerable, or pip-audit
 fails. Where the service cannot be reached, or knows none of the packages (a mirror without

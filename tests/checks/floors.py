@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The lowest versions that pyproject.toml allows, as constraints for pip.
 
-python tools/floors.py > floors.txt && pip install -c floors.txt -e ".[dev]"
+python tests/checks/floors.py > floors.txt && pip install -c floors.txt -e ".[dev]"
 """
 
 import re
@@ -14,7 +14,7 @@ TOOLS = ("fuzz",)  # needs no floor of its own
 
 def floors() -> dict[str, str]:
     """Name and lowest version of each requirement, those of the extras included."""
-    path = Path(__file__).parents[1] / "pyproject.toml"
+    path = Path(__file__).parents[2] / "pyproject.toml"
     project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     wanted = [*project["dependencies"]]
