@@ -65,7 +65,7 @@ class Arguments:
         default_factory=lambda: [128, 512], metadata={"help": "Codes decoded at once."}
     )
     loss_sizes: list[int] = field(
-        default_factory=lambda: [512, 1024, 2048, 4096], metadata={"help": "Rows of the losses."}
+        default_factory=lambda: [256, 1024, 4096], metadata={"help": "Rows of the losses."}
     )
     rounds: int = field(default=3, metadata={"help": "In turns."})
     peers: bool = field(default=True, metadata={"help": "Time the peers, too."})
