@@ -73,7 +73,7 @@ def limited(code, *arguments):
     [
         (50_000, ["embed", MOLECULES], "out.parquet"),
         (50_000, ["embed", MOLECULES, "--workers", "2"], "out.npy"),
-        (500, ["sample", "-n", "200", "--prior", "fitted"], "out.csv"),
+        (50, ["sample", "-n", "200", "--prior", "fitted"], "out.csv"),
         (5_000, ["reconstruct", MOLECULES], "out.parquet"),
     ],
 )

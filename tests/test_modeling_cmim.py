@@ -333,7 +333,7 @@ def test_wrong_calls_say_what_was_expected(model, batch):
     [
         ({"hidden_size": 50, "num_attention_heads": 4}, "multiple of twice"),
         ({"posterior": "gaussian"}, "'learned' or 'sampled'"),
-        ({"min_log_std": 0.0}, "must be negative"),
+        ({"min_log_std": 0.0}, "must be a negative number"),
         ({"num_latents": 0}, "num_latents must be a whole number of at least 1, got 0"),
     ],
 )
