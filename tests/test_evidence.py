@@ -30,6 +30,17 @@ def run(script, *arguments):
     return result.stdout
 
 
+def test_examples_import_the_benchmarks_beside_them(tmp_path):
+    other = tmp_path / "benchmarks" / "__init__.py"
+    other.parent.mkdir()
+    other.write_text("")
+    path = [str(EXAMPLES), str(tmp_path)]
+    code = f"import sys; sys.path[:1] = {path}; import finetune, benchmarks; print(benchmarks)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert str(EXAMPLES / "benchmarks") in result.stdout
+
+
 def key(smiles):
     return smiles_without_stereo(parse(smiles))
 
