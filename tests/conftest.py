@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import os
+import signal
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -10,6 +11,9 @@ from packed_rows import SAMPLE, pack
 
 from cmim_hf import CMIMConfig, CMIMModel, default_tokenizer
 from cmim_hf.reading import read_smiles
+
+# What runs in the background of a script starts with Ctrl-C ignored, and so would all its children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 MOLECULES = [
     "CCO",
