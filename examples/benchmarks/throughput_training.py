@@ -18,6 +18,7 @@ from transformers import (
     DataCollatorForSeq2Seq,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PrinterCallback,
     Trainer,
     TrainerCallback,
     TrainingArguments,
@@ -101,12 +102,12 @@ def training(
     tokens = setting.batch_size * LENGTH
     rows = []
     for data in ("ragged", f"all {LENGTH} tokens"):
-        molecules = _prepared(setting, smiles) if data == "ragged" else _equal(setting)
+        molecules = prepared(setting, smiles) if data == "ragged" else one_length(setting, LENGTH)
         seeds = count()
         trained: list[np.ndarray] = []
 
         def ours(molecules: Any = molecules, seeds: Any = seeds, trained: Any = trained) -> float:
-            rate, lengths = _ours(setting, molecules, next(seeds))
+            rate, lengths = train(setting, molecules, next(seeds))
             trained.append(lengths)
             return rate
 
@@ -129,8 +130,11 @@ def training(
     return rows
 
 
-def _ours(setting: Setting, molecules: PackedMolecules, seed: int) -> tuple[float, np.ndarray]:
-    """Molecules a second, and the lengths of what was trained on while the time was taken."""
+def train(setting: Setting, molecules: PackedMolecules, seed: int) -> tuple[float, np.ndarray]:
+    """Molecules a second by CMIMTrainer, and the lengths (rows,) of what they were.
+
+    Both are of the timed steps and of this process. Each call trains a new model.
+    """
     collator = _Counting(CMIMCollator(setting.tokenizer))
     watch = _Stopwatch()
     with tempfile.TemporaryDirectory() as folder:
@@ -142,6 +146,7 @@ def _ours(setting: Setting, molecules: PackedMolecules, seed: int) -> tuple[floa
             data_collator=collator,
             callbacks=[watch],
         )
+        trainer.remove_callback(PrinterCallback)
         trainer.train()
     lengths = np.concatenate(collator.lengths[WARM_UP : WARM_UP + setting.steps])
     return len(lengths) / watch.seconds, lengths
@@ -167,7 +172,7 @@ def _stock(
 
 def loading(setting: Setting, smiles: Sequence[str], rounds: int) -> list[dict[str, object]]:
     """Rows of a table: molecules a second that reach the device, by loading processes."""
-    molecules = _prepared(setting, smiles)
+    molecules = prepared(setting, smiles)
     steps = len(molecules) // setting.batch_size
 
     def rate(workers: int, seed: int = 0) -> float:
@@ -190,7 +195,8 @@ def loading(setting: Setting, smiles: Sequence[str], rounds: int) -> list[dict[s
     return [{"loading processes": name, **turns.row(name)} for name in ways]
 
 
-def _prepared(setting: Setting, smiles: Sequence[str]) -> PackedMolecules:
+def prepared(setting: Setting, smiles: Sequence[str]) -> PackedMolecules:
+    """The molecules as token ids, written as given."""
     rows = [Row("", number, text) for number, text in enumerate(smiles)]
     limit = setting.config.max_position_embeddings
     molecules, _ = prepare(
@@ -199,10 +205,30 @@ def _prepared(setting: Setting, smiles: Sequence[str]) -> PackedMolecules:
     return molecules
 
 
-def _equal(setting: Setting) -> PackedMolecules:
-    """Random text of one length: what is written costs nothing."""
+def one_length(setting: Setting, length: int) -> PackedMolecules:
+    """Text for all steps, each row of so many tokens."""
+    rows = (setting.steps + WARM_UP) * setting.batch_size
+    return prepared(setting, random_text([length] * rows))
+
+
+def random_text(lengths: Sequence[int]) -> list[str]:
+    """Distinct rows of these lengths in tokens, the end token included: what is written is free.
+
+    A row begins with its number, in base 5 with letters for digits; the rest is random.
+
+    Raises:
+        ValueError: A row too short for the number of the last.
+    """
     random = np.random.default_rng(0)
     letters = np.array(list("CNOcn"))
-    rows = (setting.steps + WARM_UP) * setting.batch_size
-    texts = ["".join(random.choice(letters, LENGTH - 1)) for _ in range(rows)]
-    return _prepared(setting, texts)
+    places = 1
+    while len(letters) ** places < len(lengths):
+        places += 1
+    if len(lengths) and min(lengths) <= places:
+        raise ValueError(f"{len(lengths)} rows of {min(lengths)} tokens would not be distinct.")
+    rows = []
+    for number, length in enumerate(lengths):
+        digits = random.integers(len(letters), size=length - 1)
+        digits[:places] = number // len(letters) ** np.arange(places) % len(letters)
+        rows.append("".join(letters[digits]))
+    return rows
