@@ -19,8 +19,10 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from .layers_cmim import CMIMDecoderLayer, pair_order, rotary_turns
+from .linear_cmim import linear
 
 _FIRST_ROOM = 16  # tokens a cache holds before it first grows
+_IN_CACHE, _FEWEST_ROWS = 1 << 20, 64  # numbers of a block of keys, and rows, worth a call
 _DROP_BELOW = 0.7  # share of unfinished rows at which those that ended are dropped
 
 
@@ -158,8 +160,8 @@ class _Layer:
         self.wide_norm = _Norm(self.wide.norm)
         weight = attention.qkv_proj.weight
         paired = weight[pair_order(self.heads, self.head_dim, weight.device)]
-        self.qkv, self.out = paired.t(), attention.out_proj.weight.t()
-        self.up, self.down = self.wide.up_proj.weight.t(), self.wide.down_proj.weight.t()
+        self.qkv, self.out = paired, attention.out_proj.weight.t()
+        self.up, self.down = self.wide.up_proj.weight, self.wide.down_proj.weight.t()
         self.cross = cross
         room = min(len(turns), _FIRST_ROOM)
         self.cache = weight.new_empty(2, room, len(memory), self.heads, self.head_dim)
@@ -182,7 +184,7 @@ class _Layer:
             query = cross.q_proj(cross.norm(states)).view(size, self.heads, 1, self.head_dim)
             attended = functional.scaled_dot_product_attention(query, *self.memory[:, :size])
             states = torch.addmm(states, attended.view(size, -1), cross.out_proj.weight.t())
-        activated = self.wide.activation(torch.mm(self.wide_norm(states), self.up))
+        activated = linear(self.wide_norm(states), self.up, self.wide.activation)
         return torch.addmm(states, activated, self.down)
 
     def move(self, sources: torch.Tensor, slots: torch.Tensor, length: int) -> None:
@@ -205,7 +207,7 @@ class _Layer:
             grown = self.cache.new_empty(shape)
             grown[:, :room] = self.cache[:, :, :size]
             self.cache = grown
-        pairs = torch.mm(states, self.qkv).to(self.turns.real.dtype)
+        pairs = linear(states, self.qkv).to(self.turns.real.dtype)
         pairs = pairs.view(size, 3, self.heads, self.head_dim // 2, 2)
         turned = torch.view_as_real(torch.view_as_complex(pairs) * self.turns[position])
         turned = turned.view(size, 3, self.heads, self.head_dim).transpose(0, 1)
@@ -228,12 +230,19 @@ class _Attention:
     ) -> torch.Tensor:
         """(size, heads, head_dim), of keys and values (length, size, heads, head_dim)."""
         if query.device.type == "cpu" and query.dtype in (torch.float32, torch.float64):
-            room = self._room(keys)
-            weights = torch.mul(keys, query, out=room).sum(dim=-1).softmax(dim=0)
-            return torch.mul(values, weights[..., None], out=room).sum(dim=0)
+            if keys.numel() <= _IN_CACHE:
+                return self._sums(query, keys, values)
+            rows = max(_IN_CACHE * len(query) // keys.numel(), _FEWEST_ROWS)
+            blocks = query.split(rows), keys.split(rows, dim=1), values.split(rows, dim=1)
+            return torch.cat([self._sums(*block) for block in zip(*blocks, strict=True)])
         keys, values = keys.permute(1, 2, 0, 3), values.permute(1, 2, 0, 3)
         query = query[:, :, None]
         return functional.scaled_dot_product_attention(query, keys, values, scale=1.0).squeeze(2)
+
+    def _sums(self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        room = self._room(keys)
+        weights = torch.mul(keys, query, out=room).sum(dim=-1).softmax(dim=0)
+        return torch.mul(values, weights[..., None], out=room).sum(dim=0)
 
     def _room(self, like: torch.Tensor) -> torch.Tensor:
         if self.room is None or self.room.numel() < like.numel():

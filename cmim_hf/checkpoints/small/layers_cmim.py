@@ -15,7 +15,9 @@ from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from .attention_cmim import LONGEST, short_attention
 from .configuration_cmim import CMIMConfig
+from .linear_cmim import CMIMLinear, linear
 
 
 def _eager_attention(
@@ -108,7 +110,7 @@ class _Attention(nn.Module):
         self.layer_idx = layer_idx
         self.head_dim = config.hidden_size // config.num_attention_heads
         self.scaling = self.head_dim**-0.5
-        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.out_proj = CMIMLinear(config.hidden_size, config.hidden_size)
 
     def split_heads(self, x: torch.Tensor, parts: int) -> tuple[torch.Tensor, ...]:
         """(batch, length, parts * hidden_size) -> `parts` of (batch, heads, length, head_dim)."""
@@ -140,7 +142,7 @@ class CMIMSelfAttention(_Attention):
         """`layer_idx` is the layer's place in the cache."""
         super().__init__(config, layer_idx)
         self.is_causal = is_causal
-        self.qkv_proj = nn.Linear(config.hidden_size, 3 * config.hidden_size, bias=False)
+        self.qkv_proj = CMIMLinear(config.hidden_size, 3 * config.hidden_size)
 
     def forward(
         self,
@@ -151,29 +153,34 @@ class CMIMSelfAttention(_Attention):
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(batch, length, hidden_size) -> the same, and the weights where there are any."""
-        query, key, value = self._turned(hidden_states, rotary)
+        if isinstance(rotary, tuple):
+            query, key, value = self.split_heads(self.qkv_proj(hidden_states), 3)
+            query, key = _rotate(query, *rotary), _rotate(key, *rotary)
+        else:
+            turned = self._turned(hidden_states, rotary)
+            if past_key_values is None and self._is_short(turned, attention_mask):
+                attended = short_attention(turned, attention_mask, self.is_causal)
+                return self.out_proj(attended.flatten(2)), None
+            query, key, value = turned.transpose(1, 3).unbind(2)
         if past_key_values is not None:
             key, value = past_key_values.self_attention_cache.update(key, value, self.layer_idx)
         return self.attend(query, key, value, attention_mask, **kwargs)
 
-    def _turned(
-        self,
-        hidden_states: torch.Tensor,
-        rotary: torch.Tensor | tuple[torch.Tensor, torch.Tensor],
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Queries and keys, turned by their positions, and values; see `rotary_positions`."""
-        if isinstance(rotary, tuple):
-            query, key, value = self.split_heads(self.qkv_proj(hidden_states), 3)
-            return _rotate(query, *rotary), _rotate(key, *rotary), value
+    def _turned(self, hidden_states: torch.Tensor, rotary: torch.Tensor) -> torch.Tensor:
+        """Queries, keys and values (batch, length, 3, heads, head_dim); see `rotary_turns`."""
         heads, size = self.config.num_attention_heads, self.head_dim
         order = pair_order(heads, size, hidden_states.device)
-        if type(self.qkv_proj) is nn.Linear:
-            projected = functional.linear(hidden_states, self.qkv_proj.weight[order])
+        if type(self.qkv_proj) is CMIMLinear:
+            projected = linear(hidden_states, self.qkv_proj.weight[order])
         else:  # an adapter in its place is to be called
             projected = self.qkv_proj(hidden_states)[..., order]
         pairs = projected.view(*projected.shape[:2], 3, heads, size // 2, 2)
-        turned = torch.view_as_real(torch.view_as_complex(pairs) * rotary)
-        return self.split_heads(turned.flatten(2), 3)
+        return torch.view_as_real(torch.view_as_complex(pairs) * rotary).flatten(4)
+
+    def _is_short(self, turned: torch.Tensor, attention_mask: torch.Tensor | None) -> bool:
+        if self.config._attn_implementation != "sdpa" or turned.shape[1] > LONGEST:
+            return False
+        return attention_mask is None or attention_mask.dtype == torch.bool
 
 
 class CMIMCrossAttention(_Attention):
@@ -183,8 +190,8 @@ class CMIMCrossAttention(_Attention):
         """`layer_idx` is the layer's place in the cache."""
         super().__init__(config, layer_idx)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
-        self.kv_proj = nn.Linear(config.hidden_size, 2 * config.hidden_size, bias=False)
+        self.q_proj = CMIMLinear(config.hidden_size, config.hidden_size)
+        self.kv_proj = CMIMLinear(config.hidden_size, 2 * config.hidden_size)
 
     def forward(
         self,
@@ -213,8 +220,8 @@ class CMIMSingleCrossAttention(nn.Module):
     def __init__(self, config: CMIMConfig) -> None:
         """No query, key or norm exists: the result does not depend on the decoder's state."""
         super().__init__()
-        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
-        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.v_proj = CMIMLinear(config.hidden_size, config.hidden_size)
+        self.out_proj = CMIMLinear(config.hidden_size, config.hidden_size)
 
     def forward(
         self, hidden_states: torch.Tensor, memory: torch.Tensor, *_: Any, **__: Any
@@ -230,13 +237,16 @@ class CMIMFeedForward(nn.Module):
         """Norm, widen, activate, narrow."""
         super().__init__()
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.up_proj = CMIMLinear(config.hidden_size, config.intermediate_size)
+        self.down_proj = CMIMLinear(config.intermediate_size, config.hidden_size)
         self.activation = ACT2FN[config.hidden_act]
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """(batch, length, hidden_size) -> the same."""
-        return self.down_proj(self.activation(self.up_proj(self.norm(hidden_states))))
+        states = self.norm(hidden_states)
+        if type(self.up_proj) is CMIMLinear:
+            return self.down_proj(self.up_proj(states, self.activation))
+        return self.down_proj(self.activation(self.up_proj(states)))  # an adapter in its place
 
 
 class CMIMEncoderLayer(GradientCheckpointingLayer):
@@ -305,7 +315,7 @@ class CMIMPosterior(_Attention):
         super().__init__(config, layer_idx=0)
         hidden_size = config.hidden_size
         self.queries = nn.Parameter(torch.empty(config.num_latents, hidden_size))
-        self.kv_proj = nn.Linear(hidden_size, 2 * hidden_size, bias=False)
+        self.kv_proj = CMIMLinear(hidden_size, 2 * hidden_size)
         self.norm = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)
         self.mean_proj = nn.Linear(hidden_size, config.latent_size)
         if config.posterior == "learned":

@@ -29,6 +29,7 @@ from .layers_cmim import (
     CMIMSelfAttention,
     rotary_positions,
 )
+from .linear_cmim import CMIMLinear
 
 _OF_THE_HUB = ("repo_id", "commit_message", "private", "create_pr", "revision", "tags", "token")
 
@@ -148,7 +149,7 @@ class CMIMDecoder(CMIMPreTrainedModel):
     def __init__(self, config: CMIMConfig) -> None:
         """Latents become memory tokens; with K > 1 each has a learned identity."""
         super().__init__(config)
-        self.memory_proj = nn.Linear(config.latent_size, config.hidden_size, bias=False)
+        self.memory_proj = CMIMLinear(config.latent_size, config.hidden_size)
         if config.num_latents > 1:
             shape = (config.num_latents, config.hidden_size)
             self.memory_positions = nn.Parameter(torch.empty(shape))

@@ -23,6 +23,7 @@ from .configuration_cmim import CMIMConfig
 from .informative_cmim import pool_hidden_states, shift_right
 from .latent_cmim import gaussian_sample
 from .layers_cmim import CMIMPosterior
+from .linear_cmim import CMIMLinear
 from .stacks_cmim import CMIMDecoder, CMIMEncoder, CMIMPreTrainedModel
 
 
@@ -81,7 +82,7 @@ class CMIMModel(CMIMPreTrainedModel, GenerationMixin):
         self.encoder = CMIMEncoder(config)
         self.posterior = CMIMPosterior(config)
         self.decoder = CMIMDecoder(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = CMIMLinear(config.hidden_size, config.vocab_size)
         self.post_init()
 
     @can_return_tuple
@@ -208,8 +209,8 @@ class CMIMModel(CMIMPreTrainedModel, GenerationMixin):
                 f"{tuple(logits.shape[:2])}."
             )
         token_nll = functional.cross_entropy(
-            logits.float().transpose(1, 2), labels.to(logits.device), reduction="none"
-        )
+            logits.float().flatten(0, 1), labels.to(logits.device).flatten(), reduction="none"
+        ).view(labels.shape)
         count = (labels != -100).sum().clamp(min=1)
         return token_nll.sum(dim=1), token_nll.sum() / count
 
