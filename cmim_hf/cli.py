@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from transformers.utils import logging
 
+from .allocator import keep_freed_memory
 from .atomic import check_output
 from .checkpoints import DEFAULT_CHECKPOINT
 from .cli_common import BATCH_ROWS
@@ -22,6 +23,7 @@ from .version import __version__
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; errors of the user's input are one message and exit status 1."""
     options = _parser().parse_args(arguments)
+    keep_freed_memory()
     logging.disable_progress_bar()
     try:
         return options.run(options) or 0

@@ -15,9 +15,10 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import Trainer, TrainerCallback, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import EvalLoopOutput, has_length
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput, has_length
 from transformers.utils import logging
 
+from .allocator import keep_freed_memory
 from .data import LengthBucketSampler
 from .distributed import gather_keys, gather_with_gradient
 from .finite import FiniteGuard
@@ -73,6 +74,12 @@ class CMIMTrainer(Trainer):
         self._probe = self._read_probe()
         self._guard = FiniteGuard(self.args.on_nonfinite)
         self.add_callback(_RankNoise)
+
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        """As of `Trainer`; on a CPU the process keeps its memory ([`keep_freed_memory`])."""
+        if self.args.device.type == "cpu":
+            keep_freed_memory()
+        return super().train(*args, **kwargs)
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset

@@ -23,6 +23,7 @@ from tqdm import tqdm
 from transformers import HfArgumentParser
 
 from cmim_hf import DEFAULT_CHECKPOINT, MoleculeEmbedder
+from cmim_hf.allocator import keep_freed_memory
 from cmim_hf.library import Library, embed_shards
 
 
@@ -102,6 +103,8 @@ def main() -> None:
     (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses()
     # processes of unequal speed wait for each other only at the end, but then perhaps for days
     cpu = not torch.accelerator.is_available()
+    if cpu:
+        keep_freed_memory()
     state = PartialState(cpu=cpu, timeout=timedelta(weeks=4))
     try:
         library = Library(
