@@ -69,10 +69,14 @@ def finished(tmp_path):
 
 
 def make_card(folder):
+    return run_card(folder, "--config", str(folder / "config.yaml"), "--name", "small")
+
+
+def run_card(folder, *options):
     return subprocess.run(
-        [sys.executable, str(ROOT / "examples" / "benchmarks" / "card.py"), "--config",
-         str(folder / "config.yaml"), "--run", str(folder / "run"), "--name", "small",
-         "--output", str(folder / "cards" / "small.md"), "--results", str(folder / "results")],
+        [sys.executable, str(ROOT / "examples" / "benchmarks" / "card.py"), *options,
+         "--run", str(folder / "run"), "--output", str(folder / "cards" / "small.md"),
+         "--results", str(folder / "results")],
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
 
@@ -100,6 +104,27 @@ def test_the_card_holds_the_run_and_every_figure(finished):
         "### Fine-tuning\n\nNot measured of these weights yet.",
     ):
         assert text in card.content, text
+
+
+def test_new_figures_leave_the_rest_of_a_card_alone(finished):
+    made = make_card(finished)
+    assert made.returncode == 0, made.stderr
+    before = (finished / "cards" / "small.md").read_text()
+    result = json.loads((finished / "results" / "optimize-qed.json").read_text())
+    result["cma"]["best_score"] = 0.9375
+    (finished / "results" / "optimize-qed.json").write_text(json.dumps(result))
+    again = run_card(finished)
+    assert again.returncode == 0, again.stderr
+    card = (finished / "cards" / "small.md").read_text()
+    assert card == before.replace("| 0.750 | 0.910 |", "| 0.750 | 0.938 |") != before
+    assert card == (finished / "run" / "README.md").read_text()
+
+
+def test_a_card_without_a_place_for_figures_is_not_touched(finished):
+    (finished / "run" / "README.md").write_text("# A card\n")
+    made = run_card(finished)
+    assert made.returncode == 1 and "give --config and --name" in made.stderr
+    assert (finished / "run" / "README.md").read_text() == "# A card\n"
 
 
 def test_figures_of_other_weights_are_left_out(finished):

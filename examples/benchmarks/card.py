@@ -3,11 +3,12 @@
 
     python examples/benchmarks/card.py --config examples/configs/small_more.yaml \
         --run runs/small-more --name small --output model_cards/small.md
+    python examples/benchmarks/card.py --run cmim_hf/checkpoints/small --output model_cards/small.md
 
 Takes settings from the run's configuration and from the card that the run left, the curve from its
 `trainer_state.json`, and those figures in the results beside this file that are of exactly these
-weights; peers' stand beside them with their source. The card goes to `--output` and beside the
-weights.
+weights; peers' stand beside them with their source. Without `--config` the card that is beside the
+weights stays as it is but for those figures. The card goes to `--output` and beside the weights.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from cmim_hf import CMIMModel, MoleculeEmbedder
 from cmim_hf.model_card import read_settings, write_model_card
 
 MISSING = "Not measured of these weights yet."
+FIGURES, AFTER = "## Measured on molecules it never saw", "## Use and limits"
 EXAMPLES = Path(__file__).resolve().parents[1]
 
 
@@ -33,16 +35,41 @@ EXAMPLES = Path(__file__).resolve().parents[1]
 class Arguments:
     """Whose card."""
 
-    config: str = field(metadata={"help": "Settings of the run, as given to pretrain.py."})
-    run: str = field(metadata={"help": "Its output folder."})
-    name: str = field(metadata={"help": "Of the checkpoint."})
-    output: str = field(metadata={"help": "The card to write; a copy goes to the run's folder."})
+    run: str = field(metadata={"help": "Output folder of the run, or a checkpoint with a card."})
+    output: str = field(metadata={"help": "The card to write; a copy goes to that folder."})
+    config: str | None = field(
+        default=None, metadata={"help": "Settings of the run, as given to pretrain.py."}
+    )
+    name: str | None = field(default=None, metadata={"help": "Of the checkpoint, for a new card."})
     results: str = field(default=str(RESULTS), metadata={"help": "Folder of the results."})
 
 
 def main() -> None:
     """Gather and write."""
     (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses()
+    if (args.config is None) != (args.name is None):
+        raise SystemExit("A new card needs both --config and --name; new figures need neither.")
+    measured = figures(Path(args.results), MoleculeEmbedder(args.run).fingerprint)
+    written = renewed_card(args, measured) if args.config is None else new_card(args, measured)
+    output = Path(args.output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(written.read_text(encoding="utf-8"), encoding="utf-8")
+    print(f"written: {written}, {output}")
+
+
+def renewed_card(args: Arguments, measured: str) -> Path:
+    """The card of a checkpoint with what was measured of it since."""
+    path = Path(args.run, "README.md")
+    before, _, rest = path.read_text(encoding="utf-8").partition(f"{FIGURES}\n")
+    _, heading, after = rest.partition(f"{AFTER}\n")
+    if not heading:
+        raise SystemExit(f"{path} has no {FIGURES!r} before {AFTER!r}: give --config and --name.")
+    path.write_text(f"{before}{measured}\n\n{heading}{after}", encoding="utf-8")
+    return path
+
+
+def new_card(args: Arguments, measured: str) -> Path:
+    """The card of a run."""
     sys.path.insert(0, str(EXAMPLES))
     from pretrain import parse_arguments
 
@@ -51,7 +78,7 @@ def main() -> None:
     config = Path(args.config).resolve()
     if config.is_relative_to(EXAMPLES.parent):
         config = config.relative_to(EXAMPLES.parent)
-    written = write_model_card(
+    return write_model_card(
         args.run,
         model=CMIMModel.from_pretrained(args.run),
         args=training,
@@ -62,12 +89,8 @@ def main() -> None:
         license=data.license,
         command=f"accelerate launch examples/pretrain.py {config}",
         settings=read_settings(Path(args.run, "README.md")),
-        figures=figures(Path(args.results), MoleculeEmbedder(args.run).fingerprint),
+        figures=measured,
     )
-    output = Path(args.output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(written.read_text(encoding="utf-8"), encoding="utf-8")
-    print(f"written: {written}, {output}")
 
 
 def figures(folder: Path, weights: str) -> str:
@@ -75,7 +98,7 @@ def figures(folder: Path, weights: str) -> str:
 
     What is of other weights is left out, and that is said.
     """
-    parts = ["## Measured on molecules it never saw"]
+    parts = [FIGURES]
     frozen = read(folder / "moleculenet.json", weights)
     parts += ["### Frozen embeddings", score_table(frozen) if frozen else MISSING]
     parts += [origin(frozen)] if frozen else []

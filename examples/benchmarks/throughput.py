@@ -10,7 +10,8 @@ Ours and the peers (see `peers.py`: random weights, the same tokens, as many par
 is not of a fixed size) take turns in one process; rates are medians over the rounds, ratios medians
 of the ratios within a round, since machines are noisy. The limit is the fastest matrix product
 measured between the rounds over the model's own shapes, divided by the operations that its real
-tokens need (`roofline.py`); padding and everything that is no matrix product count as waste.
+tokens need (`roofline.py`); padding and everything that is no matrix product count as waste. The
+process keeps its memory, as our trainer and commands have it, which speeds up the peers, too.
 
 - train: end to end on ragged molecules, by `CMIMTrainer` with its buckets and objective and by the
   stock Trainer with its collator; then all on molecules of one length, 40 tokens.
@@ -30,12 +31,14 @@ from pathlib import Path
 import torch
 import transformers
 from evidence import table, write
+from roofline import gemm_rates
 from throughput_inference import decoding, embedding
 from throughput_loss import contrastive
-from throughput_training import Setting, loading, training
+from throughput_training import LENGTH, Setting, loading, training
 from transformers import HfArgumentParser
 
 from cmim_hf import CMIMConfig, default_tokenizer
+from cmim_hf.allocator import keep_freed_memory
 from cmim_hf.loading import torch_device
 from cmim_hf.reading import read_smiles
 
@@ -86,6 +89,7 @@ def main() -> None:
     if device is None:
         device = torch.accelerator.current_accelerator() or torch.device("cpu")
     transformers.logging.set_verbosity_error()
+    keep_freed_memory()
     tokenizer = default_tokenizer()
     smiles = [row.text for row in islice(read_smiles(args.source), args.rows)]
     layers = {"encoder_layers": args.layers, "decoder_layers": args.layers} if args.layers else {}
@@ -104,6 +108,11 @@ def main() -> None:
     threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
     pages = [f"# Throughput\n\n`{args.size}` on {device}{threads}; {len(smiles):,} molecules."]
     results: dict[str, object] = {"device": str(device), "threads": torch.get_num_threads()}
+    dtype = torch.bfloat16 if args.bf16 else torch.float32
+    rates = gemm_rates(config, args.batch_size * LENGTH, device, dtype)
+    results["products"] = rates
+    shown = ", ".join(f"{name} {rate / 1e9:,.0f}" for name, rate in rates.items())
+    pages.append(f"Fastest matrix product, GFLOP/s: {shown}.")
     for part in args.what:
         if part == "train":
             rows = training(setting, smiles, args.rounds, args.peers)
