@@ -10,7 +10,7 @@ import torch
 
 from .preparation import EncodedRows
 
-_CPU_TOKENS, _CPU_ROWS = 4096, 512  # what fits a core's cache; an accelerator wants more at once
+_CPU_TOKENS, _CPU_ROWS = 8192, 512  # an accelerator wants more at once
 _ACCELERATOR_TOKENS, _ACCELERATOR_ROWS = 65536, 4096
 
 

@@ -50,7 +50,7 @@ class MoleculeEmbedder:
         on_invalid: What becomes of a row that is no text, empty, not printable, not a molecule
             (with `canonicalize`), or longer than the model reads: `"raise"` a ValueError that
             names it, `"none"` gives a row of NaN, `"skip"` leaves it out.
-        batch_tokens: Most tokens of a batch, padding included; by default 4,096 on a CPU and
+        batch_tokens: Most tokens of a batch, padding included; by default 8,192 on a CPU and
             65,536 elsewhere.
         progress: Show a bar when a call takes more than two seconds.
 
