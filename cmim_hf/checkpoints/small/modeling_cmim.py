@@ -125,16 +125,15 @@ class CMIMModel(CMIMPreTrainedModel, GenerationMixin):
             ValueError: A row longer than `max_position_embeddings`, latents of the wrong shape, or
                 neither `input_ids` nor latents.
         """
-        output = CMIMOutput()
         if latents is None and encoder_outputs is not None:
             latents = encoder_outputs[0]
         if latents is None:
-            self._encode(output, input_ids, attention_mask, sample_latents, **kwargs)
+            output = self._encode(input_ids, attention_mask, sample_latents, **kwargs)
         else:
             self._check_latents(latents)
-            output.latents = latents
+            output = {"latents": latents}
         if not decode:
-            return output
+            return CMIMOutput(**output)
         if decoder_input_ids is None:
             decoder_input_ids, decoder_attention_mask = self._teacher_forcing(
                 input_ids, attention_mask, labels
@@ -142,41 +141,46 @@ class CMIMModel(CMIMPreTrainedModel, GenerationMixin):
         self._check_length(decoder_input_ids, decoder_attention_mask, "decoder_input_ids")
         decoded = self.decoder(
             self.embed_tokens(decoder_input_ids),
-            output.latents,
+            output["latents"],
             attention_mask=decoder_attention_mask,
             past_key_values=past_key_values,
             use_cache=use_cache if labels is None else False,
             **kwargs,
         )
-        output.last_hidden_state = decoded.last_hidden_state
-        output.past_key_values = decoded.past_key_values
-        output.decoder_hidden_states = decoded.hidden_states
-        output.decoder_attentions = decoded.attentions
-        output.cross_attentions = decoded.cross_attentions or None
-        output.logits = self.lm_head(decoded.last_hidden_state)
+        output = {
+            **output,
+            "last_hidden_state": decoded.last_hidden_state,
+            "logits": self.lm_head(decoded.last_hidden_state),
+            "past_key_values": decoded.past_key_values,
+            "decoder_hidden_states": decoded.hidden_states,
+            "decoder_attentions": decoded.attentions,
+            "cross_attentions": decoded.cross_attentions or None,
+        }
         if labels is not None:
-            output.nll, output.loss = self._reconstruction(output.logits, labels)
-        return CMIMOutput(**output)  # in the declared order, which users of indices rely on
+            output["nll"], output["loss"] = self._reconstruction(output["logits"], labels)
+        return CMIMOutput(**output)
 
     def _encode(
         self,
-        output: CMIMOutput,
         input_ids: torch.LongTensor | None,
         attention_mask: torch.Tensor | None,
         sample_latents: bool | None,
         **kwargs: Any,
-    ) -> None:
+    ) -> dict[str, Any]:
         if input_ids is None:
             raise ValueError("Pass input_ids (batch, length) to encode, or latents to decode.")
         self._check_length(input_ids, attention_mask, "input_ids")
         encoded = self.encoder(self.embed_tokens(input_ids), attention_mask, **kwargs)
         mean, log_std = self.posterior(encoded.last_hidden_state, attention_mask)
         draw = self.training if sample_latents is None else sample_latents
-        output.latents = gaussian_sample(mean, log_std) if draw else mean
-        output.latent_mean, output.latent_log_std = mean, log_std
-        output.encoder_last_hidden_state = encoded.last_hidden_state
-        output.encoder_hidden_states = encoded.hidden_states
-        output.encoder_attentions = encoded.attentions
+        return {
+            "latents": gaussian_sample(mean, log_std) if draw else mean,
+            "latent_mean": mean,
+            "latent_log_std": log_std,
+            "encoder_last_hidden_state": encoded.last_hidden_state,
+            "encoder_hidden_states": encoded.hidden_states,
+            "encoder_attentions": encoded.attentions,
+        }
 
     def _teacher_forcing(
         self,
