@@ -39,7 +39,7 @@ from transformers import HfArgumentParser
 
 from cmim_hf import CMIMConfig, default_tokenizer
 from cmim_hf.allocator import keep_freed_memory
-from cmim_hf.loading import torch_device
+from cmim_hf.loading import default_device, torch_device
 from cmim_hf.reading import read_smiles
 
 PARTS = ("train", "embed", "decode", "loss", "data")
@@ -85,9 +85,7 @@ def main() -> None:
     (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses()
     if unknown := set(args.what) - set(PARTS):
         raise SystemExit(f"--what takes {', '.join(PARTS)}, not {', '.join(sorted(unknown))}.")
-    device = torch_device(args.device) if args.device else None
-    if device is None:
-        device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    device = torch_device(args.device) if args.device else default_device()
     transformers.logging.set_verbosity_error()
     keep_freed_memory()
     tokenizer = default_tokenizer()
