@@ -4,6 +4,7 @@
 import gc
 import gzip
 from itertools import chain
+from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
@@ -331,11 +332,9 @@ def test_long_fields_are_read(tmp_path):
     assert len(batch.columns["block"][0].as_py()) == 200_000
 
 
-def test_views_become_plain_columns(tmp_path):
-    path = tmp_path / "a.parquet"
-    view = pyarrow.array(["CCO", None, "CCN"], pyarrow.string_view())
-    pyarrow.parquet.write_table(pyarrow.table({"smiles": view, "id": view, "n": [1, 2, 3]}), path)
-    (batch,) = read_batches(path)
+def test_views_become_plain_columns():
+    # Text of type string_view, by pyarrow 26; pyarrow 17 reads it and cannot write it.
+    (batch,) = read_batches(Path(__file__).parent / "data" / "string_views.parquet")
     assert batch.smiles == ["CCO", "", "CCN"] and batch.column == "smiles"
     assert not any("view" in str(kind) for kind in batch.columns.schema.types)
     assert batch.columns.take([0, 2])["n"].to_pylist() == [1, 3]
