@@ -59,8 +59,8 @@ def test_cma_comes_nearer_to_the_best_molecule_than_random_search():
     }
     assert best["cma"]["calls"].tolist() == best["random"]["calls"].tolist() == [400] * 8
     assert best["cma"]["score"].mean() > best["random"]["score"].mean() + 6
-    assert (best["cma"]["score"] == 0).sum() >= 4
-    assert (best["random"]["score"] == 0).sum() == 0
+    assert best["cma"]["score"].min() > best["random"]["score"].max() + 3
+    assert best["cma"]["score"].max() == 0
 
 
 @pytest.mark.parametrize("strategy", ["cma", "random"])
