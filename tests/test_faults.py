@@ -34,7 +34,8 @@ import resource, runpy, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
 """
-COMMAND = FULL + "from cmim_hf.cli import main; sys.exit(main(sys.argv[2:]))"
+# torch 2.7 writes a file while it is imported.
+COMMAND = f"from cmim_hf.cli import main\n{FULL}sys.exit(main(sys.argv[2:]))"
 SCRIPT = FULL + "sys.argv = sys.argv[2:]; runpy.run_path(sys.argv[0], run_name='__main__')"
 
 
