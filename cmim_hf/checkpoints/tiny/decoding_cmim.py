@@ -172,20 +172,20 @@ class _Layer:
             self.memory = torch.stack(cross.split_heads(cross.kv_proj(memory), 2))
 
     def __call__(self, states: torch.Tensor, position: int) -> torch.Tensor:
-        """(size, hidden_size) -> the same, for the slots 0 to size."""
+        """(size, hidden_size), which is changed -> the same, for the slots 0 to size."""
         size = len(states)
         query = self._remember(self.norm(states), position)
         attended = self.attend(query, *self.cache[:, : position + 1, :size])
-        states = torch.addmm(states, attended.view(size, -1), self.out)
+        states = states.addmm_(attended.view(size, -1), self.out)
         if self.constant is not None:
             states = states.add_(self.constant[:size])
         else:
             cross = self.cross
             query = cross.q_proj(cross.norm(states)).view(size, self.heads, 1, self.head_dim)
             attended = functional.scaled_dot_product_attention(query, *self.memory[:, :size])
-            states = torch.addmm(states, attended.view(size, -1), cross.out_proj.weight.t())
+            states = states.addmm_(attended.view(size, -1), cross.out_proj.weight.t())
         activated = linear(self.wide_norm(states), self.up, self.wide.activation)
-        return torch.addmm(states, activated, self.down)
+        return states.addmm_(activated, self.down)
 
     def move(self, sources: torch.Tensor, slots: torch.Tensor, length: int) -> None:
         """Put the rows of some slots into others."""
@@ -209,10 +209,14 @@ class _Layer:
             self.cache = grown
         pairs = linear(states, self.qkv).to(self.turns.real.dtype)
         pairs = pairs.view(size, 3, self.heads, self.head_dim // 2, 2)
-        turned = torch.view_as_real(torch.view_as_complex(pairs) * self.turns[position])
-        turned = turned.view(size, 3, self.heads, self.head_dim).transpose(0, 1)
-        self.cache[:, position, :size] = turned[1:]
-        return turned[0].to(states.dtype)
+        pairs = torch.view_as_complex(pairs).transpose(0, 1)
+        turns = self.turns[position][:, None]
+        slots = self.cache[:, position, :size]
+        if slots.dtype == turns.real.dtype:
+            torch.mul(pairs[1:], turns[1:], out=torch.view_as_complex(slots.unflatten(-1, (-1, 2))))
+        else:  # half precision has no complex numbers
+            slots.copy_(torch.view_as_real(pairs[1:] * turns[1:]).flatten(-2))
+        return torch.view_as_real(pairs[0] * turns[0]).flatten(-2).to(states.dtype)
 
 
 class _Attention:
