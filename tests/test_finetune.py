@@ -102,7 +102,7 @@ def test_the_figures_name_the_command_that_gives_them(counted):
     script, *words = shlex.split(report["command"])[1:]
     assert script == "examples/finetune.py"
     assert words[:4] == ["--data", "atoms.csv", "--targets", "atoms"] and "/" not in words[1]
-    assert report["versions"]["torch"] == torch.__version__
+    assert torch.__version__.startswith(report["versions"]["torch"])  # less +cu130
     assert report["weights"] == MoleculeEmbedder(DEFAULT_CHECKPOINT).fingerprint
 
 
