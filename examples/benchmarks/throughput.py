@@ -14,8 +14,8 @@ tokens need (`roofline.py`); padding and everything that is no matrix product co
 process keeps its memory, as our trainer and commands have it, which speeds up the peers, too.
 
 - train: end to end on ragged molecules, by `CMIMTrainer` with its buckets and objective and by the
-  stock Trainer with its collator; then all on molecules of one length, 40 tokens. A step of ours has
-  molecules of one length, so that few steps are a small sample of lengths: ask for a dozen.
+  stock Trainer with its collator; then all on molecules of one length, 40 tokens. A step of ours
+  has molecules of one length, so that few steps are a small sample of lengths: ask for a dozen.
 - embed: from canonical SMILES in files' order to vectors; the peers' batches are padded to their
   longest row. `--layers 2` gives `small` 2.2 M parameters, fewer than the smallest peer has.
 - decode: 40 tokens for each code, by `decode_latents`, and by `generate` of ours and of the peers.
