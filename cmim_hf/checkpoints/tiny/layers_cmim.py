@@ -333,7 +333,7 @@ class CMIMPosterior(_Attention):
         Both are float32 at least, also under autocast: cosines and densities are taken of them.
         """
         queries = functional.layer_norm(self.queries, self.queries.shape[-1:])
-        queries = queries.to(hidden_states.dtype).expand(len(hidden_states), -1, -1)
+        queries = queries.to(hidden_states.dtype).expand(len(hidden_states), -1, -1).contiguous()
         mask = create_bidirectional_mask(
             self.config, queries, attention_mask, encoder_hidden_states=hidden_states
         )
