@@ -16,7 +16,7 @@ def keep_freed_memory() -> bool:
 
     Every large tensor is otherwise new memory, whose pages the system fills with zeros on first
     touch: a tenth of the time of a training step on two cores. It concerns the whole process and
-    cannot be undone, so it is for programs (the trainer on a CPU, `cmim`), not for a library.
+    cannot be undone, so it is for what has a process to itself: training, `cmim`.
 
     Returns:
         Whether it was done: on Linux with glibc.

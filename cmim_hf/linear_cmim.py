@@ -17,7 +17,7 @@ from torch.nn import functional
 from transformers.activations import ACT2FN
 
 _FEWEST_ROWS = 128  # below, a kernel made for each new number of rows costs more than it gains
-_PARTS = 4
+_PARTS = 4  # of the sum over rows that is the gradient of a weight
 # Activations to oneDNN's algorithms.
 _FUSED = {type(ACT2FN["gelu"]): "none", type(ACT2FN["gelu_pytorch_tanh"]): "tanh"}
 
