@@ -12,6 +12,7 @@ import importlib.util
 import io
 import os
 import re
+import shutil
 import sys
 import tempfile
 import zlib
@@ -33,7 +34,7 @@ _MOSES_FILES = {
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _FILE_TYPES = (".smi", *_DELIMITERS, ".parquet")
 _SUFFIXES = (*_FILE_TYPES, ".smiles", ".txt")
-# Of a .parquet.gz: what unpacks to more than both is a bomb, or no Parquet.
+# What unpacks to more than both is a bomb: molecules shrink to a third or a tenth.
 _LEAST_LIMIT = 64 << 20  # bytes
 _MOST_EXPANSION = 100
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -246,12 +247,10 @@ def _open_file(
     else:
         where, data = str(file.path), stack.enter_context(_still_whole(file.path))
     if file.zipped:
-        data = stack.enter_context(gzip.GzipFile(fileobj=data))
+        data = stack.enter_context(_Unpacked(data, where))
     if file.kind == ".parquet":
         if file.zipped or not data.seekable():
-            size = file.path.stat().st_size if file.zipped and file.path is not None else 0
-            limit = max(_LEAST_LIMIT, _MOST_EXPANSION * size) if size else None
-            data = stack.enter_context(_seekable_copy(data, where, limit))
+            data = stack.enter_context(_seekable_copy(data))
         return ParquetTable(data, where, column, batch_rows)
     text = io.TextIOWrapper(data, encoding="utf-8", errors="surrogateescape", newline="")
     stack.callback(text.detach)  # or it would close standard input
@@ -272,17 +271,47 @@ def _still_whole(path: Path) -> Iterator[IO[bytes]]:
             )
 
 
-def _seekable_copy(data: IO[bytes], where: str, limit: int | None) -> IO[bytes]:
-    """A temporary file of the bytes; ValueError where there are more than `limit`."""
+class _Counted:
+    """A stream of bytes that counts those it gave."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self.count = 0
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._stream.read(size)
+        self.count += len(data)
+        return data
+
+
+class _Unpacked(gzip.GzipFile):
+    """The bytes within a gzipped stream; ValueError where they are too many for its own."""
+
+    def __init__(self, packed: IO[bytes], where: str) -> None:
+        self._packed, self._where, self._count = _Counted(packed), where, 0
+        super().__init__(fileobj=self._packed, mode="rb")
+
+    def read(self, size: int | None = -1) -> bytes:
+        return self._checked(super().read(size))
+
+    def read1(self, size: int = -1) -> bytes:
+        return self._checked(super().read1(size))
+
+    def _checked(self, data: bytes) -> bytes:
+        self._count += len(data)
+        if self._count > max(_LEAST_LIMIT, _MOST_EXPANSION * self._packed.count):
+            raise ValueError(
+                f"{self._where} unpacks to over {_MOST_EXPANSION} times its size, which molecules "
+                "do not. If it is right, unpack it yourself."
+            )
+        return data
+
+
+def _seekable_copy(data: IO[bytes]) -> IO[bytes]:
+    """A temporary file of the bytes."""
     copy = tempfile.TemporaryFile()
     try:
-        while piece := data.read(1 << 20):
-            if limit is not None and copy.tell() + len(piece) > limit:
-                raise ValueError(
-                    f"{where} unpacks to over {_MOST_EXPANSION} times its size, which Parquet, "
-                    "compressed itself, does not. If it is right, unpack it yourself."
-                )
-            copy.write(piece)
+        shutil.copyfileobj(data, copy, 1 << 20)
     except BaseException:
         copy.close()
         raise

@@ -3,7 +3,9 @@
 
 import ast
 import gzip
+import io
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -127,12 +129,34 @@ def test_a_line_without_end_is_refused_in_little_memory(tmp_path, name):
     assert int(mebibytes) < 150
 
 
-def test_a_compressed_parquet_that_grows_is_refused(tmp_path):
-    with gzip.open(tmp_path / "bomb.parquet.gz", "wb", compresslevel=6) as stream:
+@pytest.mark.parametrize("name", ["bomb.smi.gz", "bomb.csv.gz", "bomb.parquet.gz"])
+@pytest.mark.parametrize("piped", [False, True])
+def test_a_small_file_of_much_content_is_refused(tmp_path, monkeypatch, name, piped):
+    """80 MiB that weigh 80 to 230 kB, in lines that are short enough, from a file and a pipe."""
+    with gzip.open(tmp_path / name, "wb", compresslevel=6) as stream:
+        stream.write(b"smiles\n")
         for _ in range(80):
-            stream.write(bytes(1 << 20))
-    with pytest.raises(ValueError, match=r"bomb.parquet.gz unpacks to over 100 times its size"):
-        next(read_batches(tmp_path / "bomb.parquet.gz"))
+            stream.write((b"C" * 1023 + b"\n") * 1024)
+    assert (tmp_path / name).stat().st_size < 1 << 18
+    source, where = (f"{tmp_path / name}", name) if not piped else ("-", "standard input")
+    with open(tmp_path / name, "rb") as stream:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(stream))
+        with pytest.raises(ValueError, match=rf"{where} unpacks to over 100 times its size"):
+            for _ in read_batches(source, file_type=name.removeprefix("bomb")):
+                pass
+
+
+def test_what_shrinks_less_or_is_small_is_read(tmp_path):
+    """70 MiB that shrink to a 40th, and 1 MiB that shrinks to a 1000th."""
+    line = bytes(random.Random(0).choices(b"CNOc1(=)", k=65536)) + b"C" * 983039 + b"\n"
+    with gzip.open(tmp_path / "a.smi.gz", "wb", compresslevel=6) as stream:
+        for _ in range(67):
+            stream.write(line)
+    with gzip.open(tmp_path / "b.smi.gz", "wb", compresslevel=6) as stream:
+        stream.write((b"C" * 1023 + b"\n") * 1024)
+    assert (tmp_path / "b.smi.gz").stat().st_size < 1 << 12
+    rows = [sum(1 for _ in read_smiles(tmp_path / name)) for name in ("a.smi.gz", "b.smi.gz")]
+    assert rows == [67, 1024]
 
 
 def test_lines_below_the_limit_are_read(tmp_path):
