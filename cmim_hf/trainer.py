@@ -76,10 +76,22 @@ class CMIMTrainer(Trainer):
         self.add_callback(_RankNoise)
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
-        """As of `Trainer`; on a CPU the process keeps its memory ([`keep_freed_memory`])."""
+        """As of `Trainer`; on a CPU the process keeps its memory ([`keep_freed_memory`]).
+
+        Raises:
+            ChildProcessError: A worker of the data loader ended before its time.
+        """
         if self.args.device.type == "cpu":
             keep_freed_memory()
-        return super().train(*args, **kwargs)
+        try:
+            return super().train(*args, **kwargs)
+        except RuntimeError as error:  # wherever the program was when torch heard of it
+            if not str(error).startswith("DataLoader worker"):
+                raise
+            raise ChildProcessError(
+                f"{str(error).strip()} If that was for want of memory, take fewer "
+                "(dataloader_num_workers). resume_from_checkpoint goes on from what was saved."
+            ) from error
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset
