@@ -81,6 +81,18 @@ def written_whole(path: Path) -> Iterator[Path]:
         raise
 
 
+def write_whole(path: str | os.PathLike, content: str | bytes) -> None:
+    """Write a file by `written_whole`, text as UTF-8, and the folders above it if they are missing.
+
+    Raises:
+        OSError: As `written_whole`.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as new:
+        new.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
 def remove_partials(folder: Path) -> None:
     """Remove what `written_whole` left in a folder when processes died.
 

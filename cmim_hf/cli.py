@@ -15,8 +15,8 @@ from .atomic import check_output
 from .checkpoints import DEFAULT_CHECKPOINT
 from .cli_common import BATCH_ROWS
 from .cli_generation import add_generation_commands
-from .cli_optimization import INTERRUPTED
 from .informative_cmim import POOLINGS
+from .scripts import INTERRUPTED
 from .version import __version__
 
 

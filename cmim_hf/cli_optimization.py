@@ -24,13 +24,11 @@ from .cli_common import (
     say_invalid,
 )
 from .molecule_files import Picture, molecule_writer
+from .scripts import INTERRUPTED
 
 if TYPE_CHECKING:
     from .optimization import Optimization
     from .reading import Row
-
-INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells have it."""
 
 
 def add_optimize(commands: argparse._SubParsersAction, parents: list) -> None:
@@ -162,4 +160,4 @@ def _write_best(output: Path | None, picture: Picture, found: Optimization) -> N
         picture.save()
 
 
-__all__ = ["INTERRUPTED", "add_optimize"]
+__all__ = ["add_optimize"]

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 import torch
 from transformers.utils import logging
 
-from .atomic import check_writable, remove_partials, written_whole
+from .atomic import check_writable, remove_partials, write_whole, written_whole
 from .embedding import MoleculeEmbedder
 from .embedding_tables import (
     EmbeddedBatch,
@@ -103,8 +103,7 @@ class Library:
             )
         if not has_shards:
             settings = json.dumps(self._settings(embedder), indent=2) + "\n"
-            with written_whole(path) as new:
-                new.write_text(settings, encoding="utf-8")
+            write_whole(path, settings)
         self.check(embedder)
 
     def check(self, embedder: MoleculeEmbedder) -> None:

@@ -18,6 +18,7 @@ import torch
 import transformers
 from huggingface_hub import ModelCard, ModelCardData
 
+from .atomic import write_whole
 from .modeling_cmim import CMIMModel
 from .training_args import CMIMTrainingArguments
 from .version import __version__
@@ -133,8 +134,7 @@ def write_model_card(
         figures=figures,
     )
     path = Path(folder) / "README.md"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    card.save(path)
+    write_whole(path, str(card))
     return path
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from .atomic import written_whole
+from .atomic import write_whole, written_whole
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -98,8 +98,7 @@ class Picture:
         smiles, legends = zip(*self._cells, strict=True)
         kind = self.path.suffix.lower().removeprefix(".")
         image = draw_grid(smiles, legends, columns=self._columns, image_format=kind)
-        with written_whole(self.path) as new:
-            new.write_bytes(image.encode() if isinstance(image, str) else image)
+        write_whole(self.path, image)
 
 
 @contextmanager

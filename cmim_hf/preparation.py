@@ -12,6 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate, chain, islice
+from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ from tokenizers import Tokenizer
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from .atomic import written_whole
 from .packing import PackedMolecules, is_packed, token_dtype
 from .reading import Row, read_smiles
 from .text_cmim import text_problem
@@ -84,7 +86,8 @@ class Rejects:
 
     def write(self, path: str | os.PathLike) -> None:
         """Write a table with tabs between the columns source, row, text, reason."""
-        with open(path, "w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
+        kind = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
+        with written_whole(Path(path)) as new, open(new, "w", **kind) as stream:
             reject_table(stream).writerows(map(reject_fields, self.items))
 
 

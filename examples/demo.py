@@ -24,10 +24,11 @@ import numpy as np
 from transformers import HfArgumentParser
 
 from cmim_hf import DEFAULT_CHECKPOINT, MoleculeEmbedder, MoleculeGenerator
-from cmim_hf.atomic import written_whole
+from cmim_hf.atomic import write_whole
 from cmim_hf.chem import canonicalize, draw_grid, similarity
 from cmim_hf.chem_properties import logp
 from cmim_hf.reading import read_smiles
+from cmim_hf.scripts import run_script
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
@@ -82,13 +83,10 @@ class Page:
 
     def write(self, folder: Path) -> None:
         """`index.html`, which holds its pictures, and `demo.png`, the pictures in one."""
-        folder.mkdir(parents=True, exist_ok=True)
         style = "body{font-family:sans-serif;max-width:60em;margin:2em auto}img{max-width:100%}"
         head = f'<!doctype html><meta charset="utf-8"><title>cMIM</title><style>{style}</style>'
-        with written_whole(folder / "index.html") as path:
-            path.write_text(head + "".join(self.parts) + "\n", encoding="utf-8")
-        with written_whole(folder / "demo.png") as path:
-            path.write_bytes(together(self.pictures))
+        write_whole(folder / "index.html", head + "".join(self.parts) + "\n")
+        write_whole(folder / "demo.png", together(self.pictures))
         print(f"\nwritten: {folder / 'index.html'}, {folder / 'demo.png'}")
 
 
@@ -96,7 +94,7 @@ def main() -> None:
     """Make the parts and write the page."""
     (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses()
     if args.drug not in DRUGS:
-        raise SystemExit(f"--drug is one of {', '.join(DRUGS)}, not {args.drug!r}.")
+        raise ValueError(f"--drug is one of {', '.join(DRUGS)}, not {args.drug!r}.")
     embedder = MoleculeEmbedder(args.checkpoint, progress=False)
     generator = MoleculeGenerator(args.checkpoint, progress=False, seed=0)
     page = Page(f"cMIM {Path(args.checkpoint).name}")
@@ -242,4 +240,4 @@ def _compared(first: str, second: str | None) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -10,7 +10,6 @@ The same command again goes on where a killed one stopped. Every way gives the s
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -25,6 +24,7 @@ from transformers import HfArgumentParser
 from cmim_hf import DEFAULT_CHECKPOINT, MoleculeEmbedder
 from cmim_hf.allocator import keep_freed_memory
 from cmim_hf.library import Library, embed_shards
+from cmim_hf.scripts import run_script
 
 
 @dataclass
@@ -121,14 +121,10 @@ def main() -> None:
                 f"{args.output}: {done['rows']:,} rows in {done['shards']:,} shards, from "
                 f"{done['read']:,} read; invalid: {invalid or 'none'}."
             )
-    except (ValueError, OSError) as error:
-        sys.exit(f"embed_library.py: {error}")
-    except KeyboardInterrupt:
-        sys.exit("embed_library.py: interrupted; the same command goes on from here.")
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main, "interrupted; the same command goes on from here.")

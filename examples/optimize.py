@@ -23,10 +23,12 @@ from benchmarks.evidence import provenance
 from transformers import HfArgumentParser
 
 from cmim_hf import DEFAULT_CHECKPOINT, MoleculeGenerator
+from cmim_hf.atomic import write_whole
 from cmim_hf.chem import draw_grid
 from cmim_hf.optimization import Optimization
 from cmim_hf.reading import read_smiles
 from cmim_hf.scorers import parse_scorers
+from cmim_hf.scripts import run_script
 
 DRAWN = 6
 
@@ -92,8 +94,7 @@ def draw(best: pd.DataFrame, path: str) -> None:
             f"seed, {row.seed_score:.2f}",
             f"{row.score:.2f}, similarity {row.similarity:.2f}",
         ]
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_bytes(draw_grid(smiles, legends, columns=4))
+    write_whole(path, draw_grid(smiles, legends, columns=4))
 
 
 def main() -> None:
@@ -128,8 +129,8 @@ def main() -> None:
     if args.json:
         origin = {**provenance(), "weights": generator.fingerprint}
         text = json.dumps({**origin, **result}, indent=2, default=float)
-        Path(args.json).write_text(text + "\n")
+        write_whole(args.json, text + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

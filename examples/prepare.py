@@ -16,6 +16,7 @@ from transformers import AutoTokenizer, HfArgumentParser
 
 from cmim_hf import default_tokenizer
 from cmim_hf.preparation import prepare_sources, retokenize
+from cmim_hf.scripts import run_script
 
 
 @dataclass
@@ -68,4 +69,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

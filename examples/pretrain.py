@@ -37,6 +37,7 @@ from cmim_hf.data import CMIMCollator, PackedMolecules, StreamedMolecules
 from cmim_hf.packing import is_packed
 from cmim_hf.preparation import Rejects, prepare, prepare_sources, retokenize
 from cmim_hf.reading import Row, read_smiles
+from cmim_hf.scripts import run_script
 from cmim_hf.trainer import newest_checkpoint
 
 
@@ -120,15 +121,15 @@ def parse_arguments(
         if isinstance(settings.get("train_sources"), str):
             settings["train_sources"] = [settings["train_sources"]]
         if unknown := sorted(set(settings) - known):
-            raise SystemExit(f"{argv[0]}: unknown settings {', '.join(unknown)}; see --help.")
+            raise ValueError(f"{argv[0]}: unknown settings {', '.join(unknown)}; see --help.")
         parser.set_defaults(**settings)
         argv = argv[1:]
     model_args, data_args, args = parser.parse_args_into_dataclasses(argv)
     if not data_args.train_sources:
-        raise SystemExit("Name at least one of --train_sources: files, Hub datasets or moses.")
+        raise ValueError("Name at least one of --train_sources: files, Hub datasets or moses.")
     check_checkpoint(model_args)
     if data_args.streaming and model_args.merges:
-        raise SystemExit(
+        raise ValueError(
             "--merges learns from all molecules, which streaming does not hold: train a tokenizer "
             "with examples/prepare.py on a part of them and pass it as --tokenizer."
         )
@@ -144,7 +145,7 @@ def check_checkpoint(model_args: ModelArguments) -> None:
         f"--{name}" for name, value in vars(model_args).items() if value != getattr(fresh, name)
     ]
     if changed:
-        raise SystemExit(
+        raise ValueError(
             f"{', '.join(changed)} cannot be changed: {model_args.model_name_or_path} has its own."
         )
     config = CMIMConfig.from_pretrained(model_args.model_name_or_path)
@@ -172,7 +173,7 @@ def load_in_memory(
         return read_sources(model_args, data_args, args)
     folder = Path(args.output_dir, "molecules")
     if any(Path(source).resolve().is_relative_to(folder.resolve()) for source in sources):
-        raise SystemExit(f"{folder} is rewritten by this run: move the sources out of it first.")
+        raise ValueError(f"{folder} is rewritten by this run: move the sources out of it first.")
     if args.resume_from_checkpoint and is_packed(folder / "validation"):
         print(f"Going on with the molecules of {folder}.")
     elif args.process_index == 0:
@@ -221,7 +222,7 @@ def load_streaming(
 ) -> tuple[CMIMTokenizer, Dataset, Dataset]:
     """Open streams; validation molecules are the head of the first source if not given."""
     if packed := [source for source in data_args.train_sources if is_packed(source)]:
-        raise SystemExit(f"{packed[0]} is prepared and mapped into memory: leave out --streaming.")
+        raise ValueError(f"{packed[0]} is prepared and mapped into memory: leave out --streaming.")
     tokenizer = load_tokenizer(model_args, data_args)
     read = partial(read_smiles, column=data_args.smiles_column, split=data_args.split)
     opened = [partial(read, source) for source in data_args.train_sources]
@@ -302,11 +303,8 @@ def pretrain(
     """Prepare the data, train, evaluate, and save a checkpoint with its card."""
     set_seed(args.seed)
     output = Path(args.output_dir)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        check_writable(output)
-    except OSError as error:
-        raise SystemExit(f"--output_dir {output}: {error}") from None
+    output.mkdir(parents=True, exist_ok=True)
+    check_writable(output)
     load = load_streaming if data_args.streaming else load_in_memory
     tokenizer, train, validation = load(model_args, data_args, args)
     trainer = CMIMTrainer(
@@ -341,4 +339,4 @@ def pretrain(
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

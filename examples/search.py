@@ -28,9 +28,11 @@ from tqdm import tqdm
 from transformers import HfArgumentParser
 
 from cmim_hf import MoleculeEmbedder
+from cmim_hf.atomic import write_whole
 from cmim_hf.chem import draw_grid, similarity
 from cmim_hf.embedding_tables import EMBEDDING_COLUMN, METADATA_KEY
 from cmim_hf.reading import find_column, read_smiles
+from cmim_hf.scripts import run_script
 
 try:
     import faiss
@@ -256,8 +258,7 @@ def draw(queries: list[str], hits: list[pd.DataFrame], path: str) -> None:
         for hit in found[:DRAWN].itertuples():
             row.append((hit.smiles, f"cosine {hit.cosine:.2f}, Tanimoto {hit.tanimoto:.2f}"))
         cells += row + [(None, "")] * (columns - len(row))
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_bytes(draw_grid(*map(list, zip(*cells, strict=True)), columns=columns))
+    write_whole(path, draw_grid(*map(list, zip(*cells, strict=True)), columns=columns))
 
 
 def run(args: Arguments) -> None:
@@ -292,18 +293,14 @@ def run(args: Arguments) -> None:
     draw(queries, hits, args.picture)
     print(f"\nDrawn to {args.picture}.")
     if args.output is not None:
-        Path(args.output).parent.mkdir(parents=True, exist_ok=True)
-        pd.concat(hits).to_csv(args.output, index=False)
+        write_whole(args.output, pd.concat(hits).to_csv(index=False))
 
 
 def main() -> None:
-    """Run; what a user can mend ends with a message, not with a stack."""
+    """Run with the arguments of the command line."""
     (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses()
-    try:
-        run(args)
-    except (ValueError, OSError) as error:
-        sys.exit(str(error))
+    run(args)
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -29,11 +29,12 @@ from rdkit import Chem
 from tqdm.auto import tqdm
 from transformers import HfArgumentParser
 
-from cmim_hf.atomic import written_whole
+from cmim_hf.atomic import write_whole, written_whole
 from cmim_hf.chem import parse
 from cmim_hf.chem_moses import smiles_without_stereo
 from cmim_hf.preparation import Reject, Rejects
 from cmim_hf.reading import Row, read_smiles
+from cmim_hf.scripts import run_script
 
 CHUNK_ROWS = 2000
 
@@ -61,7 +62,7 @@ def main() -> None:
     (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses()
     names = [Path(source).name.split(".")[0].replace(":", "_") for source in args.sources]
     if len(set(names)) < len(names):
-        raise SystemExit(f"Two sources have the same name in {', '.join(names)}: rename one.")
+        raise ValueError(f"Two sources have the same name in {', '.join(names)}: rename one.")
     rejects = Rejects()
     with ProcessPoolExecutor(args.workers) as pool:
         unseen = {key for source in args.exclude for _, key, _ in parsed(pool, source, rejects)}
@@ -93,7 +94,7 @@ def main() -> None:
     shuffle.shuffle(together)
     write(Path(args.output), {"train.smi.gz": together, **train}, held_out, rejects)
     report = {"arguments": asdict(args), "counts": counts, "train": len(together)}
-    Path(args.output, "split.json").write_text(json.dumps(report, indent=2) + "\n")
+    write_whole(Path(args.output, "split.json"), json.dumps(report, indent=2) + "\n")
     print(json.dumps(counts, indent=2))
     print(
         f"{len(together):,} training molecules in {args.output}; {len(rejects)} rows do not parse"
@@ -152,8 +153,7 @@ def write(
     """Write the files, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, smiles in held_out.items():
-        with written_whole(folder / name) as path:
-            path.write_text("\n".join(smiles) + "\n")
+        write_whole(folder / name, "\n".join(smiles) + "\n")
     for name, smiles in train.items():
         with (
             written_whole(folder / name) as path,
@@ -164,4 +164,4 @@ def write(
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -7,6 +7,7 @@ One clear error each, and nothing corrupt under a final name.
 import gzip
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -55,6 +56,7 @@ for words in json.loads(sys.argv[1]):
         with contextlib.redirect_stderr(said):
             if words[0] == "cmim":
                 sys.exit(main(words[1:]))
+            sys.path[0] = os.path.dirname(words[0])
             runpy.run_path(words[0], run_name="__main__")
     except SystemExit as error:
         assert error.code, words
@@ -140,6 +142,45 @@ def test_a_read_only_folder_is_told_of_before_any_work(tmp_path):
         assert expected in error, error
 
 
+def test_what_a_user_can_mend_is_told_without_a_stack(tmp_path):
+    examples, absent, output = ROOT / "examples", tmp_path / "absent.smi", tmp_path / "out"
+    table = ROOT / "tests" / "data" / "string_views.parquet"
+    cases = {
+        "There is no file": [
+            [examples / "pretrain.py", "--train_sources", absent, "--output_dir", output],
+            [examples / "prepare.py", "--sources", absent, "--output", output],
+            [examples / "split.py", "--sources", absent, "--output", output],
+            [examples / "explore.py", "--checkpoint", TINY, "--molecules", absent],
+            [examples / "interpolate.py", "--checkpoint", TINY, "--source", absent],
+            [examples / "optimize.py", "--checkpoint", TINY, "--seeds", absent],
+            [examples / "demo.py", "--checkpoint", TINY, "--molecules", absent],
+            [examples / "finetune.py", "--checkpoint", TINY, "--data", absent, "--targets", "y",
+             "--output", output],
+            [examples / "embed_library.py", "--checkpoint", TINY, "--sources", absent,
+             "--output", output],
+        ],
+        "has no column": [
+            [examples / "finetune.py", "--checkpoint", TINY, "--data", table, "--targets", "no",
+             "--output", output],
+        ],
+        "absent": [
+            [examples / "embed_library.py", "--checkpoint", tmp_path / "absent"],
+            [examples / "search.py", "--library", tmp_path / "absent", "--queries", "C"],
+        ],
+        "must be positive and finite, got -1": [
+            [examples / "pretrain.py", "--train_sources", MOLECULES, "--size", "tiny",
+             "--output_dir", output, "--use_cpu", "true", "--contrastive_temperature", "-1"],
+        ],
+    }  # fmt: skip
+    flat = [(expected, words) for expected, of in cases.items() for words in of]
+    result = limited(PLAIN, json.dumps([words for _, words in flat], default=str))
+    assert result.returncode == 0, result.stderr
+    errors = result.stdout.splitlines()
+    for (expected, words), error in zip(flat, errors, strict=True):
+        assert f"{Path(words[0]).name}: " in error and expected in error, error
+        assert "Traceback" not in error
+
+
 @pytest.mark.parametrize("name", ["a.smi", "a.csv", "a.smi.gz", "a.parquet"])
 def test_an_input_that_vanishes_while_it_is_read(tmp_path, name):
     """A text that is cut would otherwise seem to end there, with rows missing."""
@@ -207,6 +248,26 @@ def test_a_killed_worker_is_told_of(tmp_path):
     assert running.returncode == 1
     assert "One of the 2 processes that parse molecules ended before its time" in errors
     assert "Traceback" not in errors and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes in /proc")
+def test_a_killed_loader_of_batches_is_told_of(tmp_path):
+    running = subprocess.Popen(
+        [sys.executable, str(ROOT / "examples" / "pretrain.py"), "--train_sources", str(MOLECULES),
+         "--size", "tiny", "--max_steps", "100000", "--per_device_train_batch_size", "8",
+         "--output_dir", str(tmp_path / "run"), "--use_cpu", "true", "--save_steps", "5",
+         "--dataloader_num_workers", "2", "--eval_strategy", "no", "--disable_tqdm", "true"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        wait_for(lambda: newest_checkpoint(tmp_path / "run"))
+        os.kill(next(iter(children(running.pid))), signal.SIGKILL)
+        _, errors = running.communicate(timeout=60)
+        assert running.returncode == 1 and "Traceback" not in errors
+        assert re.search(r"pretrain.py: DataLoader worker .* resume_from_checkpoint goes", errors)
+        assert newest_checkpoint(tmp_path / "run")
+    finally:
+        running.kill()
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes in /proc")

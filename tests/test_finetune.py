@@ -239,7 +239,7 @@ def test_the_interval_of_three_seeds(finetune):
 )
 def test_data_that_cannot_be_learned_from_is_named(finetune, tmp_path, rows, options, message):
     data = write(tmp_path / "a.csv", ["smiles", "y", "split"], rows)
-    with pytest.raises(SystemExit, match=message):
+    with pytest.raises(ValueError, match=message):
         finetune.main(
             ["--data", data, "--targets", "y", "--output", str(tmp_path / "run"), *options]
         )
@@ -259,5 +259,5 @@ def test_no_table_at_all_is_freesolv(finetune, tmp_path):
     assert report["arguments"]["targets"] == ["expt"] and not report["rejected"]
     assert report["test"]["rmse"]["mean"] < 4  # their spread is 3.8 kcal/mol
     for half, message in ((["--data", "a.csv"], "--targets"), (["--targets", "y"], "No data")):
-        with pytest.raises(SystemExit, match=message):
+        with pytest.raises(ValueError, match=message):
             finetune.main([*half, "--output", str(tmp_path / "other")])

@@ -412,5 +412,5 @@ def test_interrupted_it_says_how_to_go_on(tmp_path):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 1 and "the same command goes on from here" in errors
+    assert process.returncode == 130 and "the same command goes on from here" in errors
     assert "Traceback" not in errors

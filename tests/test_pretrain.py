@@ -206,7 +206,7 @@ def test_settings_that_contradict_each_other_stop_at_once(
     monkeypatch.syspath_prepend(EXAMPLES)
     script = command(source, "run", *arguments)
     pretrain = importlib.import_module("pretrain")
-    with pytest.raises(SystemExit, match=message):
+    with pytest.raises(ValueError, match=message):
         pretrain.main(script[script.index(str(EXAMPLES / "pretrain.py")) + 1 :])
 
 

@@ -26,6 +26,7 @@ from torch.nn import functional
 from transformers import HfArgumentParser
 
 from cmim_hf import DEFAULT_CHECKPOINT, CMIMModel, MoleculeGenerator, __version__
+from cmim_hf.atomic import write_whole
 from cmim_hf.decoding_cmim import decode_latents
 from cmim_hf.reading import read_smiles
 
@@ -120,7 +121,7 @@ def main() -> None:
     }
     print(json.dumps(result, indent=2))
     if args.json:
-        Path(args.json).write_text(json.dumps(result, indent=2) + "\n")
+        write_whole(args.json, json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

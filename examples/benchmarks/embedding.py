@@ -29,6 +29,7 @@ import transformers
 from transformers import HfArgumentParser
 
 from cmim_hf import DEFAULT_CHECKPOINT, MoleculeEmbedder, __version__
+from cmim_hf.atomic import write_whole
 from cmim_hf.batching import padded_batches
 from cmim_hf.library import Library, embed_shards
 from cmim_hf.reading import Row, read_smiles
@@ -161,7 +162,7 @@ def main() -> None:
         figures[f"peak_mebibytes_{rows}"] = peak
         print(f"{rows:>14,} rows: peak memory {peak:,.0f} MiB")
     if args.json:
-        Path(args.json).write_text(json.dumps(figures, indent=2) + "\n")
+        write_whole(args.json, json.dumps(figures, indent=2) + "\n")
 
 
 if __name__ == "__main__":

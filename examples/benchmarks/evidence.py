@@ -27,7 +27,7 @@ from filelock import FileLock
 from scipy import stats
 
 from cmim_hf import __version__
-from cmim_hf.atomic import written_whole
+from cmim_hf.atomic import write_whole
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "transformers", "scikit-learn", "rdkit", "numpy")
@@ -66,8 +66,7 @@ class Cells:
             start = time.perf_counter()
             figures = work()
             figures["seconds"] = round(time.perf_counter() - start, 2)
-            with written_whole(path) as partial:
-                partial.write_text(json.dumps(figures) + "\n")
+            write_whole(path, json.dumps(figures) + "\n")
             return figures
 
 
@@ -122,15 +121,12 @@ def write(name: str, output: str | os.PathLike, results: dict[str, Any], text: s
         text: Markdown.
     """
     folder = Path(output)
-    folder.mkdir(parents=True, exist_ok=True)
     origin = provenance()
-    with written_whole(folder / f"{name}.json") as path:
-        content = json.dumps(_finite({**origin, **results}), indent=1, allow_nan=False)
-        path.write_text(content + "\n")
+    content = json.dumps(_finite({**origin, **results}), indent=1, allow_nan=False)
+    write_whole(folder / f"{name}.json", content + "\n")
     versions = ", ".join(f"{package} {version}" for package, version in origin["versions"].items())
     closing = f"`{origin['command']}`, {origin['date']}, {origin['cores']} cores, {versions}."
-    with written_whole(folder / f"{name}.md") as path:
-        path.write_text(f"{text.rstrip()}\n\n{closing}\n")
+    write_whole(folder / f"{name}.md", f"{text.rstrip()}\n\n{closing}\n")
     print(text)
     print(f"\nwritten: {folder / name}.json, .md")
 

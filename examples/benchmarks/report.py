@@ -28,7 +28,7 @@ from sklearn.manifold import TSNE
 from transformers import HfArgumentParser
 
 from cmim_hf import DEFAULT_CHECKPOINT, MoleculeGenerator
-from cmim_hf.atomic import written_whole
+from cmim_hf.atomic import write_whole
 from cmim_hf.chem import canonicalize, draw_grid, similarity
 from cmim_hf.chem_properties import logp
 from cmim_hf.reading import read_smiles
@@ -113,8 +113,7 @@ def main() -> None:
         "Above molecules, below what their codes decode to.",
         "![reconstructions](report_reconstructions.png)",
     ]
-    with written_whole(folder / "report.md") as path:
-        path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    write_whole(folder / "report.md", "\n\n".join(parts) + "\n")
     print(f"written: {folder / 'report.md'}")
 
 
