@@ -12,6 +12,7 @@ from pathlib import Path
 from uuid import uuid4
 
 _PARTIAL = re.compile(r"(\..+)\.(\d{1,10})\.[0-9a-f]{8}\.partial").fullmatch
+_OF_THE_DISK = re.compile(r"\(os error \d+\)|inline_container|PytorchStreamWriter")
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -91,6 +92,31 @@ def write_whole(path: str | os.PathLike, content: str | bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as new:
         new.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def writing(path: str | os.PathLike) -> Iterator[None]:
+    """Turn the errors of libraries that write to `path` by themselves into one that names it.
+
+    safetensors, tokenizers and torch have errors of their own for a disk that is full.
+
+    Raises:
+        OSError: What was written could not be written whole; some of it may be there.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OSError):
+            known = error.errno in _NO_SPACE
+        else:
+            known = _OF_THE_DISK.search(str(error)) is not None
+        if not known:
+            raise
+        reason = str(error).strip().removesuffix(".")
+        raise OSError(
+            f"{path} could not be written ({reason}). Is the disk full? Make room, then run this "
+            "again."
+        ) from error
 
 
 def remove_partials(folder: Path) -> None:

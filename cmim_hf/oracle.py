@@ -19,7 +19,7 @@ from typing import IO, Any, Self
 
 import pandas as pd
 
-from .atomic import check_output, written_whole
+from .atomic import check_output, write_whole, writing
 from .chem import similarity
 from .scorers import ROW_FIELDS, SIMILARITY, Scorer
 
@@ -103,7 +103,7 @@ class Oracle:
     def __exit__(self, *error: object) -> None:
         """Close the table's file."""
         if self._table is not None:
-            self._table.stream.close()
+            self._table.close()
 
     def similarity(self, seed: int, smiles: str) -> float:
         """Tanimoto similarity of a molecule to a seed, computed once."""
@@ -279,28 +279,32 @@ class _Table:
             earlier = _read_settings(path, beside)
             _warn_of_changes(path, earlier.pop("sources", {}), sources)
             _check_settings(path, earlier, settings)
-        with written_whole(beside) as partial:
-            partial.write_text(json.dumps({**settings, "sources": sources}, indent=2) + "\n")
+        write_whole(beside, json.dumps({**settings, "sources": sources}, indent=2) + "\n")
         self.rows = self._read() if path.exists() else {}
         self.stream: IO[str] = open(  # closed by the oracle
             path, "a", encoding="utf-8", errors="backslashreplace", newline=""
         )
         self._writer = csv.DictWriter(self.stream, columns, lineterminator="\n")
         if self.stream.tell() == 0:
-            self._writer.writeheader()
-            self.stream.flush()
+            with writing(path):
+                self._writer.writeheader()
+                self.stream.flush()
 
     def append(self, seed: int, row: dict[str, Any]) -> None:
         earlier = self.rows.get((seed, row["smiles"]))
         if earlier is not None and not earlier["error"]:
             return
-        self._writer.writerow(
-            {
-                name: "" if isinstance(value, float) and math.isnan(value) else value
-                for name, value in row.items()
-            }
-        )
-        self.stream.flush()
+        row = {
+            name: "" if isinstance(value, float) and math.isnan(value) else value
+            for name, value in row.items()
+        }
+        with writing(self.path):
+            self._writer.writerow(row)
+            self.stream.flush()
+
+    def close(self) -> None:
+        with writing(self.path):
+            self.stream.close()
 
     def _read(self) -> dict[tuple[int, str], dict[str, Any]]:
         """Rows by seed and molecule; a last line that was not finished is cut off the file."""

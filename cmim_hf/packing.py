@@ -17,6 +17,8 @@ import torch
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from .atomic import writing
+
 FORMAT_VERSION = 1
 
 _FILES = ("tokens.npy", "offsets.npy", "packed.json")
@@ -189,6 +191,7 @@ class PackedMolecules(Dataset):
 
         Raises:
             FileExistsError: there is such a folder already.
+            OSError: the disk is full.
         """
         folder = Path(folder)
         if folder.exists():
@@ -197,7 +200,8 @@ class PackedMolecules(Dataset):
         partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
         partial.mkdir()
         try:
-            self._write(partial)
+            with writing(folder):
+                self._write(partial)
             partial.rename(folder)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
@@ -207,14 +211,13 @@ class PackedMolecules(Dataset):
         offsets = np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int64)
         np.save(folder / "offsets.npy", offsets)
         dtype = max((pack.tokens.dtype for pack in self._packs), key=lambda kind: kind.itemsize)
-        tokens = np.lib.format.open_memmap(
-            folder / "tokens.npy", mode="w+", dtype=dtype, shape=(int(offsets[-1]),)
-        )
         filled = 0
-        for block in self._token_blocks():
-            tokens[filled : filled + len(block)] = block
-            filled += len(block)
-        tokens.flush()
+        header = {"descr": dtype.str, "fortran_order": False, "shape": (int(offsets[-1]),)}
+        with open(folder / "tokens.npy", "wb") as stream:  # mapped, a full disk would be a SIGBUS
+            np.lib.format.write_array_header_1_0(stream, header)
+            for block in self._token_blocks():
+                stream.write(np.ascontiguousarray(block, dtype).data)
+                filled += len(block)
         about = {
             "format_version": FORMAT_VERSION,
             "molecules": len(self),

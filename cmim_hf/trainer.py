@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput, has_length
 from transformers.utils import logging
 
 from .allocator import keep_freed_memory
+from .atomic import writing
 from .data import LengthBucketSampler
 from .distributed import gather_keys, gather_with_gradient
 from .finite import FiniteGuard
@@ -269,6 +271,18 @@ class CMIMTrainer(Trainer):
             f"probe_rmse_{name}": ridge_probe(values, target) for name, values in features.items()
         }
 
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """As of `Trainer`; a folder that could not be written to its end is removed."""
+        folder = Path(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
+        existed = folder.exists()
+        try:
+            with writing(folder):
+                super()._save_checkpoint(model, trial)
+        except OSError:
+            if self.args.should_save and not existed:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the model, with the mean and spread of its training molecules' codes.
 
@@ -279,7 +293,8 @@ class CMIMTrainer(Trainer):
             dataset = self.eval_dataset
         if isinstance(dataset, Dataset) and has_length(dataset) and len(dataset) > 1:
             self._fit_prior(dataset)
-        super().save_model(output_dir, _internal_call)
+        with writing(output_dir or self.args.output_dir):
+            super().save_model(output_dir, _internal_call)
 
     def _fit_prior(self, dataset: Dataset) -> None:
         rows = spread_rows(len(dataset), _PRIOR_MOLECULES)

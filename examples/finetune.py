@@ -48,7 +48,7 @@ from transformers import (
 )
 
 from cmim_hf import DEFAULT_CHECKPOINT, CMIMForSequenceClassification
-from cmim_hf.atomic import write_whole
+from cmim_hf.atomic import write_whole, writing
 from cmim_hf.loading import load_checkpoint, weights_fingerprint
 from cmim_hf.preparation import Rejects, RowEncoder, none_usable
 from cmim_hf.reading import Row, read_batches
@@ -311,7 +311,8 @@ def run_seed(
         run[name] = measure(logits, part.labels, task, args.targets)
     folder.mkdir(exist_ok=True)
     write_predictions(folder / "predictions.csv", parts["test"], logits, task, args.targets)
-    save(trainer.model, tokenizer, folder)
+    with writing(folder):
+        save(trainer.model, tokenizer, folder)
     print(f"seed {seed}: best epoch {best}, test {run['test']}")
     return run
 

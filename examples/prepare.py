@@ -15,6 +15,7 @@ from pathlib import Path
 from transformers import AutoTokenizer, HfArgumentParser
 
 from cmim_hf import default_tokenizer
+from cmim_hf.atomic import writing
 from cmim_hf.preparation import prepare_sources, retokenize
 from cmim_hf.scripts import run_script
 
@@ -60,7 +61,8 @@ def main() -> None:
         molecules, tokenizer, too_long = retokenize(molecules, tokenizer, merges=args.merges)
         rejects.items += too_long.items
     molecules.save(args.output)
-    tokenizer.save_pretrained(args.output)
+    with writing(args.output):
+        tokenizer.save_pretrained(args.output)
     rejects.write(Path(args.output, "rejects.tsv"))
     print(
         f"{len(molecules):,} molecules of {molecules.lengths.mean():.1f} tokens in {args.output}; "

@@ -32,7 +32,7 @@ from cmim_hf import (
     CMIMTrainingArguments,
     default_tokenizer,
 )
-from cmim_hf.atomic import check_writable
+from cmim_hf.atomic import check_writable, writing
 from cmim_hf.data import CMIMCollator, PackedMolecules, StreamedMolecules
 from cmim_hf.packing import is_packed
 from cmim_hf.preparation import Rejects, prepare, prepare_sources, retokenize
@@ -179,7 +179,8 @@ def load_in_memory(
     elif args.process_index == 0:
         tokenizer, train, validation = read_sources(model_args, data_args, args)
         shutil.rmtree(folder, ignore_errors=True)
-        tokenizer.save_pretrained(folder)
+        with writing(folder):
+            tokenizer.save_pretrained(folder)
         train.save(folder / "train")
         validation.save(folder / "validation")
     args.distributed_state.wait_for_everyone()
@@ -339,4 +340,4 @@ def pretrain(
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, "interrupted; --resume_from_checkpoint auto goes on from what was saved.")

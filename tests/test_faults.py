@@ -102,18 +102,45 @@ def test_a_library_goes_on_when_there_is_room(tmp_path):
     assert len(list((tmp_path / "out").rglob("*.parquet"))) == 3
 
 
-def test_a_checkpoint_that_did_not_fit_is_passed_over(tmp_path):
-    """Weights of 1.8 MB fit, the optimiser's state of twice that does not."""
+def test_a_search_goes_on_when_there_is_room(tmp_path):
+    """Its table takes about 25 of 50 rows, the last of them in part."""
+    seeds, output = tmp_path / "seeds.smi", tmp_path / "best.csv"
+    seeds.write_text("\n".join(MOLECULES.read_text().splitlines()[:2]))
+    words = ["optimize", seeds, "--checkpoint", TINY, "--scorer", "qed", "--budget", "25",
+             "-o", output, "--table"]  # fmt: skip
+    table = tmp_path / "scored.csv"
+    failed = limited(COMMAND, 3000, *words, table)
+    assert failed.returncode == 1 and "Traceback" not in failed.stderr
+    assert f"{table} could not be written" in failed.stderr and not output.exists()
+    assert 2900 < table.stat().st_size <= 3000
+    assert limited(COMMAND, 1 << 30, *words, table).returncode == 0
+    resumed = output.read_bytes()
+    assert limited(COMMAND, 1 << 30, *words, tmp_path / "other.csv").returncode == 0
+    assert resumed == output.read_bytes()
+    assert len(table.read_text().splitlines()) == len(
+        (tmp_path / "other.csv").read_text().splitlines()
+    ) == 51  # fmt: skip
+
+
+def test_a_run_goes_on_when_there_is_room(tmp_path):
+    """Too little for the tokenizer, the molecules, weights of 1.8 MB, or an optimiser's state."""
     words = [
         ROOT / "examples" / "pretrain.py", "--train_sources", MOLECULES, "--size", "tiny",
         "--max_steps", 4, "--save_steps", 2, "--per_device_train_batch_size", 8,
         "--validation_size", 10, "--output_dir", tmp_path / "run", "--use_cpu", "true",
+        "--resume_from_checkpoint", "auto",
     ]  # fmt: skip
-    failed = limited(SCRIPT, 2_500_000, *words)
-    assert failed.returncode == 1
-    assert "checkpoint-2" in {path.name for path in (tmp_path / "run").iterdir()}
-    assert newest_checkpoint(tmp_path / "run") is None
-    done = limited(SCRIPT, 1 << 30, *words, "--resume_from_checkpoint", "auto")
+    for limit, place in (
+        (3_000, "molecules"),
+        (50_000, "molecules/train"),
+        (1_000_000, "checkpoint-2"),
+        (2_500_000, "checkpoint-2"),
+    ):
+        failed = limited(SCRIPT, limit, *words)
+        assert failed.returncode == 1 and "Traceback" not in failed.stderr, failed.stderr
+        assert f"pretrain.py: {tmp_path / 'run' / place} could not be written (" in failed.stderr
+        assert not (tmp_path / "run" / "checkpoint-2").exists()
+    done = limited(SCRIPT, 1 << 30, *words)
     assert done.returncode == 0, done.stderr
     assert newest_checkpoint(tmp_path / "run") == str(tmp_path / "run" / "checkpoint-4")
 

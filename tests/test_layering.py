@@ -49,7 +49,7 @@ ALLOWED = {
     "contrastive": set(),
     "objectives": {"latent_cmim", "contrastive"},
     "distributed": set(),
-    "packing": set(),
+    "packing": {"atomic"},
     "preparation": {"atomic", "packing", "reading", "text_cmim", "tokenization_cmim", "chem"},
     "data": {"packing", "preparation", "reading", "chem"},
     "finite": set(),
@@ -81,6 +81,7 @@ ALLOWED = {
     "allocator": set(),
     "trainer": {
         "allocator",
+        "atomic",
         "data",
         "distributed",
         "finite",
