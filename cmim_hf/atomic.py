@@ -12,7 +12,9 @@ from pathlib import Path
 from uuid import uuid4
 
 _PARTIAL = re.compile(r"(\..+)\.(\d{1,10})\.[0-9a-f]{8}\.partial").fullmatch
-_OF_THE_DISK = re.compile(r"\(os error \d+\)|inline_container|PytorchStreamWriter")
+_OF_THE_DISK = re.compile(
+    r"\(os error (27|28|122)\)|requested and \d+ written|inline_container|PytorchStreamWriter"
+)
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -85,13 +87,19 @@ def written_whole(path: Path) -> Iterator[Path]:
 def write_whole(path: str | os.PathLike, content: str | bytes) -> None:
     """Write a file by `written_whole`, text as UTF-8, and the folders above it if they are missing.
 
+    A link stays a link, and a pipe or a device, such as /dev/stdout, is written to.
+
     Raises:
         OSError: As `written_whole`.
     """
-    path = Path(path)
+    path = Path(path).resolve()
+    data = content.encode() if isinstance(content, str) else content
+    if path.exists() and not path.is_file() and not path.is_dir():
+        path.write_bytes(data)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as new:
-        new.write_bytes(content.encode() if isinstance(content, str) else content)
+        new.write_bytes(data)
 
 
 @contextmanager
@@ -106,11 +114,7 @@ def writing(path: str | os.PathLike) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, OSError):
-            known = error.errno in _NO_SPACE
-        else:
-            known = _OF_THE_DISK.search(str(error)) is not None
-        if not known:
+        if getattr(error, "errno", None) not in _NO_SPACE and not _OF_THE_DISK.search(str(error)):
             raise
         reason = str(error).strip().removesuffix(".")
         raise OSError(

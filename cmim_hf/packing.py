@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -43,6 +43,17 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
 def is_packed(folder: str | os.PathLike) -> bool:
     """Whether `PackedMolecules.save` wrote a folder of this name."""
     return Path(folder, "packed.json").is_file()
+
+
+def _write_array(path: Path, dtype: np.dtype, blocks: Iterable[np.ndarray], length: int) -> None:
+    """Write a `.npy` file of one dimension; a mapped one would die of SIGBUS on a full disk."""
+    header = {"descr": dtype.str, "fortran_order": False, "shape": (length,)}
+    with open(path, "wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, header)
+        for block in blocks:
+            stream.write(np.ascontiguousarray(block, dtype).data)
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 @dataclass(frozen=True)
@@ -209,15 +220,10 @@ class PackedMolecules(Dataset):
 
     def _write(self, folder: Path) -> None:
         offsets = np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int64)
-        np.save(folder / "offsets.npy", offsets)
         dtype = max((pack.tokens.dtype for pack in self._packs), key=lambda kind: kind.itemsize)
-        filled = 0
-        header = {"descr": dtype.str, "fortran_order": False, "shape": (int(offsets[-1]),)}
-        with open(folder / "tokens.npy", "wb") as stream:  # mapped, a full disk would be a SIGBUS
-            np.lib.format.write_array_header_1_0(stream, header)
-            for block in self._token_blocks():
-                stream.write(np.ascontiguousarray(block, dtype).data)
-                filled += len(block)
+        _write_array(folder / "offsets.npy", np.dtype(np.int64), [offsets], len(offsets))
+        filled = int(offsets[-1])
+        _write_array(folder / "tokens.npy", dtype, self._token_blocks(), filled)
         about = {
             "format_version": FORMAT_VERSION,
             "molecules": len(self),

@@ -99,7 +99,8 @@ def read_smiles(
     Raises:
         FileNotFoundError: no such file, dataset or MOSES package.
         ValueError: an unknown file type, no such column, a damaged file (with the last row read),
-            a file that is not UTF-8 (with the line), or no row at all.
+            a file that is not UTF-8 (with the line), one that unpacks to over 64 MiB and 100 times
+            its size, or no row at all.
     """
     name = os.fspath(source)
     with _opened(source, column, split, file_type, batch_rows) as table:
@@ -247,7 +248,8 @@ def _open_file(
     else:
         where, data = str(file.path), stack.enter_context(_still_whole(file.path))
     if file.zipped:
-        data = stack.enter_context(_Unpacked(data, where))
+        size = 0 if file.path is None else os.fstat(data.fileno()).st_size  # of a pipe 0
+        data = stack.enter_context(_Unpacked(data, where, size))
     if file.kind == ".parquet":
         if file.zipped or not data.seekable():
             data = stack.enter_context(_seekable_copy(data))
@@ -285,10 +287,13 @@ class _Counted:
 
 
 class _Unpacked(gzip.GzipFile):
-    """The bytes within a gzipped stream; ValueError where they are too many for its own."""
+    """The bytes within a gzipped stream; ValueError where they are too many for its own.
 
-    def __init__(self, packed: IO[bytes], where: str) -> None:
-        self._packed, self._where, self._count = _Counted(packed), where, 0
+    Its own are `size`, or those that were read so far, whatever is more.
+    """
+
+    def __init__(self, packed: IO[bytes], where: str, size: int) -> None:
+        self._packed, self._where, self._size, self._count = _Counted(packed), where, size, 0
         super().__init__(fileobj=self._packed, mode="rb")
 
     def read(self, size: int | None = -1) -> bytes:
@@ -299,7 +304,8 @@ class _Unpacked(gzip.GzipFile):
 
     def _checked(self, data: bytes) -> bytes:
         self._count += len(data)
-        if self._count > max(_LEAST_LIMIT, _MOST_EXPANSION * self._packed.count):
+        packed = max(self._size, self._packed.count)
+        if self._count > max(_LEAST_LIMIT, _MOST_EXPANSION * packed):
             raise ValueError(
                 f"{self._where} unpacks to over {_MOST_EXPANSION} times its size, which molecules "
                 "do not. If it is right, unpack it yourself."

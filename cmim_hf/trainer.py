@@ -6,7 +6,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -85,15 +86,17 @@ class CMIMTrainer(Trainer):
         """
         if self.args.device.type == "cpu":
             keep_freed_memory()
-        try:
+        with _ends_of_workers_named():
             return super().train(*args, **kwargs)
-        except RuntimeError as error:  # wherever the program was when torch heard of it
-            if not str(error).startswith("DataLoader worker"):
-                raise
-            raise ChildProcessError(
-                f"{str(error).strip()} If that was for want of memory, take fewer "
-                "(dataloader_num_workers). resume_from_checkpoint goes on from what was saved."
-            ) from error
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """As of `Trainer`.
+
+        Raises:
+            ChildProcessError: A worker of the data loader ended before its time.
+        """
+        with _ends_of_workers_named():
+            return super().evaluate(*args, **kwargs)
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset
@@ -272,14 +275,14 @@ class CMIMTrainer(Trainer):
         }
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """As of `Trainer`; a folder that could not be written to its end is removed."""
+        """As of `Trainer`; a new folder that this process could not fill is removed."""
         folder = Path(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
         existed = folder.exists()
         try:
             with writing(folder):
                 super()._save_checkpoint(model, trial)
         except OSError:
-            if self.args.should_save and not existed:
+            if self.args.should_save and not existed and _lacks(folder):
                 shutil.rmtree(folder, ignore_errors=True)
             raise
 
@@ -358,14 +361,35 @@ def newest_checkpoint(output_dir: str | Path) -> str | None:
     ]
     for step in sorted(steps, reverse=True):
         folder = Path(output_dir, f"checkpoint-{step}")
-        try:
-            json.loads((folder / TRAINER_STATE_NAME).read_text())
-            check_weights(folder)
-        except (FileNotFoundError, ValueError) as error:
-            logger.warning(f"{folder} is passed over: {error}")
-            continue
-        return str(folder)
+        if reason := _lacks(folder):
+            logger.warning(f"{folder} is passed over: {reason}")
+        else:
+            return str(folder)
     return None
+
+
+def _lacks(checkpoint: Path) -> str:
+    """Why a checkpoint cannot be gone on from; "" where it can."""
+    try:
+        json.loads((checkpoint / TRAINER_STATE_NAME).read_text())
+        check_weights(checkpoint)
+    except (FileNotFoundError, ValueError) as error:
+        return str(error)
+    return ""
+
+
+@contextmanager
+def _ends_of_workers_named() -> Iterator[None]:
+    """What torch raises, wherever the program is then, becomes a ChildProcessError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise ChildProcessError(
+            f"{str(error).strip()} If that was for want of memory, take fewer "
+            "(dataloader_num_workers). resume_from_checkpoint goes on from what was saved."
+        ) from error
 
 
 __all__ = ["CMIMTrainer", "newest_checkpoint"]

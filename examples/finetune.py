@@ -300,7 +300,8 @@ def run_seed(
             compute_metrics=metrics_of(task, args.targets),
             callbacks=[EarlyStoppingCallback(args.patience)],
         )
-        trainer.train()
+        with writing(scratch):
+            trainer.train()
     chosen_by = f"eval_{CHOSEN_BY[task]}"
     history = [log[chosen_by] for log in trainer.state.log_history if chosen_by in log]
     best = history.index(trainer.state.best_metric) + 1

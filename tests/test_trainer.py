@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 import copy
+import errno
 import math
 
 import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from transformers import TrainerCallback
 
 from cmim_hf import CMIMTrainer, CMIMTrainingArguments
 from cmim_hf.data import CMIMCollator, prepare
@@ -52,6 +54,26 @@ def make_trainer(make_model, tokenizer, packed, tmp_path):
 
 def logged(trainer, name):
     return [entry[name] for entry in trainer.state.log_history if name in entry]
+
+
+class PushToTheHub(TrainerCallback):
+    """As if the run had been started with it."""
+
+    def on_step_begin(self, args, *others, **more):
+        args.push_to_hub = True
+
+
+def test_a_checkpoint_that_was_written_stays_when_the_rest_fails(make_trainer, monkeypatch):
+    trainer = make_trainer(save_strategy="steps", save_steps=2)
+    trainer.add_callback(PushToTheHub())
+
+    def fail(folder):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(trainer, "_push_from_checkpoint", fail)
+    with pytest.raises(OSError, match="checkpoint-2 could not be written"):
+        trainer.train()
+    assert newest_checkpoint(trainer.args.output_dir).endswith("checkpoint-2")
 
 
 @pytest.mark.parametrize("preset", PRESETS)
