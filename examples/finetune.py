@@ -214,7 +214,7 @@ def read_table(path: str, args: Arguments) -> tuple[list[Row], np.ndarray, list[
         names = batch.columns.column_names
         if unknown := [target for target in args.targets if target not in names]:
             raise ValueError(f"{path} has no column {unknown}; its columns are {names}.")
-        new = [Row(path, number, text) for number, text in enumerate(batch.smiles, batch.start)]
+        new = [Row(path, place, text) for place, text in enumerate(batch.smiles, batch.start)]
         columns = [batch.columns[target].to_pylist() for target in args.targets]
         for row, values in zip(new, zip(*columns, strict=True), strict=True):
             pairs = zip(args.targets, values, strict=True)
