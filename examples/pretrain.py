@@ -224,6 +224,11 @@ def load_streaming(
     """Open streams; validation molecules are the head of the first source if not given."""
     if packed := [source for source in data_args.train_sources if is_packed(source)]:
         raise ValueError(f"{packed[0]} is prepared and mapped into memory: leave out --streaming.")
+    if args.dataloader_num_workers > 1:
+        raise ValueError(
+            "--streaming reads in one process: give --dataloader_num_workers 0 or 1, or prepare the "
+            "molecules first."
+        )
     tokenizer = load_tokenizer(model_args, data_args)
     read = partial(read_smiles, column=data_args.smiles_column, split=data_args.split)
     opened = [partial(read, source) for source in data_args.train_sources]

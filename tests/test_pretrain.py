@@ -196,6 +196,7 @@ def test_a_stream_resumes_in_its_second_pass(source, tmp_path):
     [
         (("--model_name_or_path", DEFAULT_CHECKPOINT), "--size cannot be changed"),
         (("--streaming", "true", "--merges", "5"), "--merges learns from all molecules"),
+        (("--streaming", "true", "--dataloader_num_workers", "2"), "reads in one process"),
         (("--train_sources", "run/molecules/train"), "move the sources out"),
     ],
 )

@@ -78,7 +78,8 @@ def test_without_a_hub_id_nothing_asks_for_the_network(code, tmp_path):
 
 def test_a_hub_id_does_ask(tmp_path):
     """So the wall of the test above stands where it should."""
-    code = FORBID + 'from cmim_hf import MoleculeEmbedder; MoleculeEmbedder("someone/molecules")'
+    at_once = FORBID.replace("    raise OSError", "    confess()\n    raise OSError")
+    code = at_once + 'from cmim_hf import MoleculeEmbedder; MoleculeEmbedder("someone/molecules")'
     result = python(code, HF_HOME=str(tmp_path), HF_ENDPOINT="http://127.0.0.1:9")
     assert result.returncode == 3 and "the network was asked for" in result.stderr
 
