@@ -226,8 +226,8 @@ def load_streaming(
         raise ValueError(f"{packed[0]} is prepared and mapped into memory: leave out --streaming.")
     if args.dataloader_num_workers > 1:
         raise ValueError(
-            "--streaming reads in one process: give --dataloader_num_workers 0 or 1, or prepare the "
-            "molecules first."
+            "--streaming reads in one process: give --dataloader_num_workers 0 or 1, or prepare "
+            "the molecules first."
         )
     tokenizer = load_tokenizer(model_args, data_args)
     read = partial(read_smiles, column=data_args.smiles_column, split=data_args.split)
