@@ -13,7 +13,8 @@ from uuid import uuid4
 
 _PARTIAL = re.compile(r"(\..+)\.(\d{1,10})\.[0-9a-f]{8}\.partial").fullmatch
 _OF_THE_DISK = re.compile(
-    r"\(os error (27|28|122)\)|requested and \d+ written|inline_container|PytorchStreamWriter"
+    r"(\(os error |code: )(27|28|122)\b|requested and \d+ written"
+    r"|inline_container|PytorchStreamWriter"
 )
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset
 from transformers import Pipeline
 
 from .decoding_cmim import decode_latents
@@ -21,6 +21,18 @@ from .text_cmim import text_problem
 
 _POOLINGS = ("mean", "last", "max")
 _ON_INVALID = ("raise", "none")
+
+
+class _Stream(IterableDataset):
+    """Texts drawn as outputs are asked for; some transformers make a list of a generator."""
+
+    def __init__(self, texts: Iterator[Any]) -> None:
+        """Draws from `texts`, once."""
+        self._texts = texts
+
+    def __iter__(self) -> Iterator[Any]:
+        """What is left of them."""
+        return self._texts
 
 
 class _MoleculePipeline(Pipeline):
@@ -66,7 +78,7 @@ class _MoleculePipeline(Pipeline):
         if getattr(inputs, "shape", None) == ():  # an array of one text is that text
             inputs = inputs.item()
         if isinstance(inputs, Iterator):
-            inputs = (text for text in inputs)
+            inputs = _Stream(inputs)
         elif isinstance(inputs, Iterable) and not isinstance(
             inputs, str | bytes | Mapping | Dataset
         ):

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import evaluate
+import numpy as np
 
 from cmim_hf import chem_moses
 from cmim_hf.metrics import base
@@ -59,7 +60,7 @@ def whole_numbers(k: Any) -> list[int]:
     numbers = []
     for one in k if several else [k]:
         try:
-            if isinstance(one, bool):
+            if isinstance(one, bool | np.bool_):
                 raise TypeError
             numbers.append(operator.index(one))
         except TypeError:
