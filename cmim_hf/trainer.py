@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -380,15 +381,24 @@ def _lacks(checkpoint: Path) -> str:
 
 @contextmanager
 def _ends_of_workers_named() -> Iterator[None]:
-    """What torch raises, wherever the program is then, becomes a ChildProcessError."""
+    """What torch raises, wherever the program is then, becomes a ChildProcessError.
+
+    That is a RuntimeError, or, while a batch is being handed over, what its connection ends in.
+    """
     try:
         yield
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker"):
+    except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as error:
+        if isinstance(error, RuntimeError):
+            known = str(error).startswith("DataLoader worker")
+        else:
+            frames = traceback.extract_tb(error.__traceback__)
+            known = any("multiprocessing" in Path(frame.filename).parts for frame in frames)
+        if not known:
             raise
         raise ChildProcessError(
-            f"{str(error).strip()} If that was for want of memory, take fewer "
-            "(dataloader_num_workers). resume_from_checkpoint goes on from what was saved."
+            f"A worker of the data loader ended before its time ({str(error).strip()}). If that "
+            "was for want of memory, take fewer (dataloader_num_workers). resume_from_checkpoint "
+            "goes on from what was saved."
         ) from error
 
 

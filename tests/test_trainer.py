@@ -2,6 +2,7 @@
 import copy
 import errno
 import math
+import multiprocessing.connection
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from cmim_hf.model_card import read_settings
 from cmim_hf.monitoring import exact_reconstructions, frozen_features, ridge_probe
 from cmim_hf.objectives import PRESETS
 from cmim_hf.reading import Row
-from cmim_hf.trainer import newest_checkpoint, spread_rows
+from cmim_hf.trainer import _ends_of_workers_named, newest_checkpoint, spread_rows
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +55,16 @@ def make_trainer(make_model, tokenizer, packed, tmp_path):
 
 def logged(trainer, name):
     return [entry[name] for entry in trainer.state.log_history if name in entry]
+
+
+def test_the_end_of_a_worker_is_told_from_other_errors(tmp_path):
+    with pytest.raises(ChildProcessError, match="worker of the data loader ended before its time"):
+        with _ends_of_workers_named():
+            multiprocessing.connection.Client(str(tmp_path / "gone"))
+    with pytest.raises(FileNotFoundError), _ends_of_workers_named():
+        open(tmp_path / "gone")
+    with pytest.raises(RuntimeError, match="^shapes differ$"), _ends_of_workers_named():
+        raise RuntimeError("shapes differ")
 
 
 class PushToTheHub(TrainerCallback):
