@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Two gloo ranks against one process: gathered rows, losses and gradients."""
 
+import gc
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -84,7 +86,6 @@ def rank_main(rank, folder):
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=RANKS
     )
-    # Models are local to a function: one that outlives the group can deadlock at its end.
     results = {name: train_step(name, rank) for name in OBJECTIVES}
     rows = torch.full((2, 3, 4), float(rank), requires_grad=True)
     gathered, offset = gather_with_gradient(rows)
@@ -97,6 +98,8 @@ def rank_main(rank, folder):
         error_of(gather_keys, torch.zeros(3 + rank, dtype=torch.int64)),
     ]
     torch.save(results, f"{folder}/rank{rank}.pt")
+    gc.collect()  # a wrapped model that outlives the group can deadlock at its end
+    dist.barrier()
     dist.destroy_process_group()
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import tempfile
@@ -183,4 +184,6 @@ def _serve(job: Job, rank: int, processes: int, threads: int, store: str, pipe: 
                 dist.barrier()
             pipe.send((len(smiles), clock(embed)))
     if processes > 1:
+        gc.collect()  # a wrapped model that outlives the group can deadlock at its end
+        dist.barrier()
         dist.destroy_process_group()
