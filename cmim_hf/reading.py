@@ -34,7 +34,7 @@ _MOSES_FILES = {
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _FILE_TYPES = (".smi", *_DELIMITERS, ".parquet")
 _SUFFIXES = (*_FILE_TYPES, ".smiles", ".txt")
-# What unpacks to more than both is a bomb: molecules shrink to a third or a tenth.
+# What unpacks to more than both is a bomb: SMILES shrink to about a quarter.
 _LEAST_LIMIT = 64 << 20  # bytes
 _MOST_EXPANSION = 100
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
