@@ -8,7 +8,7 @@ import sys
 import pytest
 
 FAULTS = """
-import resource, sys
+import resource, statistics, sys
 import torch
 from cmim_hf.allocator import keep_freed_memory
 if sys.argv[1] == "keep":
@@ -17,10 +17,12 @@ def use():
     return torch.ones(16 << 20).sum().item()  # 64 MiB, 16,384 pages
 for _ in range(3):
     use()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(8):
+counts = []  # the median, because a system may take pages back by itself
+for _ in range(9):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     use()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(statistics.median(counts))
 """
 
 
@@ -33,4 +35,4 @@ def test_large_tensors_take_pages_once():
         )
         assert result.returncode == 0, result.stderr
         faults[way] = int(result.stdout)
-    assert faults["keep"] < 1000 and faults["give back"] > 10 * (faults["keep"] + 1)
+    assert faults["keep"] < 100 and faults["give back"] > 10 * (faults["keep"] + 1)
