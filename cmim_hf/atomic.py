@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that appear whole or not at all."""
+"""Files and folders that appear whole or not at all."""
 
 import errno
 import os
 import re
+import shutil
 import socket
 import time
 from collections.abc import Iterable, Iterator
@@ -13,7 +14,7 @@ from uuid import uuid4
 
 _PARTIAL = re.compile(r"(\..+)\.(\d{1,10})\.[0-9a-f]{8}\.partial").fullmatch
 _OF_THE_DISK = re.compile(
-    r"(\(os error |code: )(27|28|122)\b|requested and \d+ written"
+    r"\(os error (27|28|122)\)|requested and \d+ written"
     r"|inline_container|PytorchStreamWriter"
 )
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -122,6 +123,28 @@ def writing(path: str | os.PathLike) -> Iterator[None]:
             f"{path} could not be written ({reason}). Is the disk full? Make room, then run this "
             "again."
         ) from error
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Give a partial name beside `folder` to make a folder of; on success it becomes `folder`.
+
+    One that was there is replaced then. After an error the partial one is removed.
+
+    Raises:
+        OSError: Where the disk is full.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    try:
+        with writing(folder):
+            yield partial
+        if folder.exists():
+            shutil.rmtree(folder)
+        partial.rename(folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
 
 
 def remove_partials(folder: Path) -> None:

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 from transformers.utils import logging
 
@@ -16,7 +16,7 @@ from .checkpoints import DEFAULT_CHECKPOINT
 from .cli_common import BATCH_ROWS
 from .cli_generation import add_generation_commands
 from .informative_cmim import POOLINGS
-from .scripts import INTERRUPTED
+from .scripts import exit_status
 from .version import __version__
 
 
@@ -25,18 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     keep_freed_memory()
     logging.disable_progress_bar()
-    try:
-        return options.run(options) or 0
-    except BrokenPipeError:  # as of `| head`: what was read is right, the exit need not flush
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except (ValueError, OSError) as error:
-        print(f"cmim {options.command}: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        what = "." if options.output == "-" else "; nothing was written."
-        print(f"cmim {options.command}: interrupted{what}", file=sys.stderr)
-        return INTERRUPTED
+    interrupted = "interrupted" + ("." if options.output == "-" else "; nothing was written.")
+    return exit_status(f"cmim {options.command}", partial(options.run, options), interrupted)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows of all ranks on every rank, with and without gradient.
+"""Rows of all ranks on every rank, with and without gradient; and the end of a group.
 
-Both functions exchange the row counts before the rows, since a collective over unequal counts
+Both gatherings exchange the row counts before the rows, since a collective over unequal counts
 hangs or returns garbage. That costs one gather of 8 bytes and, on an accelerator, one wait for
 the work queued so far. Without an initialised process group, or in a group of one, nothing is
 communicated and the input is returned.
 """
 
+import gc
 from typing import Any
 
 import torch
@@ -81,6 +82,13 @@ def _gather(tensor: torch.Tensor, ranks: int) -> torch.Tensor:
     rows = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(ranks)]
     dist.all_gather(rows, tensor.contiguous())
     return torch.cat(rows)
+
+
+def leave_process_group() -> None:
+    """Leave the process group in order, as all its ranks do; at its own exit one may hang."""
+    gc.collect()  # what wraps a model must be gone before the group is
+    dist.barrier()
+    dist.destroy_process_group()
 
 
 def _count_ranks() -> int:

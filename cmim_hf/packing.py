@@ -4,7 +4,6 @@
 import hashlib
 import json
 import os
-import shutil
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import torch
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from .atomic import writing
+from .atomic import whole_folder
 
 FORMAT_VERSION = 1
 
@@ -207,16 +206,9 @@ class PackedMolecules(Dataset):
         folder = Path(folder)
         if folder.exists():
             raise FileExistsError(f"{folder} exists; remove it or save under another name.")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-        partial.mkdir()
-        try:
-            with writing(folder):
-                self._write(partial)
-            partial.rename(folder)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
+        with whole_folder(folder) as partial:
+            partial.mkdir()
+            self._write(partial)
 
     def _write(self, folder: Path) -> None:
         offsets = np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int64)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a script ends: what its user can mend is a message, not a stack."""
+"""How a program ends: what its user can mend is a message, not a stack."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any
 
 from transformers.utils import logging
 
@@ -16,27 +16,43 @@ INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
 
 
-def run_script(main: Callable[[], Any], interrupted: str = "interrupted.") -> None:
-    """Run a script's `main`; its errors of input, output or numbers end in one message.
-
-    They are ValueError, OSError and FloatingPointError, and leave exit status 1; Ctrl-C leaves 130.
-    Other errors are faults of the program and keep their stack; TRANSFORMERS_VERBOSITY=debug shows
-    that of the former, too.
+def run_script(main: Callable[[], None], interrupted: str = "interrupted.") -> None:
+    """Run a script's `main` and exit, as [`exit_status`] says.
 
     Args:
-        main: Takes nothing; what it returns is dropped.
+        main: Returns nothing.
         interrupted: What is said after Ctrl-C.
     """
     name = Path(sys.argv[0]).name
+    if status := exit_status(name, main, interrupted):
+        sys.exit(status)
+
+
+def exit_status(name: str, run: Callable[[], int | None], interrupted: str) -> int:
+    """Run a program; its errors of input, output or numbers end in one message.
+
+    They are ValueError, OSError, FloatingPointError, and a killed process of a pool. Other errors
+    are faults of the program and keep their stack; TRANSFORMERS_VERBOSITY=debug shows that of the
+    former, too.
+
+    Args:
+        name: What the message begins with.
+        run: Returns an exit status; None is 0.
+        interrupted: What is said after Ctrl-C.
+
+    Returns:
+        The status of `run`, 1 after an error, 130 after Ctrl-C.
+    """
     try:
-        main()
+        return run() or 0
     except BrokenPipeError:  # as of `| head`: what was read is right, the exit need not flush
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except (ValueError, OSError, FloatingPointError) as error:
+        return 1
+    except (ValueError, OSError, FloatingPointError, BrokenProcessPool) as error:
         if logging.get_verbosity() <= logging.DEBUG:
             traceback.print_exc()
-        sys.exit(f"{name}: {error}")
+        print(f"{name}: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"{name}: {interrupted}", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        return INTERRUPTED

@@ -48,7 +48,7 @@ from transformers import (
 )
 
 from cmim_hf import DEFAULT_CHECKPOINT, CMIMForSequenceClassification
-from cmim_hf.atomic import write_whole, writing
+from cmim_hf.atomic import whole_folder, write_whole, writing
 from cmim_hf.loading import load_checkpoint, weights_fingerprint
 from cmim_hf.preparation import Rejects, RowEncoder, none_usable
 from cmim_hf.reading import Row, read_batches
@@ -312,8 +312,7 @@ def run_seed(
         run[name] = measure(logits, part.labels, task, args.targets)
     folder.mkdir(exist_ok=True)
     write_predictions(folder / "predictions.csv", parts["test"], logits, task, args.targets)
-    with writing(folder):
-        save(trainer.model, tokenizer, folder)
+    save(trainer.model, tokenizer, folder)
     print(f"seed {seed}: best epoch {best}, test {run['test']}")
     return run
 
@@ -426,12 +425,14 @@ def write_predictions(
 
 
 def save(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """The adapter, if there is one, and the model with it merged."""
+    """The adapter, if there is one, and the model with it merged; each whole or not at all."""
     if hasattr(model, "merge_and_unload"):
-        model.save_pretrained(folder / "adapter")
+        with whole_folder(folder / "adapter") as partial:
+            model.save_pretrained(partial)
         model = model.merge_and_unload()
-    model.save_pretrained(folder / "model")
-    tokenizer.save_pretrained(folder / "model")
+    with whole_folder(folder / "model") as partial:
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
 
 
 def summary(runs: Sequence[dict[str, float]]) -> dict[str, dict[str, float | None]]:

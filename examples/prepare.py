@@ -9,6 +9,7 @@ The folder holds flat token arrays, which training maps into memory, and their t
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -61,8 +62,12 @@ def main() -> None:
         molecules, tokenizer, too_long = retokenize(molecules, tokenizer, merges=args.merges)
         rejects.items += too_long.items
     molecules.save(args.output)
-    with writing(args.output):
-        tokenizer.save_pretrained(args.output)
+    try:
+        with writing(args.output):
+            tokenizer.save_pretrained(args.output)
+    except OSError:
+        shutil.rmtree(args.output)
+        raise
     rejects.write(Path(args.output, "rejects.tsv"))
     print(
         f"{len(molecules):,} molecules of {molecules.lengths.mean():.1f} tokens in {args.output}; "

@@ -12,7 +12,6 @@ Two processes on a machine without a GPU:
 
 from __future__ import annotations
 
-import gc
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -34,6 +33,7 @@ from cmim_hf import (
 )
 from cmim_hf.atomic import check_writable, writing
 from cmim_hf.data import CMIMCollator, PackedMolecules, StreamedMolecules
+from cmim_hf.distributed import leave_process_group
 from cmim_hf.packing import is_packed
 from cmim_hf.preparation import Rejects, prepare, prepare_sources, retokenize
 from cmim_hf.reading import Row, read_smiles
@@ -294,13 +294,11 @@ def build_model(model_args: ModelArguments, tokenizer: CMIMTokenizer) -> CMIMMod
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run, then leave the process group in order: at its own exit a rank may abort or hang."""
+    """Run, then leave the process group."""
     model_args, data_args, args = parse_arguments(argv)
     pretrain(model_args, data_args, args)
     if args.world_size > 1:
-        gc.collect()  # what wraps the model must be gone before the group is
-        args.distributed_state.wait_for_everyone()
-        args.distributed_state.destroy_process_group()
+        leave_process_group()
 
 
 def pretrain(

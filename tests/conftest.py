@@ -68,3 +68,15 @@ def model(make_model):
 @pytest.fixture
 def batch(tokenizer, molecules):
     return dict(tokenizer(molecules, padding=True, return_tensors="pt"))
+
+
+@pytest.fixture
+def little_room():
+    """No file of this process grows over 100 kB: the same to it as a disk that is full."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, handler)

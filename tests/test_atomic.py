@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cmim_hf.atomic import write_whole, writing
+from cmim_hf.atomic import whole_folder, write_whole, writing
 
-resource = pytest.importorskip("resource", reason="limits what a process may write")
+pytest.importorskip("resource", reason="limits what a process may write")
 
 
 def test_folders_are_made_and_text_is_utf_8(tmp_path):
@@ -41,19 +41,6 @@ def test_a_pipe_is_written_to(tmp_path):
     assert read == [b"text"] and not (tmp_path / "pipe").is_file()
 
 
-@pytest.fixture
-def little_room():
-    """No file of this process grows over 100 kB."""
-    import signal
-
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
-
-
 WRITERS = {
     "numpy": lambda path: np.save(path, np.zeros(50_000)),
     "torch": lambda path: torch.save(torch.zeros(50_000), path),
@@ -68,6 +55,22 @@ def test_errors_of_a_full_disk_name_the_file(tmp_path, little_room, library):
     expected = f"{re.escape(str(path))} could not be written .*Is the disk full"
     with pytest.raises(OSError, match=expected), writing(path):
         WRITERS[library](path)
+
+
+def test_a_folder_is_replaced_when_the_new_one_is_whole(tmp_path, little_room):
+    folder = tmp_path / "folder"
+
+    def write(size):
+        with whole_folder(folder) as partial:
+            partial.mkdir()
+            (partial / f"{size}.bin").write_bytes(bytes(size))
+
+    write(10)
+    with pytest.raises(OSError, match=f"{re.escape(str(folder))} could not be written"):
+        write(200_000)
+    assert [path.name for path in tmp_path.rglob("*")] == ["folder", "10.bin"]
+    write(20)
+    assert [path.name for path in tmp_path.rglob("*")] == ["folder", "20.bin"]
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,8 @@ def named(monkeypatch):
 def test_what_a_user_can_mend_is_a_message(error, capsys):
     with pytest.raises(SystemExit) as ended:
         run_script(raising(error))
-    assert ended.value.code == "script.py: x is 1"
-    assert capsys.readouterr().err == ""
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "script.py: x is 1\n"
 
 
 def test_with_more_words_the_stack_is_shown_too(capsys):

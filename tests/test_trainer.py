@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
 from cmim_hf import CMIMTrainer, CMIMTrainingArguments
@@ -65,6 +66,18 @@ def test_the_end_of_a_worker_is_told_from_other_errors(tmp_path):
         open(tmp_path / "gone")
     with pytest.raises(RuntimeError, match="^shapes differ$"), _ends_of_workers_named():
         raise RuntimeError("shapes differ")
+
+
+def test_weights_that_do_not_fit_leave_the_earlier_ones(
+    make_trainer, make_model, little_room, tmp_path
+):
+    trainer = make_trainer(make_model(hidden_size=64, intermediate_size=256))
+    weights = tmp_path / "run" / "model.safetensors"
+    weights.parent.mkdir(exist_ok=True)
+    save_file({"earlier": torch.ones(3)}, weights)
+    with pytest.raises(OSError, match="run could not be written"):
+        trainer.save_model()
+    assert load_file(weights)["earlier"].tolist() == [1, 1, 1]
 
 
 class PushToTheHub(TrainerCallback):

@@ -24,6 +24,7 @@ from report import finetune_table, optimization_table, origin, peer_table, score
 from transformers import HfArgumentParser
 
 from cmim_hf import CMIMModel, MoleculeEmbedder
+from cmim_hf.atomic import write_whole
 from cmim_hf.model_card import read_settings, write_model_card
 
 MISSING = "Not measured of these weights yet."
@@ -51,10 +52,8 @@ def main() -> None:
         raise SystemExit("A new card needs both --config and --name; new figures need neither.")
     measured = figures(Path(args.results), MoleculeEmbedder(args.run).fingerprint)
     written = renewed_card(args, measured) if args.config is None else new_card(args, measured)
-    output = Path(args.output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(written.read_text(encoding="utf-8"), encoding="utf-8")
-    print(f"written: {written}, {output}")
+    write_whole(args.output, written.read_text(encoding="utf-8"))
+    print(f"written: {written}, {args.output}")
 
 
 def renewed_card(args: Arguments, measured: str) -> Path:
@@ -64,7 +63,7 @@ def renewed_card(args: Arguments, measured: str) -> Path:
     _, heading, after = rest.partition(f"{AFTER}\n")
     if not heading:
         raise SystemExit(f"{path} has no {FIGURES!r} before {AFTER!r}: give --config and --name.")
-    path.write_text(f"{before}{measured}\n\n{heading}{after}", encoding="utf-8")
+    write_whole(path, f"{before}{measured}\n\n{heading}{after}")
     return path
 
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import gc
 import multiprocessing
 import os
 import tempfile
@@ -22,6 +21,7 @@ from roofline import clock
 from throughput_training import LENGTH, Setting, one_length, train
 
 from cmim_hf import MoleculeEmbedder
+from cmim_hf.distributed import leave_process_group
 
 WORKS = ("training", "embedding")
 
@@ -184,6 +184,4 @@ def _serve(job: Job, rank: int, processes: int, threads: int, store: str, pipe: 
                 dist.barrier()
             pipe.send((len(smiles), clock(embed)))
     if processes > 1:
-        gc.collect()  # a wrapped model that outlives the group can deadlock at its end
-        dist.barrier()
-        dist.destroy_process_group()
+        leave_process_group()
