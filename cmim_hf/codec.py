@@ -79,6 +79,18 @@ class Codec:
             )
         return mean, log_std
 
+    @torch.inference_mode()
+    def properties(self, encoded: EncodedRows) -> np.ndarray:
+        """Predicted properties in their own units: (usable rows, num_properties) float32.
+
+        Raises:
+            ValueError: The model has no property head.
+        """
+        values = np.empty((len(encoded.lengths), self.model.config.num_properties), np.float32)
+        for rows, ids, mask in self.batches(encoded, "Predicting properties"):
+            values[rows] = self.model.get_properties(ids, mask).cpu().numpy()
+        return values
+
     def codes(self, latents: np.ndarray | torch.Tensor) -> np.ndarray:
         """Codes (rows, num_latents, latent_size) in float32, of a caller's array."""
         config = self.model.config

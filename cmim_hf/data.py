@@ -236,7 +236,8 @@ class CMIMCollator:
 
     A batch of B examples becomes, with R = views · B rows and L the longest of them,
     `input_ids` (R, L), `attention_mask` (R, L; 1 on real tokens), `labels` (R, L; −100 where
-    padded) and `keys` (B,), all int64. Rows B to 2B are the second view: a random writing of
+    padded) and `keys` (B,), all int64; and, where the examples have them, `property_labels`
+    (B, properties), float32. Rows B to 2B are the second view: a random writing of
     each molecule that is a function of (seed, epoch, row) alone. Where there is none (the molecule
     does not parse) or it is longer than `max_length`, the first view stands in for it.
 
@@ -275,12 +276,16 @@ class CMIMCollator:
         real = np.arange(lengths.max()) < lengths[:, None]
         input_ids = np.full(real.shape, self.tokenizer.pad_token_id, np.int64)
         input_ids[real] = np.concatenate(rows)
-        return {
+        batch = {
             "input_ids": torch.from_numpy(input_ids),
             "attention_mask": torch.from_numpy(real.astype(np.int64)),
             "labels": torch.from_numpy(np.where(real, input_ids, -100)),
             "keys": keys,
         }
+        if "property_labels" in examples[0]:
+            labels = np.stack([example["property_labels"] for example in examples])
+            batch["property_labels"] = torch.from_numpy(labels)
+        return batch
 
     def _second_view(self, example: Mapping[str, Any]) -> np.ndarray:
         try:

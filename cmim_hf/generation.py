@@ -31,6 +31,8 @@ from .preparation import EncodedRows
 from .prior import fitted_prior, set_prior
 
 if TYPE_CHECKING:
+    import pandas
+
     from .optimization import Optimization
     from .scorers import Scorer
 
@@ -326,6 +328,36 @@ class MoleculeGenerator:
             found = log_likelihoods(self.model, ids, mask, samples, self._random)
             values[rows] = found.cpu().numpy()
         return values_in_place(values, encoded, on_invalid)
+
+    def properties(
+        self, smiles: Iterable[str], *, on_invalid: str | None = None
+    ) -> pandas.DataFrame:
+        """What the model says of the properties it was trained on, in their own units.
+
+        These are estimates: what RDKit can compute, RDKit computes exactly. A value beyond those
+        of nearly all training molecules comes out as the last of these.
+
+            generator.properties(["CCO", "c1ccccc1O"])[["MolLogP", "TPSA"]]
+
+        Args:
+            smiles: A list, array, series or generator of SMILES.
+            on_invalid: See the class.
+
+        Returns:
+            A row for each molecule and a column for each property (the checkpoint's
+            `config.property_names`), float32; NaN where `on_invalid="none"` says so.
+
+        Raises:
+            TypeError: One string, or a table, in place of a list.
+            ValueError: The checkpoint predicts no properties, or an invalid molecule and
+                `on_invalid="raise"`.
+        """
+        import pandas
+
+        encoded, on_invalid = self._read(smiles, on_invalid)
+        values = values_in_place(self._codec.properties(encoded), encoded, on_invalid)
+        config = self.model.config
+        return pandas.DataFrame(values, columns=config.property_names or range(values.shape[1]))
 
     def optimize(
         self,

@@ -12,8 +12,10 @@ under posterior and prior, and log k_i the contrastive log-probability, the loss
     cvae      nll + w·β·(log q − log p) − c·log k
     infonce   −c·log k, where −log k is the InfoNCE loss of two views; no decoder
 
-w is `latent_weight` times the warm-up ramp, c is `contrastive_weight`. Nothing here knows of
-process groups: gathered codes come in as `all_latents` with the offset of this rank's rows.
+w is `latent_weight` times the warm-up ramp, c is `contrastive_weight`. Where molecules are
+labelled, each of them also has the property term, + `property_weight` · `property_error`. Nothing
+here knows of process groups: gathered codes come in as `all_latents` with the offset of this rank's
+rows.
 
 Sources: MIM (arXiv:1910.03175); MolMIM (arXiv:2208.09016); cMIM (arXiv:2502.19642).
 """
@@ -24,6 +26,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 import torch
+from torch.nn import functional
 
 from .contrastive import (
     check_block_size,
@@ -46,6 +49,7 @@ __all__ = [
     "log_posterior",
     "log_prior",
     "mean_cosine",
+    "property_error",
 ]
 
 OBJECTIVES = ("ae", "vae", "mim", "cmim", "cae", "cvae", "infonce")
@@ -90,7 +94,7 @@ class ObjectiveOutput:
     Attributes:
         loss: (batch,), with gradient; the mean over it is what is minimised.
         terms: The terms the objective has, each (batch,) and detached, after reduction and before
-            weighting: "nll", "log_posterior", "log_prior", "log_contrastive".
+            weighting: "nll", "log_posterior", "log_prior", "log_contrastive", "property_error".
     """
 
     loss: torch.Tensor
@@ -110,6 +114,7 @@ class Objective:
         latent_weight: Weight of the log-densities.
         contrastive_weight: Weight of the contrastive term or of InfoNCE.
         beta: β of vae and cvae, beside `latent_weight`.
+        property_weight: Weight of the property term, where there are properties and labels.
         block_size: Tile edge of the contrastive term, see `contrastive_log_prob`.
 
     Raises:
@@ -123,6 +128,7 @@ class Objective:
     latent_weight: float = 1.0
     contrastive_weight: float = 1.0
     beta: float = 1.0
+    property_weight: float = 0.5
     block_size: int | None = None
 
     def __post_init__(self) -> None:
@@ -132,7 +138,7 @@ class Objective:
         _check_choice("latent_reduction", self.latent_reduction, _REDUCTIONS)
         check_temperature(self.temperature)
         check_block_size(self.block_size)
-        for name in ("latent_weight", "contrastive_weight", "beta"):
+        for name in ("latent_weight", "contrastive_weight", "beta", "property_weight"):
             if not 0.0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"`{name}` must be finite and ≥ 0, got {getattr(self, name)}.")
         if self.beta != 1.0 and self.name not in ("vae", "cvae"):
@@ -174,6 +180,8 @@ class Objective:
         all_latents: torch.Tensor | None = None,
         offset: int = 0,
         keys: torch.Tensor | None = None,
+        properties: torch.Tensor | None = None,
+        property_labels: torch.Tensor | None = None,
         latent_scale: float = 1.0,
     ) -> ObjectiveOutput:
         """Loss and terms of each molecule.
@@ -192,6 +200,9 @@ class Objective:
             offset: Row of this rank's first code in `all_latents`.
             keys: int64, one for each molecule of all ranks, equal for equal molecules: (rows,), or
                 (rows / 2,) for infonce, whose two views of a molecule share its key.
+            properties: Predictions, see `property_error`; of the rows of `latents`.
+            property_labels: (batch, num_properties), NaN where not known; without one of the two
+                there is no property term.
             latent_scale: Position on the warm-up ramp in [0, 1]; it scales the log-densities
                 only, not the contrastive term.
 
@@ -210,6 +221,8 @@ class Objective:
             terms["log_prior"] = log_prior(latents) / size
         if self.uses_contrastive:
             terms["log_contrastive"] = self._log_contrastive(latents, all_latents, offset, keys)
+        if properties is not None and property_labels is not None and self.property_weight:
+            terms["property_error"] = self._property_error(properties, property_labels)
         loss = self._combine(terms, self.latent_weight * latent_scale)
         return ObjectiveOutput(loss, {name: term.detach() for name, term in terms.items()})
 
@@ -224,6 +237,8 @@ class Objective:
             parts.append(-0.5 * latent_weight * (terms["log_posterior"] + terms["log_prior"]))
         if "log_contrastive" in terms:
             parts.append(-self.contrastive_weight * terms["log_contrastive"])
+        if "property_error" in terms:
+            parts.append(self.property_weight * terms["property_error"])
         return torch.stack(parts).sum(0)
 
     def _reduced_nll(
@@ -280,11 +295,46 @@ class Objective:
             keys=keys,
         )
 
+    def _property_error(self, properties: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        if self.name != "infonce":
+            return property_error(properties, labels)
+        return property_error(properties, labels.repeat(2, 1)).unflatten(0, (2, -1)).mean(0)
+
     def _require(self, **tensors: torch.Tensor | None) -> list[torch.Tensor]:
         for name, tensor in tensors.items():
             if tensor is None:
                 raise ValueError(f"The objective {self.name!r} needs `{name}`, got None.")
         return [tensor for tensor in tensors.values() if tensor is not None]
+
+
+def property_error(properties: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The Huber error (δ = 1) of each molecule's properties, its mean over those that are labelled.
+
+    For molecule i, h(p_ij − y_ij) with h(e) = e²/2 for |e| ≤ 1 and |e| − ½ beyond, averaged over
+    the j with a label and over the projections; 0, without gradient, for a molecule without any.
+
+    Args:
+        properties: (batch, num_properties), or (projections, batch, num_properties), standardised.
+        labels: (batch, num_properties), standardised, NaN where not known.
+
+    Returns:
+        (batch,), float32 at least.
+
+    Raises:
+        ValueError: Shapes that don't fit.
+    """
+    if properties.ndim not in (2, 3) or properties.shape[-2:] != labels.shape:
+        raise ValueError(
+            "`properties` must be (batch, num_properties) or (projections, batch, num_properties) "
+            f"for `property_labels` of {tuple(labels.shape)}, got {tuple(properties.shape)}."
+        )
+    properties = properties.to(torch.promote_types(properties.dtype, torch.float32))
+    known = ~labels.isnan()
+    targets = labels.to(properties.dtype).masked_fill(~known, 0.0).expand_as(properties)
+    errors = functional.huber_loss(properties, targets, reduction="none")
+    total = errors.masked_fill(~known, 0.0).sum(dim=-1)
+    error = total / known.sum(dim=-1).clamp(min=1)
+    return error if error.ndim == 1 else error.mean(dim=0)
 
 
 def _views(gathered: torch.Tensor, rows: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -17,10 +17,12 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from .atomic import whole_folder
+from .property_labels import PropertyLabels, PropertyScale
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 had no labels, and is read as well
 
 _FILES = ("tokens.npy", "offsets.npy", "packed.json")
+_LABEL_FILES = ("labels.npy", "label_places.npy", "property_quantiles.npy")
 _GATHER_ROWS = 65536
 
 
@@ -44,9 +46,11 @@ def is_packed(folder: str | os.PathLike) -> bool:
     return Path(folder, "packed.json").is_file()
 
 
-def _write_array(path: Path, dtype: np.dtype, blocks: Iterable[np.ndarray], length: int) -> None:
-    """Write a `.npy` file of one dimension; a mapped one would die of SIGBUS on a full disk."""
-    header = {"descr": dtype.str, "fortran_order": False, "shape": (length,)}
+def _write_array(
+    path: Path, dtype: np.dtype, blocks: Iterable[np.ndarray], shape: tuple[int, ...]
+) -> None:
+    """Write a `.npy` file of the blocks; a mapped one would die of SIGBUS on a full disk."""
+    header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
     with open(path, "wb") as stream:
         np.lib.format.write_array_header_1_0(stream, header)
         for block in blocks:
@@ -55,12 +59,25 @@ def _write_array(path: Path, dtype: np.dtype, blocks: Iterable[np.ndarray], leng
         os.fsync(stream.fileno())
 
 
+def _read_scale(folder: Path, about: dict[str, Any]) -> PropertyScale | None:
+    """The scale of the labels that a folder of packed molecules holds, if any."""
+    if "properties" not in about:
+        return None
+    if missing := [name for name in _LABEL_FILES if not (folder / name).is_file()]:
+        raise ValueError(f"{', '.join(missing)} is missing")
+    quantiles = np.load(folder / _LABEL_FILES[-1])
+    if len(quantiles) != len(about["properties"]):
+        raise ValueError(f"{len(quantiles)} quantiles of {len(about['properties'])} properties")
+    return PropertyScale(tuple(about["properties"]), quantiles)
+
+
 @dataclass(frozen=True)
 class _Pack:
-    """One pair of arrays; molecule i is `tokens[offsets[i] : offsets[i + 1]]`."""
+    """One pair of arrays; molecule i is `tokens[offsets[i] : offsets[i + 1]]`. Perhaps labels."""
 
     tokens: np.ndarray
     offsets: np.ndarray
+    labels: PropertyLabels | None = None
     folder: Path | None = None
 
     def __len__(self) -> int:
@@ -68,14 +85,19 @@ class _Pack:
 
     def __reduce__(self) -> tuple:
         if self.folder is not None:
-            return _Pack.open, (self.folder, True)
-        return _Pack, (self.tokens, self.offsets)
+            scale = None if self.labels is None else self.labels.scale
+            return _Pack.open, (self.folder, True, scale)
+        return _Pack, (self.tokens, self.offsets, self.labels)
 
     @staticmethod
-    def open(folder: Path, mmap: bool) -> "_Pack":
-        mode = "r" if mmap else None
-        arrays = (np.load(folder / f"{name}.npy", mmap_mode=mode) for name in ("tokens", "offsets"))
-        return _Pack(*arrays, folder if mmap else None)
+    def open(folder: Path, mmap: bool, scale: PropertyScale | None) -> "_Pack":
+        def read(name: str) -> np.ndarray:
+            return np.load(folder / f"{name}.npy", mmap_mode="r" if mmap else None)
+
+        labels = None
+        if scale is not None:
+            labels = PropertyLabels(read("labels"), read("label_places"), scale)
+        return _Pack(read("tokens"), read("offsets"), labels, folder if mmap else None)
 
 
 class PackedMolecules(Dataset):
@@ -83,7 +105,9 @@ class PackedMolecules(Dataset):
 
     An item is a dict of `input_ids` (length,), the end token included; `row`, the molecule's number
     in the arrays, which `split` leaves as it is; and `epoch`, as `set_epoch` has set it. The epoch
-    lives in shared memory, so data-loader processes that already run see it as well.
+    lives in shared memory, so data-loader processes that already run see it as well. Where there
+    are labels (`property_scale` is not None), an item also has `property_labels` (properties,),
+    standardised float32, NaN where not known.
 
     Loaded with `mmap`, the dataset is pickled as the path of its folder.
     """
@@ -102,16 +126,29 @@ class PackedMolecules(Dataset):
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self.vocab_size = vocab_size
         self.tokenizer_hash = tokenizer_hash
+        scales = [pack.labels.scale for pack in self._packs if pack.labels is not None]
+        self.property_scale = scales[0] if scales else None
+        if any(scale != self.property_scale for scale in scales):
+            names = " and ".join(", ".join(scale.names[:3]) for scale in scales[:2])
+            raise ValueError(
+                "Packed molecules were labelled with different properties, or standardised by "
+                f"different molecules ({names} ...). Prepare them in one call, or the later ones "
+                "with the tokenizer and the scale of the first (--tokenizer FOLDER)."
+            )
 
     @classmethod
     def from_tokens(
-        cls, tokens: np.ndarray, lengths: np.ndarray, tokenizer: PreTrainedTokenizerBase
+        cls,
+        tokens: np.ndarray,
+        lengths: np.ndarray,
+        tokenizer: PreTrainedTokenizerBase,
+        labels: PropertyLabels | None = None,
     ) -> "PackedMolecules":
         """Build from flat ids and the length of each molecule, `lengths.sum() == len(tokens)`."""
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         if offsets[-1] != len(tokens):
             raise ValueError(f"The lengths sum to {offsets[-1]}, but there are {len(tokens)} ids.")
-        pack = _Pack(tokens.astype(token_dtype(tokenizer), copy=False), offsets)
+        pack = _Pack(tokens.astype(token_dtype(tokenizer), copy=False), offsets, labels)
         return cls([pack], None, len(tokenizer), tokenizer_fingerprint(tokenizer))
 
     @classmethod
@@ -147,7 +184,14 @@ class PackedMolecules(Dataset):
         which = bisect_right(self._starts, row) - 1
         pack, local = self._packs[which], row - self._starts[which]
         ids = np.asarray(pack.tokens[pack.offsets[local] : pack.offsets[local + 1]])
-        return {"input_ids": ids, "row": row, "epoch": int(self._epoch)}
+        item = {"input_ids": ids, "row": row, "epoch": int(self._epoch)}
+        if self.property_scale is not None:
+            if pack.labels is None:
+                known = np.full(len(self.property_scale.names), np.nan, np.float32)
+            else:
+                known = pack.labels[local]
+            item["property_labels"] = known
+        return item
 
     @classmethod
     def load(
@@ -177,25 +221,32 @@ class PackedMolecules(Dataset):
                 "Give a folder written by PackedMolecules.save."
             )
         about = json.loads((folder / "packed.json").read_text(encoding="utf-8"))
-        if about.get("format_version") != FORMAT_VERSION:
+        if about.get("format_version") not in (1, FORMAT_VERSION):
             raise ValueError(
                 f"{folder} has format version {about.get('format_version')}; this version reads "
-                f"{FORMAT_VERSION}. Prepare the molecules again."
+                f"1 and {FORMAT_VERSION}. Prepare the molecules again."
             )
         try:
-            pack = _Pack.open(folder, mmap)
+            pack = _Pack.open(folder, mmap, _read_scale(folder, about))
         except (ValueError, EOFError) as error:
             raise ValueError(f"{folder} is damaged: {error}. Prepare or copy it again.") from error
         counts = {"molecules": len(pack), "tokens": len(pack.tokens)}
         if counts != {key: about[key] for key in counts} or pack.offsets[-1] != counts["tokens"]:
             raise ValueError(f"{folder} is damaged: it holds {counts}, packed.json says {about}.")
+        if pack.labels is not None:
+            shape = (about["labelled"], len(about["properties"]))
+            if pack.labels.codes.shape != shape or len(pack.labels.places) != len(pack):
+                raise ValueError(
+                    f"{folder} is damaged: its labels are {pack.labels.codes.shape} of "
+                    f"{len(pack.labels.places)} molecules, packed.json says {shape} of {len(pack)}."
+                )
         molecules = cls([pack], None, about["vocab_size"], about["tokenizer_hash"])
         if tokenizer is not None:
             molecules.check_tokenizer(tokenizer)
         return molecules
 
     def save(self, folder: str | os.PathLike) -> None:
-        """Write `tokens.npy`, `offsets.npy` and `packed.json` into a new folder.
+        """Write `tokens.npy`, `offsets.npy`, `packed.json` and labels, if any, into a new folder.
 
         The folder appears whole or not at all. A view writes its own molecules only.
 
@@ -213,9 +264,9 @@ class PackedMolecules(Dataset):
     def _write(self, folder: Path) -> None:
         offsets = np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int64)
         dtype = max((pack.tokens.dtype for pack in self._packs), key=lambda kind: kind.itemsize)
-        _write_array(folder / "offsets.npy", np.dtype(np.int64), [offsets], len(offsets))
+        _write_array(folder / "offsets.npy", np.dtype(np.int64), [offsets], offsets.shape)
         filled = int(offsets[-1])
-        _write_array(folder / "tokens.npy", dtype, self._token_blocks(), filled)
+        _write_array(folder / "tokens.npy", dtype, self._token_blocks(), (filled,))
         about = {
             "format_version": FORMAT_VERSION,
             "molecules": len(self),
@@ -223,8 +274,21 @@ class PackedMolecules(Dataset):
             "vocab_size": self.vocab_size,
             "tokenizer_hash": self.tokenizer_hash,
         }
+        if self.property_scale is not None:
+            about |= {
+                "properties": self.property_scale.names,
+                "labelled": self._write_labels(folder),
+            }
         text = json.dumps(about, indent=2) + "\n"
         (folder / "packed.json").write_text(text, encoding="utf-8")
+
+    def _write_labels(self, folder: Path) -> int:
+        """Write the label files; return the number of labelled molecules."""
+        labels = self.labels()
+        arrays = (labels.codes, labels.places, labels.scale.quantiles)
+        for name, array in zip(_LABEL_FILES, arrays, strict=True):
+            _write_array(folder / name, array.dtype, [array], array.shape)
+        return len(labels.codes)
 
     def _token_blocks(self) -> Iterator[np.ndarray]:
         if self._rows is None:
@@ -233,6 +297,40 @@ class PackedMolecules(Dataset):
         for start in range(0, len(self), _GATHER_ROWS):
             stop = min(start + _GATHER_ROWS, len(self))
             yield np.concatenate([self[i]["input_ids"] for i in range(start, stop)])
+
+    def labelled(
+        self, rows: np.ndarray, values: np.ndarray, scale: PropertyScale
+    ) -> "PackedMolecules":
+        """The same molecules with labels.
+
+        Args:
+            rows: (labelled,), which of the molecules here they belong to.
+            values: (labelled, properties), in the properties' own units, NaN where not known.
+            scale: By which they are standardised.
+        """
+        labels = PropertyLabels.of_values(values, rows, len(self), scale)
+        tokens = np.concatenate(list(self._token_blocks()))
+        offsets = np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int64)
+        pack = _Pack(tokens, offsets, labels)
+        return PackedMolecules([pack], None, self.vocab_size, self.tokenizer_hash)
+
+    def labels(self) -> PropertyLabels | None:
+        """The labels of the molecules here, copied into one; None where there are none."""
+        if self.property_scale is None:
+            return None
+        codes, places, labelled = [], [], 0
+        for pack in self._packs:
+            if pack.labels is None:
+                places.append(np.full(len(pack), -1, np.int32))
+                continue
+            own = pack.labels.places
+            places.append(np.where(own < 0, -1, own + labelled).astype(np.int32))
+            codes.append(pack.labels.codes)
+            labelled += len(pack.labels.codes)
+        together = PropertyLabels(
+            np.concatenate(codes), np.concatenate(places), self.property_scale
+        )
+        return together.take(self._row_numbers())
 
     def check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Raise a ValueError where the molecules were prepared with another tokenizer."""

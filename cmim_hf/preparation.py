@@ -6,14 +6,14 @@ import multiprocessing
 import os
 import signal
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate, chain, islice
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -22,15 +22,17 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from .atomic import written_whole
-from .packing import PackedMolecules, is_packed, token_dtype
-from .reading import Row, read_smiles
+from .packing import PackedMolecules, token_dtype
+from .reading import Row
 from .text_cmim import text_problem
-from .tokenization_cmim import train_tokenizer
 
 REJECT_KINDS = ("not text", "empty", "not printable", "does not parse", "too long")
 
 _CHUNK_ROWS = 512
-_worker_encoder: "RowEncoder | None" = None  # set in the processes of `prepare` only
+_worker_encoder: Callable[[list], Any] | None = None  # set in the processes of `prepare` only
+
+Item = TypeVar("Item")
+Encoded = TypeVar("Encoded")
 
 
 class Reject(NamedTuple):
@@ -213,95 +215,34 @@ def prepare(
         ChildProcessError: a worker ended before its time.
     """
     encoder = RowEncoder(tokenizer, max_length, canonicalize)
+    encoded = encode_rows(rows, encoder, num_workers=num_workers, progress=progress)
+    molecules = PackedMolecules.from_tokens(encoded.tokens, encoded.lengths, tokenizer)
+    return molecules, Rejects(encoded.rejects)
+
+
+def encode_rows(
+    rows: Iterable[Row], encoder: RowEncoder, *, num_workers: int = 0, progress: bool = True
+) -> EncodedRows:
+    """Encode all rows; those that cannot be used are among `EncodedRows.rejects`.
+
+    Args:
+        rows: as in `prepare`, like the next two; so are the errors.
+        encoder: of the rows.
+        num_workers: processes beside this one.
+        progress: show a bar.
+    """
     parts = []
     with tqdm(desc="Preparing molecules", unit=" rows", disable=not progress) as bar:
         for part in encode_in_order(encoder, chunked(rows), num_workers):
             parts.append(part)
             bar.update(part.number)
     encoded = EncodedRows.concatenate(parts) if parts else encoder([])
-    rejects = Rejects(encoded.rejects)
     if len(encoded.lengths) == 0:
-        raise none_usable(len(rejects), rejects.items)
-    return PackedMolecules.from_tokens(encoded.tokens, encoded.lengths, tokenizer), rejects
+        raise none_usable(len(encoded.rejects), encoded.rejects)
+    return encoded
 
 
-def prepare_sources(
-    sources: Sequence[str | os.PathLike],
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    max_length: int,
-    canonicalize: bool,
-    column: str | None = None,
-    split: str = "train",
-    num_workers: int = 0,
-) -> tuple[PackedMolecules, Rejects]:
-    """Prepare the molecules of several sources, one after the other.
-
-    Args:
-        sources: what `read_smiles` takes, and folders that `PackedMolecules.save` wrote, which are
-            taken as they are.
-        tokenizer: as in `RowEncoder`, like the next two.
-        max_length: see there.
-        canonicalize: see there.
-        column: as in `read_smiles`, like the next.
-        split: see there.
-        num_workers: as in `prepare`.
-
-    Returns:
-        The molecules and the rows that cannot be used.
-
-    Raises:
-        ValueError: no usable row, or a folder prepared with another tokenizer or for longer
-            molecules.
-    """
-    packed = [source for source in sources if is_packed(source)]
-    parts = [PackedMolecules.load(folder, tokenizer) for folder in packed]
-    for folder, part in zip(packed, parts, strict=True):
-        if (longest := part.lengths.max(initial=0)) > max_length:
-            raise ValueError(
-                f"{folder} holds molecules of up to {longest} tokens, more than max_length = "
-                f"{max_length}: raise that, or prepare the molecules again with it."
-            )
-    rejects = Rejects()
-    if unpacked := [source for source in sources if source not in packed]:
-        rows = chain.from_iterable(
-            read_smiles(source, column=column, split=split) for source in unpacked
-        )
-        molecules, rejects = prepare(
-            rows,
-            tokenizer,
-            max_length=max_length,
-            canonicalize=canonicalize,
-            num_workers=num_workers,
-        )
-        parts.append(molecules)
-    return PackedMolecules.concatenate(parts), rejects
-
-
-def retokenize(
-    molecules: PackedMolecules, tokenizer: PreTrainedTokenizerBase, *, merges: int
-) -> tuple[PackedMolecules, PreTrainedTokenizerBase, Rejects]:
-    """Train a tokenizer with multi-atom tokens on molecules, and pack them with it.
-
-    Args:
-        molecules: packed with `tokenizer`.
-        tokenizer: their present one; the new one has its `model_max_length`.
-        merges: as in `train_tokenizer`.
-
-    Returns:
-        The same molecules in the same order, their new tokenizer, and those of rare atoms, which
-        it writes in more tokens, that have become too long.
-    """
-    ids = [example["input_ids"].tolist() for example in molecules]
-    texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
-    max_length = tokenizer.model_max_length
-    learned = train_tokenizer(texts, merges=merges, max_length=max_length)
-    rows = (Row("molecules", number, text) for number, text in enumerate(texts, 1))
-    packed, rejects = prepare(rows, learned, max_length=max_length, canonicalize=False)
-    return packed, learned, rejects
-
-
-def chunked(rows: Iterable[Row]) -> Iterator[list[Row]]:
+def chunked(rows: Iterable[Item]) -> Iterator[list[Item]]:
     """Cut rows into pieces of the size that `encode_in_order` is fast with."""
     remaining = iter(rows)
     while chunk := list(islice(remaining, _CHUNK_ROWS)):
@@ -309,12 +250,12 @@ def chunked(rows: Iterable[Row]) -> Iterator[list[Row]]:
 
 
 def encode_in_order(
-    encoder: RowEncoder, chunks: Iterable[list[Row]], num_workers: int
-) -> Iterator[EncodedRows]:
+    encoder: Callable[[list[Item]], Encoded], chunks: Iterable[list[Item]], num_workers: int
+) -> Iterator[Encoded]:
     """Encode chunk after chunk, in order; `chunks` is read a bounded number ahead.
 
     Args:
-        encoder: works in this process, or a copy of it in each worker.
+        encoder: works in this process, or a copy of it in each worker: a `RowEncoder`, say.
         chunks: pieces of a few hundred rows.
         num_workers: as in `prepare`.
 
@@ -342,7 +283,7 @@ def encode_in_order(
         ) from error
 
 
-def _submit(pool: ProcessPoolExecutor, chunk: list[Row]) -> Future:
+def _submit(pool: ProcessPoolExecutor, chunk: list) -> Future:
     try:
         return pool.submit(_encode, chunk)
     except OSError as error:
@@ -352,7 +293,7 @@ def _submit(pool: ProcessPoolExecutor, chunk: list[Row]) -> Future:
         raise BrokenProcessPool(str(error)) from error
 
 
-def _set_encoder(encoder: RowEncoder) -> None:
+def _set_encoder(encoder: Callable[[list], Any]) -> None:
     global _worker_encoder
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started them
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
@@ -360,5 +301,5 @@ def _set_encoder(encoder: RowEncoder) -> None:
     _worker_encoder = encoder
 
 
-def _encode(rows: list[Row]) -> EncodedRows:
+def _encode(rows: list) -> Any:
     return _worker_encoder(rows)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,9 +15,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import broadcast_object_list
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler
-from transformers import Trainer, TrainerCallback, set_seed
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput, has_length
 from transformers.utils import logging
@@ -35,6 +37,7 @@ from .monitoring import (
     read_labelled,
     ridge_probe,
 )
+from .muon import MuonAdamW, parameter_groups
 from .objectives import ObjectiveOutput, mean_cosine
 from .prior import set_prior
 from .training_args import CMIMTrainingArguments
@@ -50,6 +53,26 @@ class _RankNoise(TrainerCallback):
     def on_train_begin(self, args: CMIMTrainingArguments, *_: Any, **__: Any) -> None:
         if args.process_index:
             set_seed(args.seed + args.process_index)
+
+
+class _TimeLimit(TrainerCallback):
+    """Ends training at a saved checkpoint when its time is up, on all ranks at one step."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        self._end = time.monotonic() + self._seconds
+
+    def on_step_end(
+        self, args: CMIMTrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        over = time.monotonic() >= self._end
+        if args.world_size > 1:
+            over = broadcast_object_list([over])[0]
+        if over and not control.should_training_stop:
+            logger.info(f"Time is up at step {state.global_step} of {state.max_steps}.")
+            control.should_training_stop = control.should_save = True
 
 
 class CMIMTrainer(Trainer):
@@ -78,6 +101,56 @@ class CMIMTrainer(Trainer):
         self._probe = self._read_probe()
         self._guard = FiniteGuard(self.args.on_nonfinite)
         self.add_callback(_RankNoise)
+        if self.args.max_minutes is not None:
+            self.add_callback(_TimeLimit(60 * self.args.max_minutes))
+        if self.model.config.num_properties and self.objective.property_weight:
+            self._match_properties()
+
+    def _match_properties(self) -> None:
+        """Give the model the scale of the training labels; refuse those of other properties."""
+        scale = getattr(self.train_dataset, "property_scale", None)
+        if scale is None:
+            return
+        config, head = self.model.config, self.model.property_head
+        kind = config.property_representation
+        if not self.objective.uses_decoder and kind != "latent":
+            raise ValueError(
+                f"The objective {self.objective.name} decodes nothing that properties could be "
+                f'read off: make the model with property_representation="latent" instead of '
+                f'"{kind}", or set property_weight to 0.'
+            )
+        if len(scale.names) != config.num_properties or (
+            config.property_names is not None and tuple(config.property_names) != scale.names
+        ):
+            raise ValueError(
+                f"The model predicts {config.num_properties} properties "
+                f"({', '.join((config.property_names or ['unnamed'])[:3])} ...), the molecules are "
+                f"labelled with {len(scale.names)} ({', '.join(scale.names[:3])} ...): label them "
+                "with the model's, or train one with num_properties and property_names of theirs."
+            )
+        quantiles = torch.from_numpy(scale.quantiles).to(head.quantiles)
+        if head.quantiles.any() and not torch.equal(head.quantiles, quantiles):
+            raise ValueError(
+                "The model's properties were standardised by other molecules than these labels: "
+                "prepare the molecules with the scale of the model's (--tokenizer CHECKPOINT)."
+            )
+        config.property_names = list(scale.names)
+        head.quantiles.copy_(quantiles)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """As of `Trainer`, or Muon beside AdamW."""
+        if self.optimizer is None and self.args.optimizer == "muon":
+            trained = self.model if model is None else model
+            groups = parameter_groups(
+                trained,
+                lr=self.args.learning_rate,
+                muon_lr=self.args.muon_learning_rate,
+                weight_decay=self.args.weight_decay,
+                decayed=set(self.get_decay_parameter_names(trained)),
+            )
+            betas = (self.args.adam_beta1, self.args.adam_beta2)
+            self.optimizer = MuonAdamW(groups, betas=betas, eps=self.args.adam_epsilon)
+        return super().create_optimizer(model)
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """As of `Trainer`; on a CPU the process keeps its memory ([`keep_freed_memory`]).
@@ -148,12 +221,14 @@ class CMIMTrainer(Trainer):
 
         Args:
             model: The (wrapped) model; only its `forward` is called.
-            inputs: What the collator made: `input_ids`, `attention_mask`, `labels`, `keys`.
+            inputs: What the collator made: `input_ids`, `attention_mask`, `labels`, `keys` and,
+                perhaps, `property_labels`.
             return_outputs: Also return the model's outputs.
             num_items_in_batch: Ignored: each molecule weighs the same.
         """
         batch, inputs = inputs, dict(inputs)
         keys = inputs.pop("keys")
+        property_labels = inputs.pop("property_labels", None)
         if not self.objective.uses_decoder:
             inputs.pop("labels", None)
         outputs = model(
@@ -165,15 +240,22 @@ class CMIMTrainer(Trainer):
         latent_scale = 1.0  # an evaluation means the same at every step
         if model.training:
             latent_scale = self.args.latent_scale(self.state.global_step, self.state.max_steps)
-        result = self._objective(outputs, inputs.get("labels"), keys, latent_scale)
-        self._record("train" if model.training else "eval", outputs, result, inputs.get("labels"))
+        labels = inputs.get("labels")
+        result = self._objective(outputs, labels, keys, property_labels, latent_scale)
+        mode = "train" if model.training else "eval"
+        self._record(mode, outputs, result, labels, property_labels)
         if model.training:
             self._guard.watch(batch, result.terms)
         loss = result.loss.mean()
         return (loss, outputs) if return_outputs else loss
 
     def _objective(
-        self, outputs: Any, labels: torch.Tensor | None, keys: torch.Tensor, latent_scale: float
+        self,
+        outputs: Any,
+        labels: torch.Tensor | None,
+        keys: torch.Tensor,
+        property_labels: torch.Tensor | None,
+        latent_scale: float,
     ) -> ObjectiveOutput:
         latents = outputs.latents.flatten(1)
         all_latents, offset = None, 0
@@ -189,16 +271,27 @@ class CMIMTrainer(Trainer):
             all_latents=all_latents,
             offset=offset,
             keys=keys,
+            properties=outputs.property_projections,
+            property_labels=property_labels,
             latent_scale=latent_scale,
         )
 
     @torch.no_grad()
     def _record(
-        self, mode: str, outputs: Any, result: ObjectiveOutput, labels: torch.Tensor | None
+        self,
+        mode: str,
+        outputs: Any,
+        result: ObjectiveOutput,
+        labels: torch.Tensor | None,
+        property_labels: torch.Tensor | None,
     ) -> None:
         terms = self._terms[mode]
         for name, values in result.terms.items():
-            terms.add(name, values)
+            if name == "property_error":  # its mean is over the labelled molecules
+                labelled = (~property_labels.isnan()).any(dim=1)
+                terms.add(name, values.sum(), labelled.sum())
+            else:
+                terms.add(name, values)
         if len(outputs.latents) > 1:
             rows = torch.tensor(len(outputs.latents), device=outputs.latents.device)
             terms.add("mean_cosine", mean_cosine(outputs.latents) * rows, rows)

@@ -10,6 +10,8 @@ from transformers import TrainingArguments
 from .finite import ON_NONFINITE, FiniteGuard
 from .objectives import PRESETS, Objective
 
+OPTIMIZERS = ("adamw", "muon")
+
 
 @dataclass
 class CMIMTrainingArguments(TrainingArguments):
@@ -62,6 +64,28 @@ class CMIMTrainingArguments(TrainingArguments):
         metadata={"help": "Compute the contrastive term in tiles of this size, for large batches."},
     )
     beta: float = field(default=1.0, metadata={"help": "Weight of the KL term of vae and cvae."})
+    property_weight: float = field(
+        default=0.5,
+        metadata={"help": "Weight of the property term, where molecules are labelled."},
+    )
+    optimizer: str = field(
+        default="adamw",
+        metadata={
+            "help": "adamw (what --optim says), or muon: Muon for the matrices of the layers, "
+            "AdamW for the rest.",
+            "choices": list(OPTIMIZERS),
+        },
+    )
+    muon_learning_rate: float = field(
+        default=0.02, metadata={"help": "Learning rate of Muon; --learning_rate is AdamW's."}
+    )
+    max_minutes: float | None = field(
+        default=None,
+        metadata={
+            "help": "End training at a saved checkpoint when so many minutes have passed since it "
+            "began; the learning rate's schedule stays that of max_steps."
+        },
+    )
     on_nonfinite: str = field(
         default="raise",
         metadata={
@@ -126,6 +150,14 @@ class CMIMTrainingArguments(TrainingArguments):
             )
         if self.probe_file is not None and self.probe_target is None:
             raise ValueError("probe_file needs probe_target, the column with the labels.")
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(
+                f"Unknown optimizer {self.optimizer!r}; choose one of {', '.join(OPTIMIZERS)}."
+            )
+        for name in ("muon_learning_rate", "max_minutes"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise ValueError(f"{name} must be finite and above 0, got {value}.")
         FiniteGuard(self.on_nonfinite)
         self.build_objective()
         super().__post_init__()
@@ -142,6 +174,7 @@ class CMIMTrainingArguments(TrainingArguments):
             latent_weight=self.latent_weight,
             contrastive_weight=self.contrastive_weight,
             beta=self.beta,
+            property_weight=self.property_weight,
             block_size=self.contrastive_block_size,
         )
 

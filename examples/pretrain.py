@@ -4,6 +4,8 @@
     accelerate launch examples/pretrain.py examples/configs/tiny.yaml
     accelerate launch examples/pretrain.py --train_sources moses --output_dir runs/small
     accelerate launch examples/pretrain.py examples/configs/tiny.yaml --resume_from_checkpoint auto
+    accelerate launch examples/pretrain.py --train_sources moses --properties rdkit \
+        --property_rows 200000 --preparation_workers 8 --optimizer muon --output_dir runs/labelled
 
 Two processes on a machine without a GPU:
 
@@ -15,7 +17,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -34,10 +36,13 @@ from cmim_hf import (
 from cmim_hf.atomic import check_writable, writing
 from cmim_hf.data import CMIMCollator, PackedMolecules, StreamedMolecules
 from cmim_hf.distributed import leave_process_group
+from cmim_hf.labelling import read_property_scale
 from cmim_hf.packing import is_packed
-from cmim_hf.preparation import Rejects, prepare, prepare_sources, retokenize
+from cmim_hf.preparation import Rejects, prepare
+from cmim_hf.property_labels import PropertyScale
 from cmim_hf.reading import Row, read_smiles
 from cmim_hf.scripts import run_script
+from cmim_hf.source_preparation import PropertyOptions, SourceOptions, prepare_sources, retokenize
 from cmim_hf.trainer import newest_checkpoint
 
 
@@ -54,6 +59,10 @@ class ModelArguments:
     posterior: str = field(default="learned", metadata={"help": "learned or sampled."})
     min_log_std: float = field(default=-3.0, metadata={"help": "Floor of the log-std."})
     dropout: float = field(default=0.0, metadata={"help": "Dropout of the residual branches."})
+    property_representation: str = field(
+        default="both",
+        metadata={"help": "What labels are predicted from: latent, informative or both."},
+    )
     max_length: int = field(default=512, metadata={"help": "Longest molecule in tokens."})
     tokenizer: str | None = field(
         default=None, metadata={"help": "Folder of a tokenizer; the package's own if not given."}
@@ -95,6 +104,17 @@ class DataArguments:
     canonicalize: bool = field(
         default=True, metadata={"help": "Write every molecule canonically (RDKit)."}
     )
+    property_columns: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Columns of the sources with numbers to predict, empty where unknown."},
+    )
+    properties: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Or descriptors to compute: rdkit (118 cheap ones), or RDKit's names."},
+    )
+    property_rows: int | None = field(
+        default=None, metadata={"help": "Compute them for so many molecules only, at random."}
+    )
     preparation_workers: int = field(default=0, metadata={"help": "Processes that parse."})
     data_description: str | None = field(
         default=None,
@@ -132,6 +152,11 @@ def parse_arguments(
         raise ValueError(
             "--merges learns from all molecules, which streaming does not hold: train a tokenizer "
             "with examples/prepare.py on a part of them and pass it as --tokenizer."
+        )
+    if data_args.streaming and (data_args.properties or data_args.property_columns):
+        raise ValueError(
+            "Labels are standardised over all molecules, which streaming does not hold: leave out "
+            "--streaming, or prepare the molecules with examples/prepare.py."
         )
     return model_args, data_args, args
 
@@ -196,21 +221,29 @@ def read_sources(
 ) -> tuple[CMIMTokenizer, PackedMolecules, PackedMolecules]:
     """The tokenizer, the training and the validation molecules."""
     tokenizer = load_tokenizer(model_args, data_args)
-    read = partial(
-        prepare_sources,
+    checkpoint = model_args.model_name_or_path
+    properties = PropertyOptions(
+        columns=tuple(data_args.property_columns),
+        descriptors=tuple(data_args.properties),
+        rows=data_args.property_rows,
+        scale=None if checkpoint is None else read_property_scale(checkpoint),
+    )
+    options = SourceOptions(
+        max_length=model_args.max_length,
+        canonicalize=data_args.canonicalize,
         column=data_args.smiles_column,
         split=data_args.split,
-        canonicalize=data_args.canonicalize,
-        max_length=model_args.max_length,
         num_workers=data_args.preparation_workers,
+        properties=properties,
     )
-    molecules, rejects = read(data_args.train_sources, tokenizer)
+    molecules, rejects = prepare_sources(data_args.train_sources, tokenizer, options)
     report(rejects, Path(args.output_dir, "rejects.tsv"))
     if model_args.merges:
         molecules, tokenizer, rejects = retokenize(molecules, tokenizer, merges=model_args.merges)
         report(rejects, Path(args.output_dir, "rejects_merges.tsv"))
     if data_args.validation_sources:
-        held_out, rejects = read(data_args.validation_sources, tokenizer)
+        options = replace(options, properties=replace(properties, scale=molecules.property_scale))
+        held_out, rejects = prepare_sources(data_args.validation_sources, tokenizer, options)
         report(rejects, Path(args.output_dir, "rejects_validation.tsv"))
     else:
         size = min(data_args.validation_size, max(1, len(molecules) // 10))
@@ -271,10 +304,25 @@ def skip_rows(opened: Callable[[], Iterable[Row]], count: int) -> Iterator[Row]:
     return islice(opened(), count, None)
 
 
-def build_model(model_args: ModelArguments, tokenizer: CMIMTokenizer) -> CMIMModel:
-    """The checkpoint to go on from, or random weights."""
+def build_model(
+    model_args: ModelArguments, tokenizer: CMIMTokenizer, scale: PropertyScale | None
+) -> CMIMModel:
+    """The checkpoint to go on from, or random weights; with a head for properties, if labelled.
+
+    A checkpoint that has none gets one of random weights.
+    """
+    head = {}
+    if scale is not None:
+        head = {
+            "num_properties": len(scale.names),
+            "property_names": list(scale.names),
+            "property_representation": model_args.property_representation,
+        }
     if model_args.model_name_or_path is not None:
-        return CMIMModel.from_pretrained(model_args.model_name_or_path)
+        config = CMIMConfig.from_pretrained(model_args.model_name_or_path)
+        if config.num_properties:
+            head = {}
+        return CMIMModel.from_pretrained(model_args.model_name_or_path, **head)
     overrides = {} if model_args.latent_size is None else {"latent_size": model_args.latent_size}
     config = CMIMConfig.from_size(
         model_args.size,
@@ -288,6 +336,7 @@ def build_model(model_args: ModelArguments, tokenizer: CMIMTokenizer) -> CMIMMod
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         decoder_start_token_id=tokenizer.bos_token_id,
+        **head,
         **overrides,
     )
     return CMIMModel(config)
@@ -311,8 +360,9 @@ def pretrain(
     check_writable(output)
     load = load_streaming if data_args.streaming else load_in_memory
     tokenizer, train, validation = load(model_args, data_args, args)
+    scale = getattr(train, "property_scale", None) if args.property_weight else None
     trainer = CMIMTrainer(
-        model=build_model(model_args, tokenizer),
+        model=build_model(model_args, tokenizer, scale),
         args=args,
         train_dataset=train,
         eval_dataset=validation,

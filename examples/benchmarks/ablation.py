@@ -43,7 +43,7 @@ from cmim_hf import (
     default_tokenizer,
 )
 from cmim_hf.data import CMIMCollator, PackedMolecules
-from cmim_hf.preparation import prepare_sources, retokenize
+from cmim_hf.source_preparation import SourceOptions, prepare_sources, retokenize
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
@@ -196,7 +196,8 @@ def cells_of(args: Arguments, tasks: Sequence[Task]) -> Cells:
 def prepare(args: Arguments, folder: Path, tasks: list[Task]) -> Material:
     """Tokenise the molecules once."""
     tokenizer = default_tokenizer(512)
-    molecules, _ = prepare_sources([args.source], tokenizer, max_length=512, canonicalize=False)
+    options = SourceOptions(max_length=512, canonicalize=False)
+    molecules, _ = prepare_sources([args.source], tokenizer, options)
     if args.merges:
         molecules, tokenizer, _ = retokenize(molecules, tokenizer, merges=args.merges)
     tokenizer.save_pretrained(folder)
