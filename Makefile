@@ -22,14 +22,21 @@ export TOKENIZERS_PARALLELISM ?= false
 TEXTS := -name '*.py' -o -name '*.md' -o -name '*.toml' -o -name '*.yaml' -o -name '*.json' \
 	-o -name '*.txt' -o -name '*.cff' -o -name Makefile
 
+# What `make gpu-kit` packs: folders of examples/prepare.py, their molecules for training and for
+# validation; and where to.
+TRAIN ?=
+VALIDATION ?=
+KIT ?= data/kit.tar.xz
+
 # Minutes that `make fuzz` takes: half of them for hypothesis, half for atheris.
 MINUTES ?= 10
 
-.PHONY: help install demo pretrain test test-slow test-floor fuzz lint audit clean
+.PHONY: help install demo pretrain gpu-kit test test-slow test-floor fuzz lint audit clean
 
 help:
 	@echo "make demo       show what the model that ships does with real molecules (minutes on two cores)"
 	@echo "make pretrain   pretrain a tiny cMIM on shipped molecules and look at it (minutes, too)"
+	@echo "make gpu-kit    pack prepared molecules for a machine with a GPU and no chemistry (TRAIN, VALIDATION)"
 	@echo "make test       run the tests (make test-slow: also the long ones)"
 	@echo "make test-floor run the tests with the lowest versions that are allowed"
 	@echo "make fuzz       feed arbitrary bytes to all that reads (MINUTES=10)"
@@ -57,6 +64,15 @@ pretrain: $(INSTALLED)
 		examples/pretrain.py examples/configs/tiny.yaml
 	@echo "==> looking at what it learned"
 	@$(BIN)/python examples/explore.py --checkpoint runs/tiny --picture runs/tiny.png
+
+# The archive unpacks to as many folders as are named; at most 60 MiB, which what lends a GPU may ask.
+gpu-kit:
+	@test -n "$(TRAIN)" -a -n "$(VALIDATION)" || { echo "give TRAIN='data/a data/b' VALIDATION=data/c, of examples/prepare.py"; exit 2; }
+	@mkdir -p $(dir $(KIT))
+	@tar -cJf $(KIT) $(TRAIN) $(VALIDATION)
+	@test $$(stat -c %s $(KIT)) -le 62914560 || { echo "$(KIT) has $$(stat -c %s $(KIT)) bytes, more than 60 MiB: prepare fewer molecules or labels"; exit 1; }
+	@echo "$(KIT): $$(stat -c %s $(KIT)) bytes. On the machine, where OUT names a folder that comes back:"
+	@echo 'python3 -m tarfile -e $(KIT) kit && PYTHONPATH=. python3 examples/timed_pretrain.py examples/configs/base_timed.yaml --minutes 9 --export $$OUT --train_sources $(addprefix kit/,$(TRAIN)) --validation_sources $(addprefix kit/,$(VALIDATION))'
 
 test: $(INSTALLED)
 	@echo "==> running the tests"

@@ -13,6 +13,7 @@ CPU that has no unit for it. Here it runs in the precision that suits the device
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable
 
 import torch
@@ -24,19 +25,20 @@ _STEPS = 5
 _MOMENTUM = 0.95
 
 
-def orthogonalized(matrix: torch.Tensor) -> torch.Tensor:
-    """The matrix with its singular values driven to about 1 (.7 to 1.2), in its own dtype.
+def orthogonalized(matrices: torch.Tensor) -> torch.Tensor:
+    """Matrices with their singular values driven to about 1 (.7 to 1.2), in their own dtype.
 
     Args:
-        matrix: (rows, columns); in bfloat16 on a GPU, in float32 on a CPU.
+        matrices: (number, rows, columns); in bfloat16 on a GPU, in float32 on a CPU.
     """
     a, b, c = _COEFFICIENTS
-    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    wide = wide / wide.norm().clamp(min=1e-7)
+    is_wide = matrices.shape[1] <= matrices.shape[2]
+    wide = matrices if is_wide else matrices.mT
+    wide = wide / wide.flatten(1).norm(dim=1).clamp(min=1e-7)[:, None, None]
     for _ in range(_STEPS):
-        gram = wide @ wide.T
-        wide = torch.addmm(wide, torch.addmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
-    return wide if matrix.shape[0] <= matrix.shape[1] else wide.T
+        gram = wide @ wide.mT
+        wide = torch.baddbmm(wide, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
+    return wide if is_wide else wide.mT
 
 
 class MuonAdamW(torch.optim.Optimizer):
@@ -76,23 +78,33 @@ class MuonAdamW(torch.optim.Optimizer):
         for group in self.param_groups:
             parameters = [each for each in group["params"] if each.grad is not None]
             if group["muon"]:
+                by_shape = defaultdict(list)
                 for parameter in parameters:
-                    self._muon(parameter, group)
+                    by_shape[parameter.shape].append(parameter)
+                for alike in by_shape.values():
+                    self._muon(alike, group)
             elif parameters:
                 self._adamw(parameters, group)
         return loss
 
-    def _muon(self, parameter: torch.Tensor, group: dict) -> None:
-        state = self.state[parameter]
-        if not state:
-            state["momentum"] = torch.zeros_like(parameter)
-        average = state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
-        update = parameter.grad.lerp(average, group["momentum"])
-        dtype = torch.bfloat16 if parameter.device.type == "cuda" else update.dtype
-        update = orthogonalized(update.to(dtype)).to(parameter.dtype)
-        rows, columns = parameter.shape
-        parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.add_(update, alpha=-group["lr"] * math.sqrt(max(1.0, rows / columns)))
+    def _muon(self, parameters: list[torch.Tensor], group: dict) -> None:
+        """One step of matrices of one shape, whose products are taken together."""
+        averages = []
+        for parameter in parameters:
+            state = self.state[parameter]
+            if not state:
+                state["momentum"] = torch.zeros_like(parameter)
+            averages.append(state["momentum"])
+        gradients = [parameter.grad for parameter in parameters]
+        torch._foreach_lerp_(averages, gradients, 1 - group["momentum"])
+        updates = torch.stack(torch._foreach_lerp(gradients, averages, group["momentum"]))
+        if updates.device.type == "cuda":
+            updates = updates.bfloat16()
+        updates = orthogonalized(updates).to(parameters[0].dtype)
+        rows, columns = parameters[0].shape
+        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        rate = group["lr"] * math.sqrt(max(1.0, rows / columns))
+        torch._foreach_add_(parameters, list(updates.unbind()), alpha=-rate)
 
     def _adamw(self, parameters: list[torch.Tensor], group: dict) -> None:
         for parameter in parameters:

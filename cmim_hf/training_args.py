@@ -66,7 +66,10 @@ class CMIMTrainingArguments(TrainingArguments):
     beta: float = field(default=1.0, metadata={"help": "Weight of the KL term of vae and cvae."})
     property_weight: float = field(
         default=0.5,
-        metadata={"help": "Weight of the property term, where molecules are labelled."},
+        metadata={
+            "help": "Weight of the property term. It is a mean over all molecules, 0 for those without "
+            "labels: where a fifth is labelled, take five times the weight."
+        },
     )
     optimizer: str = field(
         default="adamw",

@@ -350,10 +350,10 @@ def main(argv: list[str] | None = None) -> None:
         leave_process_group()
 
 
-def pretrain(
+def build_trainer(
     model_args: ModelArguments, data_args: DataArguments, args: CMIMTrainingArguments
-) -> None:
-    """Prepare the data, train, evaluate, and save a checkpoint with its card."""
+) -> CMIMTrainer:
+    """Prepare the data and the model."""
     set_seed(args.seed)
     output = Path(args.output_dir)
     output.mkdir(parents=True, exist_ok=True)
@@ -361,7 +361,7 @@ def pretrain(
     load = load_streaming if data_args.streaming else load_in_memory
     tokenizer, train, validation = load(model_args, data_args, args)
     scale = getattr(train, "property_scale", None) if args.property_weight else None
-    trainer = CMIMTrainer(
+    return CMIMTrainer(
         model=build_model(model_args, tokenizer, scale),
         args=args,
         train_dataset=train,
@@ -374,6 +374,13 @@ def pretrain(
             seed=args.seed,
         ),
     )
+
+
+def pretrain(
+    model_args: ModelArguments, data_args: DataArguments, args: CMIMTrainingArguments
+) -> None:
+    """Prepare the data, train, evaluate, and save a checkpoint with its card."""
+    trainer = build_trainer(model_args, data_args, args)
     resume = args.resume_from_checkpoint
     if resume == "auto":
         resume = newest_checkpoint(args.output_dir)
@@ -386,6 +393,7 @@ def pretrain(
         "license": data_args.license,
     }
     trainer.create_model_card(**card)
+    train = trainer.train_dataset
     if data_args.streaming and train.rejected and args.process_index == 0:
         report_counts(train.rejected, train.rejects_path)
     if args.push_to_hub:

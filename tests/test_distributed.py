@@ -15,6 +15,7 @@ OBJECTIVES = {
     "cmim dense": Objective("cmim", temperature=0.5),
     "cmim blocked": Objective("cmim", temperature=0.5, block_size=4),
     "infonce": Objective("infonce", temperature=0.5),
+    "cmim with properties": Objective("cmim", temperature=0.5, property_weight=0.7),
 }
 
 
@@ -36,12 +37,23 @@ def make_encoder():
     return nn.Linear(FEATURES, 2 * SIZE).double()
 
 
+def properties_of(mean, features):
+    """Two projections of three properties, and labels that some rows lack, in part or all."""
+    labels = features[:, :3].clone()
+    labels[labels > 0.8] = float("nan")
+    labels[labels[:, 0] < 0] = float("nan")
+    return torch.stack((mean[:, :3], mean[:, 1:4].square())), labels
+
+
 def mean_loss(objective, encoder, features, keys, gather):
     """Loss of this process's rows, and their latents with gradient retained."""
     mean, log_std = encoder(features).chunk(2, dim=1)
     latents = mean + log_std.exp() * features.mean(1, keepdim=True)
     latents.retain_grad()
     all_latents, offset = gather(latents)
+    properties = labels = None
+    if objective.property_weight == 0.7:
+        properties, labels = properties_of(mean, features)
     output = objective(
         latents=latents,
         nll=mean.square().sum(1),
@@ -50,6 +62,8 @@ def mean_loss(objective, encoder, features, keys, gather):
         all_latents=all_latents,
         offset=offset,
         keys=keys,
+        properties=properties,
+        property_labels=labels,
     )
     return output.loss.mean(), latents
 

@@ -16,7 +16,9 @@ def test_singular_values_become_about_one_and_directions_stay(shape):
     left, _ = torch.linalg.qr(torch.randn(shape[0], 12))
     right, _ = torch.linalg.qr(torch.randn(shape[1], 12))
     values = torch.logspace(0, -1.5, 12)
-    found = orthogonalized(5 * left @ values.diag() @ right.T)
+    matrix = 5 * left @ values.diag() @ right.T
+    found, other = orthogonalized(torch.stack((matrix, torch.randn(shape))))
+    torch.testing.assert_close(orthogonalized(other[None] * 0 + matrix)[0], found)
     aligned = left.T @ found @ right
     assert ((aligned.diagonal() > 0.6) & (aligned.diagonal() < 1.3)).all(), aligned.diagonal()
     assert (aligned - aligned.diagonal().diag()).abs().max() < 1e-3

@@ -27,7 +27,8 @@ def run_without_package(code, folder, **options):
 def test_loads_and_gives_equal_outputs_without_the_package(
     make_model, tokenizer, molecules, tmp_path
 ):
-    model = make_model(num_latents=2)
+    model = make_model(num_latents=2, num_properties=3)
+    model.property_head.quantiles.copy_(torch.randn(3, 65).sort(dim=1).values)
     folder = tmp_path / "checkpoint"
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -44,6 +45,7 @@ def test_loads_and_gives_equal_outputs_without_the_package(
                 "latents": model.get_latents(**batch),
                 "informative": model.get_informative_embeddings(**batch),
                 "logits": model(**batch).logits,
+                "properties": model.get_properties(**batch),
                 "written": model.generate(**batch, max_new_tokens=9),
             }, "outputs.pt")
         again = AutoModelForSeq2SeqLM.from_pretrained(folder, trust_remote_code=True)
@@ -64,6 +66,7 @@ def test_loads_and_gives_equal_outputs_without_the_package(
             "latents": model.get_latents(**batch),
             "informative": model.get_informative_embeddings(**batch),
             "logits": model(**batch).logits,
+            "properties": model.get_properties(**batch),
             "written": model.generate(**batch, max_new_tokens=9),
         }
     for name, value in torch.load(folder / "outputs.pt").items():
@@ -103,6 +106,7 @@ def test_a_checkpoint_holds_weights_config_and_the_code_that_opens_it_only(
         "modeling_cmim.py",
         "modules.json",
         "pipelines.py",
+        "properties_cmim.py",
         "sentence_cmim.py",
         "stacks_cmim.py",
         "text_cmim.py",

@@ -121,6 +121,9 @@ class CMIMConfig(PreTrainedConfig):
         layer_norm_eps: Epsilon of the layer norms.
         initializer_range: Standard deviation of the initial weights; the named sizes take about
             hidden_size ** -0.5, because narrow models learn slowly from 0.02.
+        num_properties: P, the numbers predicted of each molecule beside its tokens; 0: no head.
+        property_names: Their names, P of them, or none.
+        property_representation: What they are read off: `"latent"`, `"informative"` or `"both"`.
         layout: Version of what the fields mean; a checkpoint of a later one than this code knows
             is refused.
 
@@ -148,6 +151,9 @@ class CMIMConfig(PreTrainedConfig):
     dropout: float = 0.0
     layer_norm_eps: float = 1e-5
     initializer_range: float = 0.02
+    num_properties: int = 0
+    property_names: list[str] | None = None
+    property_representation: str = "both"
     layout: int = LAYOUT
     use_cache: bool = True
     is_encoder_decoder: bool = True
@@ -188,6 +194,27 @@ class CMIMConfig(PreTrainedConfig):
             raise ValueError(
                 "min_log_std must be a negative number (the prior's log-std is 0), got "
                 f"{self.min_log_std!r}. It is a log-std: halve a log-variance."
+            )
+        self._check_properties()
+
+    def _check_properties(self) -> None:
+        number, names = self.num_properties, self.property_names
+        if not _is_whole(number) or not 0 <= number <= _MOST:
+            raise ValueError(
+                f"num_properties must be a whole number from 0 to {_MOST:,}, got {number!r}."
+            )
+        if names is not None and (
+            not isinstance(names, list)
+            or len(names) != number
+            or not all(isinstance(name, str) for name in names)
+        ):
+            raise ValueError(
+                f"property_names must be a list of num_properties = {number} names, got {names!r}."
+            )
+        if self.property_representation not in ("latent", "informative", "both"):
+            raise ValueError(
+                "property_representation must be 'latent', 'informative' or 'both', got "
+                f"{self.property_representation!r}."
             )
 
     def _check_types(self) -> None:

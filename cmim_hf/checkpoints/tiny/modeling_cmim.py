@@ -24,6 +24,7 @@ from .informative_cmim import pool_hidden_states, shift_right
 from .latent_cmim import gaussian_sample
 from .layers_cmim import CMIMPosterior
 from .linear_cmim import CMIMLinear
+from .properties_cmim import CMIMPropertyHead
 from .stacks_cmim import CMIMDecoder, CMIMEncoder, CMIMPreTrainedModel
 
 
@@ -39,6 +40,9 @@ class CMIMOutput(ModelOutput):
         latents: (batch, num_latents, latent_size), what the decoder read.
         latent_mean: (batch, num_latents, latent_size), mean of the posterior.
         latent_log_std: (batch, num_latents, latent_size), its log standard deviation.
+        properties: (batch, num_properties), standardised predictions, where the model has a
+            property head and read `input_ids`: the mean of its projections.
+        property_projections: (projections, batch, num_properties), each of them.
         past_key_values: The decoder's cache.
         decoder_hidden_states: On request, embedding and layers, each (batch, length, hidden_size).
         decoder_attentions: On request, each (batch, heads, length, length).
@@ -55,6 +59,8 @@ class CMIMOutput(ModelOutput):
     latents: torch.Tensor | None = None
     latent_mean: torch.Tensor | None = None
     latent_log_std: torch.Tensor | None = None
+    properties: torch.Tensor | None = None
+    property_projections: torch.Tensor | None = None
     past_key_values: Cache | None = None
     decoder_hidden_states: tuple[torch.Tensor, ...] | None = None
     decoder_attentions: tuple[torch.Tensor, ...] | None = None
@@ -83,6 +89,7 @@ class CMIMModel(CMIMPreTrainedModel, GenerationMixin):
         self.posterior = CMIMPosterior(config)
         self.decoder = CMIMDecoder(config)
         self.lm_head = CMIMLinear(config.hidden_size, config.vocab_size)
+        self.property_head = CMIMPropertyHead(config) if config.num_properties else None
         self.post_init()
 
     @can_return_tuple
@@ -133,8 +140,11 @@ class CMIMModel(CMIMPreTrainedModel, GenerationMixin):
             self._check_latents(latents)
             output = {"latents": latents}
         if not decode:
+            if self.config.property_representation == "latent":
+                output |= self._properties(output, None)
             return CMIMOutput(**output)
-        if decoder_input_ids is None:
+        writes_own_input = decoder_input_ids is None
+        if writes_own_input:
             decoder_input_ids, decoder_attention_mask = self._teacher_forcing(
                 input_ids, attention_mask, labels
             )
@@ -156,9 +166,22 @@ class CMIMModel(CMIMPreTrainedModel, GenerationMixin):
             "decoder_attentions": decoded.attentions,
             "cross_attentions": decoded.cross_attentions or None,
         }
+        if writes_own_input:
+            states, mask = decoded.last_hidden_state, decoder_attention_mask
+            mask = torch.ones(states.shape[:2], device=states.device) if mask is None else mask
+            output |= self._properties(output, pool_hidden_states(states, mask, "mean"))
         if labels is not None:
             output["nll"], output["loss"] = self._reconstruction(output["logits"], labels)
         return CMIMOutput(**output)
+
+    def _properties(
+        self, output: dict[str, Any], informative: torch.Tensor | None
+    ) -> dict[str, torch.Tensor]:
+        """What the property head makes of an encoded batch; empty where there is no head."""
+        if self.property_head is None or "latent_mean" not in output:
+            return {}
+        found = self.property_head(output["latent_mean"], informative)
+        return {"properties": found.mean(dim=0), "property_projections": found}
 
     def _encode(
         self,
@@ -297,6 +320,34 @@ class CMIMModel(CMIMPreTrainedModel, GenerationMixin):
         states = self.decoder(embedded, latents, mask, use_cache=False).last_hidden_state
         real = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         return pool_hidden_states(states, real, pooling)
+
+    def get_properties(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """The properties the model was trained on, predicted in their own units.
+
+        Values beyond those of nearly all training molecules come out as the last of these (see
+        `properties_cmim`). Names: `config.property_names`.
+
+        Args:
+            input_ids: (batch, length).
+            attention_mask: (batch, length), 1 at real tokens.
+
+        Returns:
+            (batch, num_properties), float32.
+
+        Raises:
+            ValueError: The model has no property head, or was never trained on properties.
+        """
+        if self.property_head is None:
+            raise ValueError(
+                "This model predicts no properties (num_properties is 0): train one on labelled "
+                "molecules, or fine-tune it on your own."
+            )
+        output = self(input_ids, attention_mask, sample_latents=False, use_cache=False)
+        return self.property_head.in_own_units(output.properties)
 
     def get_representation(
         self,

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pretrain within so many minutes: for a machine that is lent, or a slot of a queue.
+
+    python examples/timed_pretrain.py examples/configs/base_timed.yaml --minutes 9 --export out
+
+Measures the steps a second, eager and (on a GPU) compiled, takes the faster, and sets the number of
+steps, and with it the learning rate's schedule, so that training ends in time. Every minute, and at
+the end, the weights stand in `--export` as float16, in files of at most 15 MB, with their
+`config.json`; nothing else is needed to take them home:
+
+    CMIMModel.from_pretrained("out", dtype="float32").save_pretrained("runs/base")
+
+and the tokenizer of the prepared molecules beside them. Needs torch, transformers and accelerate,
+and molecules that `examples/prepare.py` has prepared; `make gpu-kit` packs these, and prints the
+command.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pretrain
+import torch
+from transformers import HfArgumentParser, TrainerCallback, TrainerControl, TrainerState
+
+from cmim_hf import CMIMModel, CMIMTrainer, CMIMTrainingArguments
+from cmim_hf.properties_cmim import CMIMPropertyHead
+from cmim_hf.scripts import run_script
+
+STARTED = time.monotonic()
+SHARD = "15MB"
+MEASURED = 40.0  # seconds of eager steps, and of compiled ones after their compilation
+COMPILING = 100.0  # seconds that compilation may take
+LAST = 20.0  # seconds kept for the evaluation and the last export
+SLOWER = 0.96  # share of the measured rate that is counted on
+
+
+@dataclass
+class Arguments:
+    """How long, and where to."""
+
+    minutes: float = field(metadata={"help": "Of everything, from the start of this program."})
+    export: str = field(metadata={"help": "Folder for the float16 weights."})
+    export_every: float = field(default=60.0, metadata={"help": "Seconds from one to the next."})
+    try_compiled: bool = field(
+        default=True, metadata={"help": "On a GPU, measure torch.compile as well."}
+    )
+    measured_seconds: float = field(
+        default=MEASURED, metadata={"help": "For which each of the two is measured."}
+    )
+
+
+class Speedometer(TrainerCallback):
+    """Ends training `seconds` after its tenth step; gives the steps a second from there."""
+
+    def __init__(self, seconds: float, patience: float) -> None:
+        """`patience` is how many seconds the first ten steps may take."""
+        self._seconds, self._patience = seconds, patience
+        self._begun = time.monotonic()
+        self._times: list[float] = []
+
+    def on_step_end(
+        self,
+        args: CMIMTrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **_: Any,
+    ) -> None:
+        """Note the time."""
+        now = time.monotonic()
+        self._times.append(now)
+        late = len(self._times) < 10 and now - self._begun > self._patience
+        if late or (len(self._times) > 12 and now - self._times[9] > self._seconds):
+            control.should_training_stop = True
+
+    @property
+    def rate(self) -> float:
+        """Steps a second; 0 if there were fewer than twelve steps."""
+        if len(self._times) < 12:
+            return 0.0
+        return (len(self._times) - 10) / (self._times[-1] - self._times[9])
+
+
+class Exporter(TrainerCallback):
+    """Exports the weights every so many seconds."""
+
+    def __init__(self, folder: Path, seconds: float) -> None:
+        """Begin to count now."""
+        self._folder, self._seconds = folder, seconds
+        self._last = time.monotonic()
+
+    def on_step_end(
+        self,
+        args: CMIMTrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: CMIMModel,
+        **_: Any,
+    ) -> None:
+        """Export, if it is time."""
+        if time.monotonic() - self._last >= self._seconds:
+            export(model, self._folder, state.log_history)
+            self._last = time.monotonic()
+
+
+def export(model: CMIMModel, folder: Path, history: list[dict[str, Any]]) -> None:
+    """Write float16 shards, `config.json` and the training log; at most eight files of `base`.
+
+    Quantiles of properties, which may be beyond float16, stay as they are.
+    """
+    model = getattr(model, "_orig_mod", model)
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder.parent) as temporary:
+        copy = CMIMModel(model.config).to(model.device)
+        copy.load_state_dict(model.state_dict())
+        copy.half()
+        if isinstance(model.property_head, CMIMPropertyHead):
+            copy.property_head.quantiles = model.property_head.quantiles
+        copy.save_pretrained(temporary, max_shard_size=SHARD)
+        for path in sorted(Path(temporary).glob("model*.safetensors*")):
+            shutil.move(path, folder / path.name)
+        shutil.move(Path(temporary, "config.json"), folder / "config.json")
+    (folder / "log.json").write_text(json.dumps(history) + "\n")
+
+
+def build(argv: list[str]) -> CMIMTrainer:
+    """A fresh trainer, as pretrain.py would make it."""
+    model_args, data_args, args = pretrain.parse_arguments(argv)
+    return pretrain.build_trainer(model_args, data_args, args)
+
+
+def measure(argv: list[str], seconds: float, patience: float) -> float:
+    """Steps a second of a trainer with these arguments."""
+    trainer = build([*argv, "--max_steps", "1000000", "--save_strategy", "no"])
+    speedometer = Speedometer(seconds, patience)
+    trainer.add_callback(speedometer)
+    trainer.train()
+    return speedometer.rate
+
+
+def main() -> None:
+    """Measure, choose, train, export."""
+    parser = HfArgumentParser(Arguments)
+    arguments, argv = parser.parse_args_into_dataclasses(return_remaining_strings=True)
+    end = STARTED + 60 * arguments.minutes - LAST
+    seconds = arguments.measured_seconds
+    rate = measure(argv, seconds, patience=seconds)
+    print(f"eager: {rate:.2f} steps a second", flush=True)
+    if arguments.try_compiled and torch.cuda.is_available():
+        compiled_argv = [*argv, "--torch_compile", "true"]
+        compiled = measure(compiled_argv, seconds / 2, patience=COMPILING)
+        print(f"compiled: {compiled:.2f} steps a second", flush=True)
+        if compiled > 1.03 * rate:
+            argv, rate = compiled_argv, compiled
+    left = end - time.monotonic()
+    steps = int(SLOWER * rate * left)
+    if steps < 1:
+        raise ValueError(
+            f"{arguments.minutes} minutes leave no time to train after measuring for "
+            f"{time.monotonic() - STARTED:.0f} s: give more, or a smaller --measured_seconds."
+        )
+    print(f"{steps} steps in the {left:.0f} s left", flush=True)
+    limits = ["--max_steps", str(steps), "--max_minutes", str(left / 60), "--save_strategy", "no"]
+    trainer = build([*argv, *limits])
+    exporter = Exporter(Path(arguments.export), arguments.export_every)
+    trainer.add_callback(exporter)
+    trainer.train()
+    export(trainer.model, Path(arguments.export), trainer.state.log_history)
+    trainer.evaluate()
+    export(trainer.model, Path(arguments.export), trainer.state.log_history)
+    print(f"{trainer.state.global_step} steps; ended after {time.monotonic() - STARTED:.0f} s")
+
+
+if __name__ == "__main__":
+    run_script(main)
