@@ -67,7 +67,7 @@ class CMIMTrainingArguments(TrainingArguments):
     property_weight: float = field(
         default=0.5,
         metadata={
-            "help": "Weight of the property term. It is a mean over all molecules, 0 for those without "
+            "help": "Weight of the property term, a mean over all molecules, 0 for those without "
             "labels: where a fifth is labelled, take five times the weight."
         },
     )

@@ -336,7 +336,7 @@ AutoModelForSequenceClassification.from_pretrained("again", trust_remote_code=Tr
     torch.testing.assert_close(latents, expected, atol=1e-5, rtol=1e-5)
     code_files = {path.name for path in folder.glob("*.py")}
     assert {path.name for path in (folder / "again").glob("*.py")} == code_files
-    assert len(code_files) == 14 and "classification_cmim.py" in code_files
+    assert len(code_files) == 15 and "classification_cmim.py" in code_files
 
 
 def test_peft_trains_attentions_and_head_and_keeps_the_label_scale(tmp_path, batch):

@@ -105,7 +105,10 @@ def test_a_killed_run_resumes_as_if_it_had_not_been(uninterrupted, source, tmp_p
 
 def test_two_processes_take_the_steps_of_one(source, tmp_path):
     """Without latent noise, half a batch on each of two ranks equals the batch on one."""
-    noiseless = ("--objective", "cae", "--max_steps", "4", "--save_strategy", "no")
+    noiseless = (
+        "--objective", "cae", "--max_steps", "4", "--save_strategy", "no", "--optimizer", "muon",
+        "--properties", "MolLogP", "TPSA", "--property_rows", "120",
+    )  # fmt: skip
     run(source, tmp_path / "one", *noiseless)
     run(
         source,
@@ -121,7 +124,7 @@ def test_two_processes_take_the_steps_of_one(source, tmp_path):
     one, two = logs(tmp_path / "one"), logs(tmp_path / "two")
     for step in one:
         assert two[step] == pytest.approx(one[step], abs=2e-5), step
-    for name in ("log_contrastive", "token_accuracy", "nll"):
+    for name in ("log_contrastive", "token_accuracy", "nll", "property_error"):
         first, second = logs(tmp_path / "one", name), logs(tmp_path / "two", name)
         assert second[4] == pytest.approx(first[4], abs=2e-5), name
     final = [CMIMModel.from_pretrained(tmp_path / name).state_dict() for name in ("one", "two")]
@@ -196,6 +199,7 @@ def test_a_stream_resumes_in_its_second_pass(source, tmp_path):
     [
         (("--model_name_or_path", DEFAULT_CHECKPOINT), "--size cannot be changed"),
         (("--streaming", "true", "--merges", "5"), "--merges learns from all molecules"),
+        (("--streaming", "true", "--properties", "rdkit"), "standardised over all molecules"),
         (("--streaming", "true", "--dataloader_num_workers", "2"), "reads in one process"),
         (("--train_sources", "run/molecules/train"), "move the sources out"),
     ],
@@ -215,7 +219,7 @@ def test_prepared_molecules_train_without_rdkit_and_datasets(source, tmp_path):
     prepared = tmp_path / "prepared"
     subprocess.run(
         [sys.executable, str(EXAMPLES / "prepare.py"), "--sources", str(source), "--output",
-         str(prepared)],
+         str(prepared), "--properties", "MolLogP", "TPSA", "--property_rows", "150"],
         check=True, capture_output=True, timeout=120,
     )  # fmt: skip
     blocker = tmp_path / "sitecustomize.py"
@@ -229,6 +233,9 @@ def test_prepared_molecules_train_without_rdkit_and_datasets(source, tmp_path):
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert list(logs(tmp_path / "run")) == [1, 2]
+    errors = logs(tmp_path / "run", "property_error")
+    assert list(errors) == [1, 2] and all(0 < error < 2 for error in errors.values())
+    assert CMIMModel.from_pretrained(tmp_path / "run").config.property_names == ["MolLogP", "TPSA"]
 
 
 def test_settings_come_from_a_file_and_the_command_line_wins(source, tmp_path):
