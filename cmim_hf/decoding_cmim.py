@@ -92,8 +92,7 @@ class _Batch:
     def __init__(self, model: PreTrainedModel, latents: torch.Tensor, max_length: int) -> None:
         config, decoder = model.config, model.decoder
         self.size = len(latents)
-        vocabulary = torch.arange(config.vocab_size, device=latents.device)
-        self.embeddings, self.head = model.embed_tokens(vocabulary), model.lm_head.weight.t()
+        self.embeddings, self.head = model.embed_tokens.weight, model.lm_head.weight.t()
         self.norm = _Norm(decoder.norm)
         self.rows = torch.arange(self.size, device=latents.device)
         self.tokens = self.rows.new_empty(self.size, max_length)

@@ -24,7 +24,6 @@ from .integrity_cmim import check_weights, forget_checksums, write_checksums
 from .layers_cmim import (
     CMIMCrossAttention,
     CMIMDecoderLayer,
-    CMIMEmbedding,
     CMIMEncoderLayer,
     CMIMPosterior,
     CMIMSelfAttention,
@@ -104,8 +103,6 @@ class CMIMPreTrainedModel(PreTrainedModel):
             init.normal_(module.mean_proj.weight, std=self.config.hidden_size**-0.5)
             init.zeros_(module.aggregate_mean)
             init.zeros_(module.aggregate_std)
-        if isinstance(module, CMIMEmbedding):
-            init.constant_(module.pieces, -1)
         if isinstance(module, CMIMDecoder) and self.config.num_latents > 1:
             init.normal_(module.memory_positions, std=std)
 

@@ -30,7 +30,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -111,28 +110,6 @@ def default_tokenizer(max_length: int = 512) -> CMIMTokenizer:
         ValueError: If `max_length` leaves no room for a token and `</s>`.
     """
     return _as_transformers(Tokenizer.from_file(str(_DEFAULT_FILE)), max_length)
-
-
-def token_pieces(tokenizer: CMIMTokenizer) -> torch.Tensor:
-    """The atoms of each multi-atom token, as ids: what [`CMIMEmbedding`] takes for `pieces`.
-
-    Args:
-        tokenizer: As `train_tokenizer` makes it.
-
-    Returns:
-        (vocab_size, most atoms of a token), -1 behind the last atom; all of -1 for other tokens.
-        Without multi-atom tokens (vocab_size, 0).
-    """
-    vocabulary = tokenizer.get_vocab()
-    found = {}
-    for token, id_ in vocabulary.items():
-        atoms = _ATOM.findall(token)
-        if len(atoms) > 1 and token not in SPECIAL_TOKENS and vocabulary.keys() >= set(atoms):
-            found[id_] = [vocabulary[atom] for atom in atoms]
-    pieces = torch.full((len(tokenizer), max(map(len, found.values()), default=0)), -1)
-    for id_, atoms in found.items():
-        pieces[id_, : len(atoms)] = torch.tensor(atoms)
-    return pieces
 
 
 def _check_at_least(name: str, value: int, floor: int) -> None:

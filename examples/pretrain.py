@@ -43,7 +43,6 @@ from cmim_hf.property_labels import PropertyScale
 from cmim_hf.reading import Row, read_smiles
 from cmim_hf.scripts import run_script
 from cmim_hf.source_preparation import PropertyOptions, SourceOptions, prepare_sources, retokenize
-from cmim_hf.tokenization_cmim import token_pieces
 from cmim_hf.trainer import newest_checkpoint
 
 
@@ -71,10 +70,6 @@ class ModelArguments:
     merges: int = field(
         default=0,
         metadata={"help": "Train a tokenizer on the data, with this many multi-atom tokens."},
-    )
-    compose_embeddings: bool = field(
-        default=False,
-        metadata={"help": "The embedding of a multi-atom token is its own plus its atoms'."},
     )
 
 
@@ -329,9 +324,6 @@ def build_model(
             head = {}
         return CMIMModel.from_pretrained(model_args.model_name_or_path, **head)
     overrides = {} if model_args.latent_size is None else {"latent_size": model_args.latent_size}
-    pieces = token_pieces(tokenizer)
-    if model_args.compose_embeddings:
-        overrides["max_token_pieces"] = pieces.shape[1]
     config = CMIMConfig.from_size(
         model_args.size,
         vocab_size=len(tokenizer),
@@ -347,10 +339,7 @@ def build_model(
         **head,
         **overrides,
     )
-    model = CMIMModel(config)
-    if config.max_token_pieces:
-        model.embed_tokens.pieces.copy_(pieces)
-    return model
+    return CMIMModel(config)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -290,7 +290,7 @@ def test_properties_depend_on_no_padding_and_need_no_labels(make_model, tokenize
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"num_properties": -1}, "num_properties must be a whole number of 0"),
+        ({"num_properties": -1}, "num_properties must be a whole number from 0"),
         ({"num_properties": 2, "property_names": ["a"]}, "list of num_properties = 2 names"),
         ({"property_representation": "decoder"}, "property_representation must be"),
     ],

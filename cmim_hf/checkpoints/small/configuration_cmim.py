@@ -92,7 +92,6 @@ _TOKENS = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_
 # What a damaged file asks for must not fill the memory before the weights disagree.
 _MOST_LAYERS = 1000
 _MOST = 1 << 24
-_MOST_PIECES = 1000
 
 
 class CMIMConfig(PreTrainedConfig):
@@ -122,8 +121,6 @@ class CMIMConfig(PreTrainedConfig):
         layer_norm_eps: Epsilon of the layer norms.
         initializer_range: Standard deviation of the initial weights; the named sizes take about
             hidden_size ** -0.5, because narrow models learn slowly from 0.02.
-        max_token_pieces: Most atoms in a token, where the embedding of a multi-atom token is its
-            own plus those of its atoms; 0: its own alone.
         num_properties: P, the numbers predicted of each molecule beside its tokens; 0: no head.
         property_names: Their names, P of them, or none.
         property_representation: What they are read off: `"latent"`, `"informative"` or `"both"`.
@@ -154,7 +151,6 @@ class CMIMConfig(PreTrainedConfig):
     dropout: float = 0.0
     layer_norm_eps: float = 1e-5
     initializer_range: float = 0.02
-    max_token_pieces: int = 0
     num_properties: int = 0
     property_names: list[str] | None = None
     property_representation: str = "both"
@@ -202,13 +198,11 @@ class CMIMConfig(PreTrainedConfig):
         self._check_properties()
 
     def _check_properties(self) -> None:
-        for name, most in (("num_properties", _MOST), ("max_token_pieces", _MOST_PIECES)):
-            value = getattr(self, name)
-            if not _is_whole(value) or not 0 <= value <= most:
-                raise ValueError(
-                    f"{name} must be a whole number from 0 to {most:,}, got {value!r}."
-                )
         number, names = self.num_properties, self.property_names
+        if not _is_whole(number) or not 0 <= number <= _MOST:
+            raise ValueError(
+                f"num_properties must be a whole number from 0 to {_MOST:,}, got {number!r}."
+            )
         if names is not None and (
             not isinstance(names, list)
             or len(names) != number

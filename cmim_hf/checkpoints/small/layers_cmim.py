@@ -98,30 +98,6 @@ def _without_autocast(device_type: str) -> AbstractContextManager:
     return torch.autocast(device_type, enabled=False)
 
 
-class CMIMEmbedding(nn.Embedding):
-    """Embeddings of tokens that may stand for several atoms: a token's own row, plus its atoms'.
-
-    So what is learned of an atom is known of every token that holds it, however rare.
-
-    Attributes:
-        pieces: (vocab_size, max_token_pieces), the tokens of a token's atoms, -1 where there are no
-            more; all of -1 for a token that is no run of atoms.
-    """
-
-    def __init__(self, config: CMIMConfig) -> None:
-        """No token has pieces until they are set; see `tokenization_cmim.token_pieces`."""
-        super().__init__(config.vocab_size, config.hidden_size)
-        shape = (config.vocab_size, config.max_token_pieces)
-        self.register_buffer("pieces", torch.full(shape, -1))
-
-    def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        """(batch, length) -> (batch, length, hidden_size)."""
-        pieces = self.pieces
-        of_atoms = functional.embedding(pieces.clamp(min=0), self.weight)
-        of_atoms = of_atoms.masked_fill((pieces < 0)[..., None], 0.0).sum(dim=1)
-        return functional.embedding(ids, self.weight + of_atoms)
-
-
 class _Attention(nn.Module):
     """Common ground of the attentions: heads, and transformers' attention interface."""
 

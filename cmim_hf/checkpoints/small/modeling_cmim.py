@@ -22,7 +22,7 @@ from transformers.utils import can_return_tuple
 from .configuration_cmim import CMIMConfig
 from .informative_cmim import pool_hidden_states, shift_right
 from .latent_cmim import gaussian_sample
-from .layers_cmim import CMIMEmbedding, CMIMPosterior
+from .layers_cmim import CMIMPosterior
 from .linear_cmim import CMIMLinear
 from .properties_cmim import CMIMPropertyHead
 from .stacks_cmim import CMIMDecoder, CMIMEncoder, CMIMPreTrainedModel
@@ -84,30 +84,13 @@ class CMIMModel(CMIMPreTrainedModel, GenerationMixin):
     def __init__(self, config: CMIMConfig) -> None:
         """Random weights; `from_pretrained` loads trained ones."""
         super().__init__(config)
-        if config.max_token_pieces:
-            self.embed_tokens = CMIMEmbedding(config)
-        else:
-            self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.encoder = CMIMEncoder(config)
         self.posterior = CMIMPosterior(config)
         self.decoder = CMIMDecoder(config)
         self.lm_head = CMIMLinear(config.hidden_size, config.vocab_size)
         self.property_head = CMIMPropertyHead(config) if config.num_properties else None
         self.post_init()
-
-    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
-        """As [`~transformers.PreTrainedModel.resize_token_embeddings`].
-
-        Raises:
-            ValueError: The tokens' embeddings are composed of their atoms'.
-        """
-        if self.config.max_token_pieces and (args or kwargs):
-            raise ValueError(
-                "The embeddings of this model's tokens are composed of those of their atoms "
-                "(max_token_pieces), and the vocabulary cannot be changed: pretrain a model with "
-                "the tokenizer you want."
-            )
-        return super().resize_token_embeddings(*args, **kwargs)
 
     @can_return_tuple
     def forward(
