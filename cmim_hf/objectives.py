@@ -128,7 +128,7 @@ class Objective:
     latent_weight: float = 1.0
     contrastive_weight: float = 1.0
     beta: float = 1.0
-    property_weight: float = 0.5
+    property_weight: float = 1.0
     block_size: int | None = None
 
     def __post_init__(self) -> None:

@@ -65,7 +65,7 @@ class CMIMTrainingArguments(TrainingArguments):
     )
     beta: float = field(default=1.0, metadata={"help": "Weight of the KL term of vae and cvae."})
     property_weight: float = field(
-        default=0.5,
+        default=1.0,
         metadata={
             "help": "Weight of the property term, a mean over all molecules, 0 for those without "
             "labels: where a fifth is labelled, take five times the weight."
