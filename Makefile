@@ -65,11 +65,11 @@ pretrain: $(INSTALLED)
 	@echo "==> looking at what it learned"
 	@$(BIN)/python examples/explore.py --checkpoint runs/tiny --picture runs/tiny.png
 
-# The archive unpacks to as many folders as are named; at most 60 MiB, which what lends a GPU may ask.
+# A folder named twice is packed once and shown twice. At most 60 MiB: what lends a GPU may ask that.
 gpu-kit:
 	@test -n "$(TRAIN)" -a -n "$(VALIDATION)" || { echo "give TRAIN='data/a data/b' VALIDATION=data/c, of examples/prepare.py"; exit 2; }
 	@mkdir -p $(dir $(KIT))
-	@tar -cJf $(KIT) $(TRAIN) $(VALIDATION)
+	@tar -cJf $(KIT) $(sort $(TRAIN) $(VALIDATION))
 	@test $$(stat -c %s $(KIT)) -le 62914560 || { echo "$(KIT) has $$(stat -c %s $(KIT)) bytes, more than 60 MiB: prepare fewer molecules or labels"; exit 1; }
 	@echo "$(KIT): $$(stat -c %s $(KIT)) bytes. On the machine, where OUT names a folder that comes back:"
 	@echo 'python3 -m tarfile -e $(KIT) kit && PYTHONPATH=. python3 examples/timed_pretrain.py examples/configs/base_timed.yaml --minutes 9 --export $$OUT --train_sources $(addprefix kit/,$(TRAIN)) --validation_sources $(addprefix kit/,$(VALIDATION))'
