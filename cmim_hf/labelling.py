@@ -151,7 +151,8 @@ def label_with_columns(
     if scale.names != options.columns:
         raise ValueError(
             f"The scale to standardise by is of {', '.join(scale.names[:5])} ..., the labels are "
-            f"{', '.join(options.columns[:5])}: name the same columns, in the same order."
+            f"{', '.join(options.columns[:5])}: name the same ones, in the same order, or a "
+            "folder that holds a tokenizer alone."
         )
     return molecules.labelled(labelled, values[labelled], scale)
 

@@ -93,7 +93,10 @@ def write_model_card(
     """
     evaluations = [entry for entry in history if "eval_loss" in entry]
     known = settings or {}
-    settings = {key: _shown(getattr(args, key)) for key in _SHOWN_ARGUMENTS}
+    unused = {"optim"} if args.optimizer == "muon" else {"muon_learning_rate"}
+    if not model.config.num_properties:
+        unused.add("property_weight")
+    settings = {key: _shown(getattr(args, key)) for key in _SHOWN_ARGUMENTS if key not in unused}
     settings["processes"] = str(args.world_size)
     settings["steps"] = str(steps)
     settings["molecules presented"] = str(

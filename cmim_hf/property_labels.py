@@ -13,7 +13,6 @@ from .properties_cmim import LIMIT, QUANTILES, quantile_levels
 
 MISSING = np.int8(-128)
 _PER_UNIT = 31  # bytes' steps in one standard deviation: ±4 is ±124
-_FIT_ROWS = 200_000
 
 
 @dataclass(frozen=True)
@@ -40,8 +39,7 @@ class PropertyScale:
 
         Args:
             names: Of the columns.
-            values: (rows, properties), NaN where not known; of more than 200,000 rows as many are
-                taken, evenly spread.
+            values: (rows, properties), NaN where not known.
 
         Raises:
             ValueError: A repeated name, or a column that is infinite somewhere, nowhere known, or
@@ -49,7 +47,6 @@ class PropertyScale:
         """
         if len(set(names)) < len(names):
             raise ValueError(f"Properties need different names, got {', '.join(names)}.")
-        rows = np.linspace(0, len(values) - 1, min(len(values), _FIT_ROWS)).astype(int)
         levels = quantile_levels().numpy()
         quantiles = np.empty((len(names), QUANTILES), np.float32)
         for place, name in enumerate(names):
@@ -59,7 +56,6 @@ class PropertyScale:
                     f"Property {name!r} is infinite for labelled molecule {row + 1}: leave such "
                     "values empty."
                 )
-            column = column[rows]
             known = column[~np.isnan(column)].astype(np.float64)
             if not len(known):
                 raise ValueError(f"Property {name!r} has no value at all: leave it out.")

@@ -134,8 +134,21 @@ class CMIMTrainer(Trainer):
                 "The model's properties were standardised by other molecules than these labels: "
                 "prepare the molecules with the scale of the model's (--tokenizer CHECKPOINT)."
             )
+        for name, dataset in self._evaluated():
+            if getattr(dataset, "property_scale", scale) not in (scale, None):
+                raise ValueError(
+                    f"The molecules of {name} are labelled with other properties than those for "
+                    "training, or standardised by others: prepare them with the scale of these "
+                    "(--tokenizer FOLDER)."
+                )
         config.property_names = list(scale.names)
         head.quantiles.copy_(quantiles)
+
+    def _evaluated(self) -> list[tuple[str, Any]]:
+        """The data sets for evaluation, with what to call them."""
+        if isinstance(self.eval_dataset, dict):
+            return [(f"eval_dataset {name!r}", each) for name, each in self.eval_dataset.items()]
+        return [("eval_dataset", self.eval_dataset)]
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """As of `Trainer`, or Muon beside AdamW."""

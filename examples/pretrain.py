@@ -165,15 +165,18 @@ def check_checkpoint(model_args: ModelArguments) -> None:
     """Take the longest molecule from the checkpoint to go on from; refuse what it fixes."""
     if model_args.model_name_or_path is None:
         return
+    config = CMIMConfig.from_pretrained(model_args.model_name_or_path)
+    free = set() if config.num_properties else {"property_representation"}  # of a new head
     fresh = ModelArguments(model_name_or_path=model_args.model_name_or_path)
     changed = [
-        f"--{name}" for name, value in vars(model_args).items() if value != getattr(fresh, name)
+        f"--{name}"
+        for name, value in vars(model_args).items()
+        if value != getattr(fresh, name) and name not in free
     ]
     if changed:
         raise ValueError(
             f"{', '.join(changed)} cannot be changed: {model_args.model_name_or_path} has its own."
         )
-    config = CMIMConfig.from_pretrained(model_args.model_name_or_path)
     model_args.max_length = config.max_position_embeddings
 
 

@@ -201,6 +201,11 @@ def test_training_learns_properties_and_says_so(make_trainer, tmp_path, molecule
     trainer.create_model_card()
     settings = read_settings(tmp_path / "run" / "README.md")
     assert settings["property_weight"] == "1.0" and settings["optimizer"] == "muon"
+    assert "optim" not in settings and settings["muon_learning_rate"] == "0.02"
+    assert (
+        "predict 2 properties from the latent and the informative embedding (length, first)"
+        in (tmp_path / "run" / "README.md").read_text()
+    )
 
     generator = MoleculeGenerator(tmp_path / "run", on_invalid="none")
     texts = ["CCO", "C1CC", *molecules[:3]]
@@ -252,6 +257,28 @@ def test_another_scale_or_other_properties_are_refused(make_trainer, make_model,
     with pytest.raises(ValueError, match=r"predicts 3 properties \(unnamed ...\), .* with 2"):
         make_trainer(make_model(num_properties=3), others)
     make_trainer(make_model(num_properties=3), packed)  # no labels, nothing to match
+    assert "property_weight" not in shown_without_properties(make_trainer, make_model, packed)
+
+
+def shown_without_properties(make_trainer, make_model, packed):
+    """The settings on the card of a model without a head."""
+    trainer = make_trainer(make_model(), packed, folder="plain", optimizer="adamw", max_steps=1)
+    trainer.create_model_card()
+    settings = read_settings(f"{trainer.args.output_dir}/README.md")
+    assert "muon_learning_rate" not in settings and "optim" in settings
+    return settings
+
+
+def test_validation_labels_of_another_scale_are_refused(make_trainer, labelled, packed):
+    values = np.stack([packed.lengths, packed.lengths % 7], axis=1).astype(np.float32)
+    scale = PropertyScale.fit(("length", "first"), values)
+    trainer = make_trainer(max_steps=1)
+    with pytest.raises(ValueError, match="of eval_dataset are labelled with other properties"):
+        CMIMTrainer(
+            model=trainer.model, args=trainer.args, train_dataset=labelled,
+            eval_dataset=packed.labelled(np.arange(len(packed)), values, scale),
+            processing_class=trainer.processing_class, data_collator=trainer.data_collator,
+        )  # fmt: skip
 
 
 def test_a_model_without_a_head_says_so(make_model, batch):
