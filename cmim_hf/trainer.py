@@ -240,10 +240,11 @@ class CMIMTrainer(Trainer):
             num_items_in_batch: Ignored: each molecule weighs the same.
         """
         batch, inputs = inputs, dict(inputs)
-        keys = inputs.pop("keys")
-        property_labels = inputs.pop("property_labels", None)
+        targets = {name: inputs.pop(name) for name in ("keys", "property_labels") if name in inputs}
         if not self.objective.uses_decoder:
             inputs.pop("labels", None)
+        elif "labels" in inputs:
+            targets["labels"] = inputs["labels"]
         outputs = model(
             **inputs,
             sample_latents=None if self.objective.uses_noise else False,
@@ -253,24 +254,25 @@ class CMIMTrainer(Trainer):
         latent_scale = 1.0  # an evaluation means the same at every step
         if model.training:
             latent_scale = self.args.latent_scale(self.state.global_step, self.state.max_steps)
-        labels = inputs.get("labels")
-        result = self._objective(outputs, labels, keys, property_labels, latent_scale)
-        mode = "train" if model.training else "eval"
-        self._record(mode, outputs, result, labels, property_labels)
+        result = self.compute_objective(outputs, targets, latent_scale)
+        self._record("train" if model.training else "eval", outputs, result, targets)
         if model.training:
             self._guard.watch(batch, result.terms)
         loss = result.loss.mean()
         return (loss, outputs) if return_outputs else loss
 
-    def _objective(
-        self,
-        outputs: Any,
-        labels: torch.Tensor | None,
-        keys: torch.Tensor,
-        property_labels: torch.Tensor | None,
-        latent_scale: float,
+    def compute_objective(
+        self, outputs: Any, targets: Mapping[str, torch.Tensor], latent_scale: float
     ) -> ObjectiveOutput:
-        latents = outputs.latents.flatten(1)
+        """The loss and the terms of each molecule of a batch; what another objective overrides.
+
+        Args:
+            outputs: Of the model.
+            targets: `keys` (batch,); `labels` (rows, length), if there is a decoder term;
+                `property_labels` (batch, num_properties), if the molecules have any.
+            latent_scale: Position on the warm-up ramp of the latent terms, in [0, 1].
+        """
+        latents, labels, keys = outputs.latents.flatten(1), targets.get("labels"), targets["keys"]
         all_latents, offset = None, 0
         if self.objective.uses_contrastive:
             all_latents, offset = gather_with_gradient(latents)
@@ -285,7 +287,7 @@ class CMIMTrainer(Trainer):
             offset=offset,
             keys=keys,
             properties=outputs.property_projections,
-            property_labels=property_labels,
+            property_labels=targets.get("property_labels"),
             latent_scale=latent_scale,
         )
 
@@ -295,13 +297,12 @@ class CMIMTrainer(Trainer):
         mode: str,
         outputs: Any,
         result: ObjectiveOutput,
-        labels: torch.Tensor | None,
-        property_labels: torch.Tensor | None,
+        targets: Mapping[str, torch.Tensor],
     ) -> None:
         terms = self._terms[mode]
         for name, values in result.terms.items():
             if name == "property_error":  # its mean is over the labelled molecules
-                labelled = (~property_labels.isnan()).any(dim=1)
+                labelled = (~targets["property_labels"].isnan()).any(dim=1)
                 terms.add(name, values.sum(), labelled.sum())
             else:
                 terms.add(name, values)
@@ -309,9 +310,9 @@ class CMIMTrainer(Trainer):
             rows = torch.tensor(len(outputs.latents), device=outputs.latents.device)
             terms.add("mean_cosine", mean_cosine(outputs.latents) * rows, rows)
         terms.add("posterior_std", outputs.latent_log_std.exp())
-        if labels is not None:
-            real = labels != -100
-            hits = (outputs.logits.argmax(dim=-1) == labels) & real
+        if "labels" in targets:
+            real = targets["labels"] != -100
+            hits = (outputs.logits.argmax(dim=-1) == targets["labels"]) & real
             terms.add("token_accuracy", hits.sum(), real.sum())
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -47,9 +48,10 @@ class TwoViewTrainer(CMIMTrainer):
         )  # fmt: skip
         super().__init__(*args, **kwargs)
 
-    def _objective(
-        self, outputs: Any, labels: torch.Tensor | None, keys: torch.Tensor, latent_scale: float
+    def compute_objective(
+        self, outputs: Any, targets: Mapping[str, torch.Tensor], latent_scale: float
     ) -> ObjectiveOutput:
+        """See `CMIMTrainer`."""
         model = self.accelerator.unwrap_model(self.model)
         first, second = model.projector(outputs.latents.flatten(1)).chunk(2)
         loss = self._loss(first, second)
