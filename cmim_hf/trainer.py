@@ -6,7 +6,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
-import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,10 +14,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import broadcast_object_list
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, set_seed
+from transformers import Trainer, TrainerCallback, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput, has_length
 from transformers.utils import logging
@@ -40,6 +38,8 @@ from .monitoring import (
 from .muon import MuonAdamW, parameter_groups
 from .objectives import ObjectiveOutput, mean_cosine
 from .prior import set_prior
+from .property_matching import match_properties
+from .time_limit import TimeLimit
 from .training_args import CMIMTrainingArguments
 
 logger = logging.get_logger(__name__)
@@ -53,26 +53,6 @@ class _RankNoise(TrainerCallback):
     def on_train_begin(self, args: CMIMTrainingArguments, *_: Any, **__: Any) -> None:
         if args.process_index:
             set_seed(args.seed + args.process_index)
-
-
-class _TimeLimit(TrainerCallback):
-    """Ends training at a saved checkpoint when its time is up, on all ranks at one step."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-
-    def on_train_begin(self, *_: Any, **__: Any) -> None:
-        self._end = time.monotonic() + self._seconds
-
-    def on_step_end(
-        self, args: CMIMTrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        over = time.monotonic() >= self._end
-        if args.world_size > 1:
-            over = broadcast_object_list([over])[0]
-        if over and not control.should_training_stop:
-            logger.info(f"Time is up at step {state.global_step} of {state.max_steps}.")
-            control.should_training_stop = control.should_save = True
 
 
 class CMIMTrainer(Trainer):
@@ -102,53 +82,9 @@ class CMIMTrainer(Trainer):
         self._guard = FiniteGuard(self.args.on_nonfinite)
         self.add_callback(_RankNoise)
         if self.args.max_minutes is not None:
-            self.add_callback(_TimeLimit(60 * self.args.max_minutes))
+            self.add_callback(TimeLimit(60 * self.args.max_minutes))
         if self.model.config.num_properties and self.objective.property_weight:
-            self._match_properties()
-
-    def _match_properties(self) -> None:
-        """Give the model the scale of the training labels; refuse those of other properties."""
-        scale = getattr(self.train_dataset, "property_scale", None)
-        if scale is None:
-            return
-        config, head = self.model.config, self.model.property_head
-        kind = config.property_representation
-        if not self.objective.uses_decoder and kind != "latent":
-            raise ValueError(
-                f"The objective {self.objective.name} decodes nothing that properties could be "
-                f'read off: make the model with property_representation="latent" instead of '
-                f'"{kind}", or set property_weight to 0.'
-            )
-        if len(scale.names) != config.num_properties or (
-            config.property_names is not None and tuple(config.property_names) != scale.names
-        ):
-            raise ValueError(
-                f"The model predicts {config.num_properties} properties "
-                f"({', '.join((config.property_names or ['unnamed'])[:3])} ...), the molecules are "
-                f"labelled with {len(scale.names)} ({', '.join(scale.names[:3])} ...): label them "
-                "with the model's, or train one with num_properties and property_names of theirs."
-            )
-        quantiles = torch.from_numpy(scale.quantiles).to(head.quantiles)
-        if head.quantiles.any() and not torch.equal(head.quantiles, quantiles):
-            raise ValueError(
-                "The model's properties were standardised by other molecules than these labels: "
-                "prepare the molecules with the scale of the model's (--tokenizer CHECKPOINT)."
-            )
-        for name, dataset in self._evaluated():
-            if getattr(dataset, "property_scale", scale) not in (scale, None):
-                raise ValueError(
-                    f"The molecules of {name} are labelled with other properties than those for "
-                    "training, or standardised by others: prepare them with the scale of these "
-                    "(--tokenizer FOLDER)."
-                )
-        config.property_names = list(scale.names)
-        head.quantiles.copy_(quantiles)
-
-    def _evaluated(self) -> list[tuple[str, Any]]:
-        """The data sets for evaluation, with what to call them."""
-        if isinstance(self.eval_dataset, dict):
-            return [(f"eval_dataset {name!r}", each) for name, each in self.eval_dataset.items()]
-        return [("eval_dataset", self.eval_dataset)]
+            match_properties(self.model, self.objective, self.train_dataset, self.eval_dataset)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """As of `Trainer`, or Muon beside AdamW."""

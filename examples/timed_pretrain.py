@@ -154,7 +154,11 @@ def main() -> None:
     print(f"eager: {rate:.2f} steps a second", flush=True)
     if arguments.try_compiled and torch.cuda.is_available():
         compiled_argv = [*argv, "--torch_compile", "true"]
-        compiled = measure(compiled_argv, seconds / 2, patience=COMPILING)
+        try:
+            compiled = measure(compiled_argv, seconds / 2, patience=COMPILING)
+        except Exception as error:  # of a compiler: the time is worth more than the reason
+            print(f"torch.compile failed, so that it is not used: {error}", flush=True)
+            compiled = 0.0
         print(f"compiled: {compiled:.2f} steps a second", flush=True)
         if compiled > 1.03 * rate:
             argv, rate = compiled_argv, compiled

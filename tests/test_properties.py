@@ -273,7 +273,7 @@ def test_validation_labels_of_another_scale_are_refused(make_trainer, labelled, 
     values = np.stack([packed.lengths, packed.lengths % 7], axis=1).astype(np.float32)
     scale = PropertyScale.fit(("length", "first"), values)
     trainer = make_trainer(max_steps=1)
-    with pytest.raises(ValueError, match="of eval_dataset are labelled with other properties"):
+    with pytest.raises(ValueError, match="for evaluation are labelled with other properties"):
         CMIMTrainer(
             model=trainer.model, args=trainer.args, train_dataset=labelled,
             eval_dataset=packed.labelled(np.arange(len(packed)), values, scale),
