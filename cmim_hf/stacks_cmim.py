@@ -30,6 +30,7 @@ from .layers_cmim import (
     rotary_positions,
 )
 from .linear_cmim import CMIMLinear
+from .properties_cmim import CMIMPropertyHead
 
 _OF_THE_HUB = ("repo_id", "commit_message", "private", "create_pr", "revision", "tags", "token")
 
@@ -103,6 +104,8 @@ class CMIMPreTrainedModel(PreTrainedModel):
             init.normal_(module.mean_proj.weight, std=self.config.hidden_size**-0.5)
             init.zeros_(module.aggregate_mean)
             init.zeros_(module.aggregate_std)
+        if isinstance(module, CMIMPropertyHead):
+            init.zeros_(module.quantiles)
         if isinstance(module, CMIMDecoder) and self.config.num_latents > 1:
             init.normal_(module.memory_positions, std=std)
 

@@ -16,7 +16,13 @@ CLOSURE = {
     "linear_cmim": set(),
     "layers_cmim": {"attention_cmim", "configuration_cmim", "linear_cmim"},
     "properties_cmim": {"configuration_cmim"},
-    "stacks_cmim": {"configuration_cmim", "integrity_cmim", "layers_cmim", "linear_cmim"},
+    "stacks_cmim": {
+        "configuration_cmim",
+        "integrity_cmim",
+        "layers_cmim",
+        "linear_cmim",
+        "properties_cmim",
+    },
     "modeling_cmim": {
         "configuration_cmim",
         "latent_cmim",

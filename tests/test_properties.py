@@ -269,6 +269,16 @@ def shown_without_properties(make_trainer, make_model, packed):
     return settings
 
 
+def test_a_checkpoint_without_a_head_gets_a_fresh_one(make_trainer, make_model, tmp_path):
+    make_model().save_pretrained(tmp_path / "plain")
+    model = CMIMModel.from_pretrained(tmp_path / "plain", num_properties=2)
+    assert (model.property_head.quantiles == 0).all()
+    assert model.property_head.latent_proj.weight.std().item() == pytest.approx(0.2, rel=0.3)
+    trainer = make_trainer(model, max_steps=1)
+    found = model.property_head.quantiles
+    assert torch.equal(found, torch.from_numpy(trainer.train_dataset.property_scale.quantiles))
+
+
 def test_validation_labels_of_another_scale_are_refused(make_trainer, labelled, packed):
     values = np.stack([packed.lengths, packed.lengths % 7], axis=1).astype(np.float32)
     scale = PropertyScale.fit(("length", "first"), values)
