@@ -289,7 +289,8 @@ def test_a_killed_loader_of_batches_is_told_of(tmp_path):
         wait_for(lambda: newest_checkpoint(tmp_path / "run"))
         os.kill(next(iter(children(running.pid))), signal.SIGKILL)
         _, errors = running.communicate(timeout=60)
-        assert running.returncode == 1 and "Traceback" not in errors
+        # the other worker's thread that hands batches over may print a traceback of Python's own
+        assert running.returncode == 1 and 'pretrain.py", line' not in errors
         assert "pretrain.py: A worker of the data loader ended before its time (" in errors
         assert "resume_from_checkpoint goes on" in errors
         assert newest_checkpoint(tmp_path / "run")
