@@ -104,12 +104,12 @@ class LabelledRows:
         """
         for source in self._sources:
             for batch in read_batches(source, **self._options):
-                where = f"{batch.source}"
-                found = [find_column(batch.columns.column_names, c, where) for c in self._columns]
-                values = [
-                    _numbers(batch.columns.column(name).to_pylist(), name, where, batch.start)
-                    for name in found
-                ]
+                names = batch.columns.column_names
+                values = []
+                for column in self._columns:
+                    name = find_column(names, column, batch.source, "property_columns")
+                    cells = batch.columns.column(name).to_pylist()
+                    values.append(_numbers(cells, name, batch.source, batch.start))
                 self._blocks.append(np.stack(values, axis=1))
                 for number, text in enumerate(batch.smiles, batch.start):
                     yield Row(batch.source, number, text)

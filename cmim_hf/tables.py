@@ -273,11 +273,19 @@ class HubTable:
                 yield start, texts, table
 
 
-def find_column(names: Sequence[str], column: str | None, where: str) -> str:
+def find_column(
+    names: Sequence[str], column: str | None, where: str, argument: str = "column"
+) -> str:
     """The name among `names` that is `column`, or, if that is None, one of `COLUMN_NAMES`.
 
+    Args:
+        names: Of the columns.
+        column: Wanted, its case aside.
+        where: Says in the error whose columns they are.
+        argument: What the error calls the argument that names the column.
+
     Raises:
-        ValueError: there is none; `where` says whose columns they are.
+        ValueError: There is none.
     """
     if column is not None and column in names:
         return column
@@ -288,7 +296,7 @@ def find_column(names: Sequence[str], column: str | None, where: str) -> str:
     what = "column with SMILES" if column is None else f"column {column!r}"
     raise ValueError(
         f"{where} has no {what}; its columns are {', '.join(map(repr, names))}. "
-        "Name the right one by the argument `column`."
+        f"Name the right one by the argument `{argument}`."
     )
 
 
