@@ -4,6 +4,7 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from rdkit import Chem
 from rdkit.Chem import Descriptors
 
 from .chem import parse
@@ -74,9 +75,16 @@ class DescriptorTable:
             except ValueError:
                 continue
             with np.errstate(over="ignore"):
-                values[row] = [function(molecule) for function in functions]
+                values[row] = [_value(function, molecule) for function in functions]
         values[~np.isfinite(values)] = np.nan
         return values
+
+
+def _value(function: Callable, molecule: Chem.Mol) -> float:
+    try:
+        return function(molecule)
+    except (ArithmeticError, ValueError, RuntimeError):  # SPS divides by the heavy atoms of [H+]
+        return float("nan")
 
 
 __all__ = ["PROPERTY_SETS", "DescriptorTable", "descriptor_names"]

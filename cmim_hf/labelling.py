@@ -6,15 +6,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from safetensors import safe_open
+import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
-from transformers.utils import SAFE_WEIGHTS_NAME, logging
+from transformers.utils import logging
 
 from .configuration_cmim import CMIMConfig
+from .modeling_cmim import CMIMModel
 from .packing import PackedMolecules, is_packed
 from .preparation import chunked, encode_in_order
 from .property_labels import PropertyScale
@@ -56,20 +56,21 @@ class PropertyOptions:
 
 
 def read_property_scale(folder: str | os.PathLike) -> PropertyScale | None:
-    """The scale of the labels in a folder of prepared molecules, or of a local checkpoint; if any.
+    """The scale of the labels in a folder of prepared molecules, or of a checkpoint; if any.
 
-    Anything else, such as the folder of a tokenizer or the name of a checkpoint on the Hub, has
-    none.
+    Anything else, such as the folder of a tokenizer, has none.
     """
     if is_packed(folder):
         return PackedMolecules.load(folder).property_scale
-    weights = Path(folder, SAFE_WEIGHTS_NAME)
-    if not weights.is_file() or not (config := CMIMConfig.from_pretrained(folder)).property_names:
+    try:
+        content, _ = CMIMConfig.get_config_dict(folder)
+    except OSError:
         return None
-    with safe_open(weights, "np") as file:
-        return PropertyScale(
-            tuple(config.property_names), file.get_tensor("property_head.quantiles")
-        )
+    if content.get("model_type") != CMIMConfig.model_type or not content.get("property_names"):
+        return None
+    model = CMIMModel.from_pretrained(folder, dtype=torch.float32)
+    quantiles = model.property_head.quantiles.numpy()
+    return PropertyScale(tuple(model.config.property_names), quantiles) if quantiles.any() else None
 
 
 class LabelledRows:
@@ -148,7 +149,7 @@ def label_with_columns(
     values = rows.values()[kept]
     labelled = np.flatnonzero(~np.isnan(values).all(axis=1))
     scale = options.scale or PropertyScale.fit(options.columns, values)
-    if scale.names != options.columns:
+    if [name.lower() for name in scale.names] != [name.lower() for name in options.columns]:
         raise ValueError(
             f"The scale to standardise by is of {', '.join(scale.names[:5])} ..., the labels are "
             f"{', '.join(options.columns[:5])}: name the same ones, in the same order, or a "

@@ -6,18 +6,21 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from transformers.utils import logging
 
 from .modeling_cmim import CMIMModel
 from .objectives import Objective
+
+logger = logging.get_logger(__name__)
 
 
 def match_properties(
     model: CMIMModel, objective: Objective, train_dataset: Any, eval_dataset: Any
 ) -> None:
-    """Give the model the names and the scale of the training labels, if there are any.
+    """Give the model the names and the scale of the labels, if there are any and it has a head.
 
     Args:
-        model: With a property head.
+        model: Whose head it is; without one, labels are left unused, and that is said.
         objective: It is trained by.
         train_dataset: Labelled, if it has a `property_scale`, as [`PackedMolecules`] has.
         eval_dataset: Likewise, or a dictionary of them.
@@ -27,9 +30,21 @@ def match_properties(
             than its own were, or than those for evaluation are; or an objective without a decoder
             for a head that reads decoder states.
     """
-    scale = getattr(train_dataset, "property_scale", None)
-    if scale is None:
+    evaluated = eval_dataset if isinstance(eval_dataset, dict) else {"evaluation": eval_dataset}
+    labelled = {
+        name: dataset.property_scale
+        for name, dataset in {"training": train_dataset, **evaluated}.items()
+        if getattr(dataset, "property_scale", None) is not None
+    }
+    if not labelled or not objective.property_weight:
         return
+    if not model.config.num_properties:
+        logger.warning(
+            f"The molecules for {next(iter(labelled))} are labelled, and the model has no property "
+            "head (num_properties is 0): the labels are not used."
+        )
+        return
+    scale = next(iter(labelled.values()))
     config, head = model.config, model.property_head
     kind = config.property_representation
     if not objective.uses_decoder and kind != "latent":
@@ -53,9 +68,8 @@ def match_properties(
             "The model's properties were standardised by other molecules than these labels: "
             "prepare the molecules with the scale of the model's (--tokenizer CHECKPOINT)."
         )
-    evaluated = eval_dataset if isinstance(eval_dataset, dict) else {"evaluation": eval_dataset}
-    for name, dataset in evaluated.items():
-        if getattr(dataset, "property_scale", None) not in (scale, None):
+    for name, other in labelled.items():
+        if other != scale:
             raise ValueError(
                 f"The molecules for {name} are labelled with other properties than those for "
                 "training, or standardised by others: prepare them with the scale of these "

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 from transformers import PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from .labelling import (
     LabelledRows,
@@ -18,8 +19,11 @@ from .labelling import (
 )
 from .packing import PackedMolecules, is_packed
 from .preparation import Rejects, RowEncoder, encode_rows
+from .property_labels import PropertyScale
 from .reading import Row, read_smiles
 from .tokenization_cmim import train_tokenizer
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,7 @@ def prepare_sources(
     properties = options.properties
     if scales := [part.property_scale for part in parts if part.property_scale is not None]:
         properties = replace(properties, scale=properties.scale or scales[0])
+        _check_labelled(scales[0], sources, packed, properties)
     rejects = Rejects()
     if unpacked := [source for source in sources if source not in packed]:
         molecules, rejects = _read(unpacked, tokenizer, replace(options, properties=properties))
@@ -89,6 +94,30 @@ def prepare_sources(
             molecules, tokenizer, properties, num_workers=options.num_workers
         )
     return molecules, rejects
+
+
+def _check_labelled(
+    scale: PropertyScale,
+    sources: Sequence[str | os.PathLike],
+    packed: Sequence[str | os.PathLike],
+    properties: PropertyOptions,
+) -> None:
+    """Refuse descriptors that are asked for beside labels that prepared molecules have."""
+    if not properties.descriptors:
+        return
+    from .chem_descriptors import descriptor_names
+
+    if len(packed) < len(sources):
+        raise ValueError(
+            f"{packed[0]} is labelled already, and other sources are not: prepare those by "
+            f"themselves, with --tokenizer {packed[0]} and the same --properties, and name the "
+            "folders."
+        )
+    if lacking := set(descriptor_names(properties.descriptors)) - set(scale.names):
+        logger.warning(
+            f"{packed[0]} keeps the labels it was prepared with, without "
+            f"{', '.join(sorted(lacking)[:5])}."
+        )
 
 
 def _read(

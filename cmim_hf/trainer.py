@@ -83,8 +83,7 @@ class CMIMTrainer(Trainer):
         self.add_callback(_RankNoise)
         if self.args.max_minutes is not None:
             self.add_callback(TimeLimit(60 * self.args.max_minutes))
-        if self.model.config.num_properties and self.objective.property_weight:
-            match_properties(self.model, self.objective, self.train_dataset, self.eval_dataset)
+        match_properties(self.model, self.objective, self.train_dataset, self.eval_dataset)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """As of `Trainer`, or Muon beside AdamW."""

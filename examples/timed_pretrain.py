@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,8 +36,9 @@ from cmim_hf.scripts import run_script
 
 STARTED = time.monotonic()
 SHARD = "15MB"
-MEASURED = 40.0  # seconds of eager steps, and of compiled ones after their compilation
-COMPILING = 100.0  # seconds that compilation may take
+MEASURED = 40.0  # seconds of eager steps; of compiled ones, half as many after their compilation
+WARM = 5  # steps that are not counted
+PATIENCE = 100.0  # seconds that these may take, compilation included
 LAST = 20.0  # seconds kept for the evaluation and the last export
 SLOWER = 0.96  # share of the measured rate that is counted on
 
@@ -57,11 +59,11 @@ class Arguments:
 
 
 class Speedometer(TrainerCallback):
-    """Ends training `seconds` after its tenth step; gives the steps a second from there."""
+    """Ends training `seconds` after the steps that warm up; gives the steps a second from there."""
 
-    def __init__(self, seconds: float, patience: float) -> None:
-        """`patience` is how many seconds the first ten steps may take."""
-        self._seconds, self._patience = seconds, patience
+    def __init__(self, seconds: float) -> None:
+        """Begin to wait for the first steps."""
+        self._seconds = seconds
         self._begun = time.monotonic()
         self._times: list[float] = []
 
@@ -75,16 +77,16 @@ class Speedometer(TrainerCallback):
         """Note the time."""
         now = time.monotonic()
         self._times.append(now)
-        late = len(self._times) < 10 and now - self._begun > self._patience
-        if late or (len(self._times) > 12 and now - self._times[9] > self._seconds):
+        late = len(self._times) <= WARM and now - self._begun > PATIENCE
+        if late or (len(self._times) > WARM and now - self._times[WARM - 1] > self._seconds):
             control.should_training_stop = True
 
     @property
     def rate(self) -> float:
-        """Steps a second; 0 if there were fewer than twelve steps."""
-        if len(self._times) < 12:
+        """Steps a second; 0 if it never came to the steps that count."""
+        if len(self._times) <= WARM:
             return 0.0
-        return (len(self._times) - 10) / (self._times[-1] - self._times[9])
+        return (len(self._times) - WARM) / (self._times[-1] - self._times[WARM - 1])
 
 
 class Exporter(TrainerCallback):
@@ -112,17 +114,17 @@ class Exporter(TrainerCallback):
 def export(model: CMIMModel, folder: Path, history: list[dict[str, Any]]) -> None:
     """Write float16 shards, `config.json` and the training log; at most eight files of `base`.
 
-    Quantiles of properties, which may be beyond float16, stay as they are.
+    Quantiles of properties, which may be beyond float16, stay as they are. `config.json` is taken
+    away first and comes back last, so that shards of two exports never load.
     """
     model = getattr(model, "_orig_mod", model)
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder.parent) as temporary:
-        copy = CMIMModel(model.config).to(model.device)
-        copy.load_state_dict(model.state_dict())
-        copy.half()
+        rounded = deepcopy(model).half()
         if isinstance(model.property_head, CMIMPropertyHead):
-            copy.property_head.quantiles = model.property_head.quantiles
-        copy.save_pretrained(temporary, max_shard_size=SHARD)
+            rounded.property_head.quantiles = model.property_head.quantiles
+        rounded.save_pretrained(temporary, max_shard_size=SHARD)
+        (folder / "config.json").unlink(missing_ok=True)
         for path in sorted(Path(temporary).glob("model*.safetensors*")):
             shutil.move(path, folder / path.name)
         shutil.move(Path(temporary, "config.json"), folder / "config.json")
@@ -135,10 +137,10 @@ def build(argv: list[str]) -> CMIMTrainer:
     return pretrain.build_trainer(model_args, data_args, args)
 
 
-def measure(argv: list[str], seconds: float, patience: float) -> float:
+def measure(argv: list[str], seconds: float) -> float:
     """Steps a second of a trainer with these arguments."""
     trainer = build([*argv, "--max_steps", "1000000", "--save_strategy", "no"])
-    speedometer = Speedometer(seconds, patience)
+    speedometer = Speedometer(seconds)
     trainer.add_callback(speedometer)
     trainer.train()
     return speedometer.rate
@@ -150,12 +152,16 @@ def main() -> None:
     arguments, argv = parser.parse_args_into_dataclasses(return_remaining_strings=True)
     end = STARTED + 60 * arguments.minutes - LAST
     seconds = arguments.measured_seconds
-    rate = measure(argv, seconds, patience=seconds)
+    rate = measure(argv, seconds)
+    if not rate:
+        raise ValueError(
+            f"The first {WARM} steps took over {PATIENCE:.0f} s: take a smaller model or batch."
+        )
     print(f"eager: {rate:.2f} steps a second", flush=True)
     if arguments.try_compiled and torch.cuda.is_available():
         compiled_argv = [*argv, "--torch_compile", "true"]
         try:
-            compiled = measure(compiled_argv, seconds / 2, patience=COMPILING)
+            compiled = measure(compiled_argv, seconds / 2)
         except Exception as error:  # of a compiler: the time is worth more than the reason
             print(f"torch.compile failed, so that it is not used: {error}", flush=True)
             compiled = 0.0

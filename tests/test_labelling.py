@@ -159,6 +159,7 @@ def test_descriptors_are_rdkits_own(tmp_path, tokenizer):
     for row, text in enumerate(SMILES[:5]):
         expected = Descriptors.CalcMolDescriptors(Chem.MolFromSmiles(text))
         np.testing.assert_allclose(values[row], [expected[name] for name in names], rtol=1e-6)
+    assert np.isnan(DescriptorTable(("SPS", "MolWt"))(["[H+]"])).tolist() == [[True, False]]
     with pytest.raises(ValueError, match="MolWeight: neither a set of properties"):
         descriptor_names(["rdkit", "MolWeight"])
 
@@ -197,6 +198,12 @@ def test_prepared_molecules_have_the_labels_they_were_given(table, tokenizer, tm
     molecules.save(tmp_path / "labelled")
     kept, _ = prepare_sources([tmp_path / "labelled"], tokenizer, options(descriptors=("TPSA",)))
     assert kept.property_scale.names == ("LogP",)
+    both = [tmp_path / "labelled", table]
+    with pytest.raises(ValueError, match="is labelled already, and other sources are not"):
+        prepare_sources(both, tokenizer, options(descriptors=("TPSA",)))
+    scale = kept.property_scale
+    again, _ = prepare_sources([table], tokenizer, options(columns=("logp",), scale=scale))
+    assert again.property_scale == scale
     molecules.save(tmp_path / "damaged")
     (tmp_path / "damaged" / "label_places.npy").unlink()
     with pytest.raises(ValueError, match="damaged is damaged: label_places.npy is missing"):
@@ -218,4 +225,9 @@ def test_a_checkpoint_tells_the_scale_of_its_properties(tmp_path):
     model.property_head.quantiles.copy_(model.property_head.quantiles.new_tensor(scale.quantiles))
     model.save_pretrained(tmp_path)
     assert read_property_scale(tmp_path) == scale
+    model.save_pretrained(tmp_path / "shards", max_shard_size="300KB")
+    assert len(list((tmp_path / "shards").glob("model-*"))) > 1
+    assert read_property_scale(tmp_path / "shards") == scale
+    CMIMModel(config).save_pretrained(tmp_path / "unset")
+    assert read_property_scale(tmp_path / "unset") is None
     assert read_property_scale(tmp_path.parent) is None

@@ -64,6 +64,7 @@ ALLOWED = {
     "labelling": {
         "chem_descriptors",
         "configuration_cmim",
+        "modeling_cmim",
         "packing",
         "preparation",
         "property_labels",
@@ -72,8 +73,10 @@ ALLOWED = {
     },
     "source_preparation": {
         "labelling",
+        "chem_descriptors",
         "packing",
         "preparation",
+        "property_labels",
         "reading",
         "tokenization_cmim",
     },

@@ -279,6 +279,22 @@ def test_a_checkpoint_without_a_head_gets_a_fresh_one(make_trainer, make_model, 
     assert torch.equal(found, torch.from_numpy(trainer.train_dataset.property_scale.quantiles))
 
 
+def test_quantiles_stay_whole_in_half_precision(make_model, tmp_path, batch):
+    model = make_model(num_properties=2)
+    values = torch.linspace(300.17, 100_000.0, 65).expand(2, -1)
+    model.property_head.quantiles.copy_(values)
+    model.save_pretrained(tmp_path)
+    for dtype in (torch.bfloat16, torch.float16):
+        loaded = CMIMModel.from_pretrained(tmp_path, dtype=dtype).eval()
+        assert loaded.dtype == dtype and torch.equal(loaded.property_head.quantiles, values)
+        assert loaded.get_properties(**batch).isfinite().all()
+
+
+def test_labels_that_no_head_uses_are_told_of(make_trainer, make_model, caplog):
+    make_trainer(make_model())
+    assert "the model has no property head" in caplog.text
+
+
 def test_validation_labels_of_another_scale_are_refused(make_trainer, labelled, packed):
     values = np.stack([packed.lengths, packed.lengths % 7], axis=1).astype(np.float32)
     scale = PropertyScale.fit(("length", "first"), values)
@@ -286,6 +302,12 @@ def test_validation_labels_of_another_scale_are_refused(make_trainer, labelled, 
     with pytest.raises(ValueError, match="for evaluation are labelled with other properties"):
         CMIMTrainer(
             model=trainer.model, args=trainer.args, train_dataset=labelled,
+            eval_dataset=packed.labelled(np.arange(len(packed)), values, scale),
+            processing_class=trainer.processing_class, data_collator=trainer.data_collator,
+        )  # fmt: skip
+    with pytest.raises(ValueError, match="standardised by other molecules than these labels"):
+        CMIMTrainer(
+            model=trainer.model, args=trainer.args, train_dataset=packed,
             eval_dataset=packed.labelled(np.arange(len(packed)), values, scale),
             processing_class=trainer.processing_class, data_collator=trainer.data_collator,
         )  # fmt: skip

@@ -79,6 +79,7 @@ class CMIMModel(CMIMPreTrainedModel, GenerationMixin):
     """
 
     _tied_weights_keys = {"lm_head.weight": "embed_tokens.weight"}
+    _keep_in_fp32_modules_strict = {"property_head"}  # quantiles may be beyond half precision
     _keys_to_ignore_on_load_missing = [r"posterior\.aggregate_(mean|std)"]
 
     def __init__(self, config: CMIMConfig) -> None:

@@ -55,6 +55,7 @@ class CMIMPropertyHead(nn.Module):
         if self.latent_proj is not None:
             found.append(self.latent_proj(latent_mean.flatten(1).to(self.latent_proj.weight.dtype)))
         if self.informative_proj is not None:
+            informative = informative.to(self.informative_proj.weight.dtype)
             found.append(self.informative_proj(informative))
         return torch.stack([each.float() for each in found])
 
@@ -69,10 +70,11 @@ class CMIMPropertyHead(nn.Module):
                 "This model's properties have no units yet: CMIMTrainer sets them from the labels "
                 "it trains on."
             )
-        levels = quantile_levels().to(standardized.device)
-        share = torch.special.ndtr(standardized.double()).clamp(levels[0], levels[-1])
+        levels, device = quantile_levels(), standardized.device
+        # a few numbers, in float64, which not every accelerator has
+        share = torch.special.ndtr(standardized.cpu().double()).clamp(levels[0], levels[-1])
         right = torch.searchsorted(levels, share).clamp(1, QUANTILES - 1)
         low, high = levels[right - 1], levels[right]
-        values = self.quantiles.double().expand(len(share), -1, -1)
+        values = self.quantiles.cpu().double().expand(len(share), -1, -1)
         left, right = (values.gather(2, i[..., None])[..., 0] for i in (right - 1, right))
-        return torch.lerp(left, right, (share - low) / (high - low)).float()
+        return torch.lerp(left, right, (share - low) / (high - low)).float().to(device)
