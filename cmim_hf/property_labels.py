@@ -50,12 +50,8 @@ class PropertyScale:
         levels = quantile_levels().numpy()
         quantiles = np.empty((len(names), QUANTILES), np.float32)
         for place, name in enumerate(names):
-            if np.isinf(column := values[:, place]).any():
-                row = int(np.flatnonzero(np.isinf(column))[0])
-                raise ValueError(
-                    f"Property {name!r} is infinite for labelled molecule {row + 1}: leave such "
-                    "values empty."
-                )
+            column = values[:, place]
+            _check_finite(name, column)
             known = column[~np.isnan(column)].astype(np.float64)
             if not len(known):
                 raise ValueError(f"Property {name!r} has no value at all: leave it out.")
@@ -71,10 +67,14 @@ class PropertyScale:
         """Φ⁻¹(F(y)) as int8, see `as_floats`; values (rows, properties), NaN becomes `MISSING`.
 
         Of a value that is frequent F is the middle of its step.
+
+        Raises:
+            ValueError: A value is infinite.
         """
         levels = quantile_levels().numpy()
         codes = np.full(values.shape, MISSING, np.int8)
         for place, quantiles in enumerate(self.quantiles.astype(np.float64)):
+            _check_finite(self.names[place], values[:, place])
             known = ~np.isnan(values[:, place])
             column = values[known, place]
             upper = np.interp(column, quantiles, levels)
@@ -82,6 +82,14 @@ class PropertyScale:
             normal = torch.special.ndtri(torch.from_numpy((upper + lower) / 2)).numpy()
             codes[known, place] = np.rint(normal.clip(-LIMIT, LIMIT) * _PER_UNIT)
         return codes
+
+
+def _check_finite(name: str, column: np.ndarray) -> None:
+    if (places := np.flatnonzero(np.isinf(column))).size:
+        raise ValueError(
+            f"Property {name!r} is infinite for {places.size} molecules, first for number "
+            f"{places[0] + 1}: leave such values empty."
+        )
 
 
 def as_floats(codes: np.ndarray) -> np.ndarray:
