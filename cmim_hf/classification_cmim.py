@@ -14,13 +14,23 @@ import torch
 from torch import nn
 from torch.nn import functional
 from transformers import initialization as init
-from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.modeling_outputs import Seq2SeqSequenceClassifierOutput
 from transformers.utils import can_return_tuple
 
 from .configuration_cmim import CMIMConfig
 from .informative_cmim import pool_hidden_states
 from .modeling_cmim import CMIMModel
 from .stacks_cmim import CMIMPreTrainedModel
+
+
+_ON_REQUEST = (
+    "decoder_hidden_states",
+    "decoder_attentions",
+    "cross_attentions",
+    "encoder_last_hidden_state",
+    "encoder_hidden_states",
+    "encoder_attentions",
+)
 
 
 class CMIMClassificationHead(nn.Module):
@@ -87,7 +97,24 @@ class CMIMForSequenceClassification(CMIMPreTrainedModel):
         self.cmim = CMIMModel(config)
         feature_size = self.cmim.representation_size(config.classifier_features)
         self.classifier = CMIMClassificationHead(config, feature_size)
+        self._freeze_unused()
         self.post_init()
+
+    def _freeze_unused(self) -> None:
+        """Ask no gradient of what the labels do not depend on: processes would wait for it."""
+        unused = [getattr(self.cmim.posterior, "log_std_proj", None), self.cmim.property_head]
+        if self.config.classifier_features == "latent":
+            unused.append(self.cmim.decoder)
+        for module in filter(None, unused):
+            module.requires_grad_(False)
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The decoder's, tied to the input's: what adapters of all linear maps leave out."""
+        return self.cmim.get_output_embeddings()
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        """As of `CMIMModel`, whose they are."""
+        self.cmim.set_output_embeddings(new_embeddings)
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
@@ -103,31 +130,29 @@ class CMIMForSequenceClassification(CMIMPreTrainedModel):
         labels: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         **kwargs: Any,
-    ) -> SequenceClassifierOutput:
+    ) -> Seq2SeqSequenceClassifierOutput:
         """Predict, and compare with `labels`.
 
         Args:
             input_ids: (batch, length).
             attention_mask: (batch, length), 1 at real tokens; all real if not given.
             labels: As the class describes; a single label may leave out its axis.
-            inputs_embeds: Must be None, which peft passes: the decoder reads token ids.
+            inputs_embeds: (batch, length, hidden_size), embedded tokens in place of `input_ids`.
             kwargs: `output_hidden_states`, `output_attentions`, `return_dict`.
 
         Returns:
-            SequenceClassifierOutput: `logits` (batch, num_labels), float32 or wider; `loss` if
-            there are labels. Hidden states and attentions are the decoder's, with the features
-            `"latent"` the encoder's.
+            Seq2SeqSequenceClassifierOutput: `logits` (batch, num_labels), float32 or wider; `loss`
+            if there are labels; on request the hidden states and attentions of encoder and decoder.
 
         Raises:
             ValueError: No tokens, a row longer than `max_position_embeddings`, or labels of a shape
                 or with values that the problem type does not have.
         """
-        if inputs_embeds is not None:
-            raise ValueError("Pass input_ids: inputs_embeds are not supported.")
         chosen = self.config.classifier_features
         states = self.cmim(
             input_ids,
             attention_mask,
+            inputs_embeds=inputs_embeds,
             sample_latents=False,
             decode=chosen != "latent",
             use_cache=False,
@@ -136,19 +161,18 @@ class CMIMForSequenceClassification(CMIMPreTrainedModel):
         )
         parts = []
         if chosen != "latent":
-            real = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-            parts.append(pool_hidden_states(states.last_hidden_state, real, "mean"))
+            written = states.last_hidden_state
+            real = written.new_ones(written.shape[:2]) if attention_mask is None else attention_mask
+            parts.append(pool_hidden_states(written, real, "mean"))
         if chosen != "informative":
             parts.append(states.latents.flatten(1))
         head = self.classifier
         scores = head(torch.cat([part.to(parts[0].dtype) for part in parts], dim=1))
         scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
-        side = "encoder" if chosen == "latent" else "decoder"
-        return SequenceClassifierOutput(
+        return Seq2SeqSequenceClassifierOutput(
             loss=None if labels is None else self._loss(scores, labels.to(scores.device)),
             logits=scores * head.label_std + head.label_mean,
-            hidden_states=states.get(f"{side}_hidden_states"),
-            attentions=states.get(f"{side}_attentions"),
+            **{name: states[name] for name in _ON_REQUEST if states.get(name) is not None},
         )
 
     @torch.no_grad()

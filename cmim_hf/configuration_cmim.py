@@ -15,7 +15,18 @@ from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
 
 # Code of other libraries' ways into a checkpoint, copied beside the weights like the model's own.
-_ENTRY_FILES = ("decoding_cmim.py", "pipelines.py", "sentence_cmim.py", "text_cmim.py")
+_ENTRY_FILES = (
+    "classification_cmim.py",
+    "decoding_cmim.py",
+    "pipelines.py",
+    "sentence_cmim.py",
+    "text_cmim.py",
+)
+_AUTO_MAP = {
+    "AutoModel": "modeling_cmim.CMIMModel",
+    "AutoModelForSeq2SeqLM": "modeling_cmim.CMIMModel",
+    "AutoModelForSequenceClassification": "classification_cmim.CMIMForSequenceClassification",
+}
 _PIPELINES = {
     "molecule-embedding": {
         "impl": "pipelines.MoleculeEmbeddingPipeline",
@@ -132,7 +143,14 @@ class CMIMConfig(PreTrainedConfig):
     """
 
     model_type = "cmim"
-    keys_to_ignore_at_inference = ["past_key_values"]
+    keys_to_ignore_at_inference = [
+        "past_key_values",
+        "last_hidden_state",
+        "latent_mean",
+        "latent_log_std",
+        "property_projections",
+        "encoder_last_hidden_state",
+    ]
     attribute_map = {"num_hidden_layers": "decoder_layers"}
 
     vocab_size: int = 256
@@ -165,8 +183,7 @@ class CMIMConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Check the values; name the classes a remote user loads."""
-        code = "modeling_cmim.CMIMModel"
-        kwargs.setdefault("auto_map", {"AutoModel": code, "AutoModelForSeq2SeqLM": code})
+        kwargs["auto_map"] = {**_AUTO_MAP, **(kwargs.get("auto_map") or {})}
         # Only who runs the checkpoint's own code needs its pipeline: the package registers it, and
         # transformers would demand trust_remote_code of the package's users as well.
         if not __name__.startswith("transformers_modules."):
@@ -290,8 +307,8 @@ class CMIMConfig(PreTrainedConfig):
     ) -> None:
         """Save `config.json`, and the code by which other libraries open the checkpoint.
 
-        That is the transformers pipeline and the sentence-transformers module with its
-        `modules.json`. Where this package is not installed, they are copied from the folder that
+        That is the classifier, the transformers pipelines, and the sentence-transformers module
+        with its `modules.json`. Where this package is not installed, they are copied from the folder that
         the model was loaded from; from a Hub id only the model's own code is.
 
         Args:
@@ -299,14 +316,20 @@ class CMIMConfig(PreTrainedConfig):
             push_to_hub: As in [`~transformers.PreTrainedConfig.save_pretrained`].
             kwargs: As there.
         """
-        loaded = self.__dict__.pop("custom_pipelines", None)
+        loaded, named = self.__dict__.pop("custom_pipelines", None), self.auto_map
         loaded_from = [Path(self._name_or_path)] if self._name_or_path else []
         for folder in (Path(__file__).parent, *loaded_from):
             if all((folder / name).is_file() for name in _ENTRY_FILES):
                 _copy_entries(folder, Path(save_directory))
                 self.custom_pipelines = _PIPELINES
                 break
+        self.auto_map = {
+            name: code
+            for name, code in named.items()
+            if "--" in code or Path(save_directory, f"{code.split('.')[0]}.py").is_file()
+        }
         super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+        self.auto_map = named
         self.__dict__.pop("custom_pipelines", None)
         if loaded is not None:
             self.custom_pipelines = loaded

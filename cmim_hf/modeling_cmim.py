@@ -8,6 +8,7 @@ knows no objective (`objectives.py` does).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,6 @@ from .configuration_cmim import CMIMConfig
 from .informative_cmim import pool_hidden_states, shift_right
 from .latent_cmim import gaussian_sample
 from .layers_cmim import CMIMPosterior
-from .linear_cmim import CMIMLinear
 from .properties_cmim import CMIMPropertyHead
 from .stacks_cmim import CMIMDecoder, CMIMEncoder, CMIMPreTrainedModel
 
@@ -89,8 +89,10 @@ class CMIMModel(CMIMPreTrainedModel, GenerationMixin):
         self.encoder = CMIMEncoder(config)
         self.posterior = CMIMPosterior(config)
         self.decoder = CMIMDecoder(config)
-        self.lm_head = CMIMLinear(config.hidden_size, config.vocab_size)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.property_head = CMIMPropertyHead(config) if config.num_properties else None
+        if self.property_head is None:
+            self._keep_in_fp32_modules_strict = set()
         self.post_init()
 
     @can_return_tuple
@@ -107,6 +109,8 @@ class CMIMModel(CMIMPreTrainedModel, GenerationMixin):
         encoder_outputs: BaseModelOutput | tuple[torch.Tensor, ...] | None = None,
         past_key_values: EncoderDecoderCache | None = None,
         use_cache: bool | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        decoder_inputs_embeds: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> CMIMOutput:
         """Encode, draw a code, decode under teacher forcing.
@@ -115,43 +119,52 @@ class CMIMModel(CMIMPreTrainedModel, GenerationMixin):
             input_ids: (batch, length), what is encoded.
             attention_mask: (batch, length), 1 at real tokens; all real if not given.
             decoder_input_ids: (batch, target length); if not given, the target (`labels`, else
-                `input_ids`) shifted right behind the start token.
+                `input_ids`, else `inputs_embeds`) shifted right behind the start token.
             decoder_attention_mask: (batch, target length); derived from the target if not given.
             labels: (batch, target length), -100 where nothing is to be predicted.
             latents: (batch, num_latents, latent_size), decoded instead of encoding `input_ids`.
             sample_latents: Draw z from the posterior, or take its mean; `None`: draw in training.
             decode: `False` stops at the latents.
-            encoder_outputs: Latents as the first element, as `generate` passes them.
+            encoder_outputs: What [`~CMIMModel.get_encoder`] gives, in place of encoding: latents
+                as the first element.
             past_key_values: Cache of the decoder.
             use_cache: Return the cache; off by default when `labels` are given.
+            inputs_embeds: (batch, length, hidden_size), embedded tokens in place of `input_ids`.
+            decoder_inputs_embeds: (batch, target length, hidden_size), in place of
+                `decoder_input_ids`.
             kwargs: `output_hidden_states`, `output_attentions`, `return_dict`.
 
         Returns:
             CMIMOutput: See there.
 
         Raises:
-            ValueError: A row longer than `max_position_embeddings`, latents of the wrong shape, or
-                neither `input_ids` nor latents.
+            ValueError: A row longer than `max_position_embeddings`, latents of the wrong shape, an
+                input both as ids and as embeddings, or neither tokens nor latents.
         """
-        if latents is None and encoder_outputs is not None:
-            latents = encoder_outputs[0]
-        if latents is None:
-            output = self._encode(input_ids, attention_mask, sample_latents, **kwargs)
-        else:
+        if latents is not None:
             self._check_latents(latents)
             output = {"latents": latents}
+        elif encoder_outputs is not None:
+            self._check_latents(encoder_outputs[0])
+            output = _encoded_before(encoder_outputs)
+        else:
+            tokens = (input_ids, attention_mask, inputs_embeds)
+            output = self._encode(*tokens, sample_latents, **kwargs)
         if not decode:
             if self.config.property_representation == "latent":
                 output |= self._properties(output, None)
             return CMIMOutput(**output)
-        writes_own_input = decoder_input_ids is None
+        writes_own_input = decoder_input_ids is None and decoder_inputs_embeds is None
         if writes_own_input:
-            decoder_input_ids, decoder_attention_mask = self._teacher_forcing(
-                input_ids, attention_mask, labels
+            decoder_inputs_embeds, decoder_attention_mask = self._teacher_forcing(
+                input_ids, attention_mask, inputs_embeds, labels
             )
-        self._check_length(decoder_input_ids, decoder_attention_mask, "decoder_input_ids")
+        else:
+            decoder_inputs_embeds = self._embedded(
+                decoder_input_ids, decoder_inputs_embeds, decoder_attention_mask, "decoder_"
+            )
         decoded = self.decoder(
-            self.embed_tokens(decoder_input_ids),
+            decoder_inputs_embeds,
             output["latents"],
             attention_mask=decoder_attention_mask,
             past_key_values=past_key_values,
@@ -188,13 +201,16 @@ class CMIMModel(CMIMPreTrainedModel, GenerationMixin):
         self,
         input_ids: torch.LongTensor | None,
         attention_mask: torch.Tensor | None,
+        inputs_embeds: torch.Tensor | None,
         sample_latents: bool | None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        if input_ids is None:
-            raise ValueError("Pass input_ids (batch, length) to encode, or latents to decode.")
-        self._check_length(input_ids, attention_mask, "input_ids")
-        encoded = self.encoder(self.embed_tokens(input_ids), attention_mask, **kwargs)
+        if input_ids is None and inputs_embeds is None:
+            raise ValueError(
+                "Pass input_ids (batch, length) or inputs_embeds to encode, or latents to decode."
+            )
+        embedded = self._embedded(input_ids, inputs_embeds, attention_mask, "")
+        encoded = self.encoder(embedded, attention_mask, **kwargs)
         mean, log_std = self.posterior(encoded.last_hidden_state, attention_mask)
         draw = self.training if sample_latents is None else sample_latents
         return {
@@ -206,26 +222,56 @@ class CMIMModel(CMIMPreTrainedModel, GenerationMixin):
             "encoder_attentions": encoded.attentions,
         }
 
+    def _embedded(
+        self,
+        ids: torch.LongTensor | None,
+        embeds: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        side: str,
+    ) -> torch.Tensor:
+        """Embeddings (batch, length, hidden_size) of tokens, given as ids or embedded already."""
+        if ids is not None and embeds is not None:
+            raise ValueError(f"Pass {side}input_ids or {side}inputs_embeds, not both.")
+        given = embeds if ids is None else ids
+        self._check_length(
+            given, attention_mask, f"{side}input{'s_embeds' if ids is None else '_ids'}"
+        )
+        return self.embed_tokens(ids) if embeds is None else embeds
+
     def _teacher_forcing(
         self,
         input_ids: torch.LongTensor | None,
         attention_mask: torch.Tensor | None,
+        inputs_embeds: torch.Tensor | None,
         labels: torch.LongTensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The decoder's input ids and their mask."""
-        target = input_ids if labels is None else labels
-        if target is None:
+        """The decoder's embedded input (batch, length, hidden_size) and its mask."""
+        start, mask = self.config.decoder_start_token_id, attention_mask
+        if labels is not None:
+            mask = (labels != -100).long()
+            ids = self.prepare_decoder_input_ids_from_labels(labels)
+        elif input_ids is not None:
+            real = torch.ones_like(input_ids) if mask is None else mask
+            ids = shift_right(input_ids, real, start)
+        elif inputs_embeds is not None:
+            real = torch.ones_like(inputs_embeds[..., 0]) if mask is None else mask
+            first = self.embed_tokens(torch.tensor(start, device=inputs_embeds.device))
+            return shift_right(inputs_embeds, real, first), mask
+        else:
             raise ValueError(
                 "With latents alone there is nothing to score: pass labels or decoder_input_ids, "
                 "or call generate(latents=...) to decode them."
             )
-        if labels is not None:
-            mask = labels != -100
-            target = labels.masked_fill(~mask, self.config.pad_token_id)
-        else:
-            mask = torch.ones_like(target) if attention_mask is None else attention_mask
-        shifted = shift_right(target, mask, self.config.decoder_start_token_id)
-        return shifted, None if labels is None and attention_mask is None else mask.long()
+        return self._embedded(ids, None, mask, "decoder_"), mask
+
+    def prepare_decoder_input_ids_from_labels(self, labels: torch.LongTensor) -> torch.LongTensor:
+        """What the decoder reads to write `labels` (batch, length): they, behind the start token.
+
+        The name is transformers': its collator for sequence-to-sequence models looks for it.
+        """
+        mask = labels != -100
+        target = labels.masked_fill(~mask, self.config.pad_token_id)
+        return shift_right(target, mask, self.config.decoder_start_token_id)
 
     def _reconstruction(
         self, logits: torch.Tensor, labels: torch.Tensor
@@ -243,13 +289,13 @@ class CMIMModel(CMIMPreTrainedModel, GenerationMixin):
         return token_nll.sum(dim=1), token_nll.sum() / count
 
     def _check_length(
-        self, ids: torch.Tensor, attention_mask: torch.Tensor | None, name: str
+        self, tokens: torch.Tensor, attention_mask: torch.Tensor | None, name: str
     ) -> None:
         limit = self.config.max_position_embeddings
-        if ids.shape[1] <= limit:
+        if tokens.shape[1] <= limit:
             return
         lengths = (
-            torch.full((len(ids),), ids.shape[1])
+            torch.full(tokens.shape[:1], tokens.shape[1])
             if attention_mask is None
             else attention_mask.sum(dim=1)
         )
@@ -316,8 +362,7 @@ class CMIMModel(CMIMPreTrainedModel, GenerationMixin):
         pooling: str,
     ) -> torch.Tensor:
         """Pooled decoder states (batch, hidden_size) of tokens under given codes."""
-        decoder_input_ids, mask = self._teacher_forcing(input_ids, attention_mask, None)
-        embedded = self.embed_tokens(decoder_input_ids)
+        embedded, mask = self._teacher_forcing(input_ids, attention_mask, None, None)
         states = self.decoder(embedded, latents, mask, use_cache=False).last_hidden_state
         real = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         return pool_hidden_states(states, real, pooling)
@@ -418,20 +463,79 @@ class CMIMModel(CMIMPreTrainedModel, GenerationMixin):
         Raises:
             ValueError: Both or neither of tokens and latents, or latents of the wrong shape.
         """
-        input_ids = kwargs.pop("input_ids", inputs)
-        attention_mask = kwargs.pop("attention_mask", None)
-        if "encoder_outputs" not in kwargs:
-            if (input_ids is None) == (latents is None):
-                raise ValueError("Pass either input_ids (to reconstruct) or latents (to decode).")
-            if latents is None:
-                with torch.no_grad():
-                    latents = self.get_latents(input_ids, attention_mask)
+        tokens = ("input_ids", "inputs_embeds", "encoder_outputs")
+        has_tokens = inputs is not None or any(kwargs.get(name) is not None for name in tokens)
+        if has_tokens == (latents is not None):
+            raise ValueError("Pass either input_ids (to reconstruct) or latents (to decode).")
+        if latents is not None:
             self._check_latents(latents)
             latents = latents.to(self.device)
             kwargs["encoder_outputs"] = BaseModelOutput(last_hidden_state=latents)
-        if kwargs.keys().isdisjoint(("max_length", "max_new_tokens", "generation_config")):
+        given = kwargs.get("generation_config"), self.generation_config
+        if not any(_limits_length(source) for source in (kwargs, *map(vars, filter(None, given)))):
             kwargs["max_length"] = self.config.max_position_embeddings + 1  # the start token
-        return super().generate(**kwargs)
+        return super().generate(inputs, **kwargs)
+
+    def get_encoder(self) -> CMIMLatentEncoder:
+        """What `generate` encodes by: tokens to the codes that the decoder reads.
+
+        The Transformer over tokens alone is `model.encoder`, which takes embedded ones.
+        """
+        return CMIMLatentEncoder(self)
+
+
+class CMIMLatentEncoder(nn.Module):
+    """Tokens to mean codes, by the embeddings, the encoder and the posterior of a [`CMIMModel`]."""
+
+    def __init__(self, model: CMIMModel) -> None:
+        """Keeps the model itself, no copy."""
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutput:
+        """(batch, length) -> `last_hidden_state` (batch, num_latents, latent_size): mean codes.
+
+        Args:
+            input_ids: (batch, length).
+            attention_mask: (batch, length), 1 at real tokens; all real if not given.
+            inputs_embeds: (batch, length, hidden_size), in place of `input_ids`.
+            kwargs: `output_hidden_states` and `output_attentions`: the encoder's.
+        """
+        kwargs.pop("return_dict", None)
+        found = self.model(
+            input_ids,
+            attention_mask,
+            inputs_embeds=inputs_embeds,
+            sample_latents=False,
+            decode=False,
+            **kwargs,
+        )
+        return BaseModelOutput(
+            last_hidden_state=found.latents,
+            hidden_states=found.encoder_hidden_states,
+            attentions=found.encoder_attentions,
+        )
+
+
+def _encoded_before(encoder_outputs: Any) -> dict[str, Any]:
+    """The output's fields of what [`CMIMLatentEncoder`] gave."""
+    if not isinstance(encoder_outputs, ModelOutput):
+        return {"latents": encoder_outputs[0]}
+    return {
+        "latents": encoder_outputs[0],
+        "encoder_hidden_states": encoder_outputs.get("hidden_states"),
+        "encoder_attentions": encoder_outputs.get("attentions"),
+    }
+
+
+def _limits_length(settings: Mapping[str, Any]) -> bool:
+    return any(settings.get(name) is not None for name in ("max_length", "max_new_tokens"))
 
 
 CMIMModel.register_for_auto_class("AutoModel")

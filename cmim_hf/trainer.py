@@ -18,11 +18,12 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import Trainer, TrainerCallback, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import EvalLoopOutput, TrainOutput, has_length
+from transformers.trainer_utils import EvalLoopOutput, PredictionOutput, TrainOutput, has_length
 from transformers.utils import logging
 
 from .allocator import keep_freed_memory
 from .atomic import writing
+from .cpu_kernels import sped_up
 from .data import LengthBucketSampler
 from .distributed import gather_keys, gather_with_gradient
 from .finite import FiniteGuard
@@ -101,14 +102,14 @@ class CMIMTrainer(Trainer):
         return super().create_optimizer(model)
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
-        """As of `Trainer`; on a CPU the process keeps its memory ([`keep_freed_memory`]).
+        """As of `Trainer`; on a CPU by faster means ([`sped_up`], [`keep_freed_memory`]).
 
         Raises:
             ChildProcessError: A worker of the data loader ended before its time.
         """
         if self.args.device.type == "cpu":
             keep_freed_memory()
-        with _ends_of_workers_named():
+        with _ends_of_workers_named(), sped_up(self.model):
             return super().train(*args, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
@@ -117,8 +118,17 @@ class CMIMTrainer(Trainer):
         Raises:
             ChildProcessError: A worker of the data loader ended before its time.
         """
-        with _ends_of_workers_named():
+        with _ends_of_workers_named(), sped_up(self.model):
             return super().evaluate(*args, **kwargs)
+
+    def predict(self, *args: Any, **kwargs: Any) -> PredictionOutput:
+        """As of `Trainer`.
+
+        Raises:
+            ChildProcessError: A worker of the data loader ended before its time.
+        """
+        with _ends_of_workers_named(), sped_up(self.model):
+            return super().predict(*args, **kwargs)
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+import json
+import logging
+import os
 import pickle
 import shutil
 
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel
 
@@ -81,15 +85,26 @@ def test_a_tokenizer_of_another_model(folder):
 @pytest.mark.parametrize("load", [load_checkpoint, CMIMModel.from_pretrained, MoleculeEmbedder])
 def test_a_flipped_bit_or_a_cut_is_seen(saved, load, share):
     weights = saved / "model.safetensors"
-    whole = weights.read_bytes()
+    whole, written = weights.read_bytes(), weights.stat().st_mtime_ns - 1
     flipped = bytearray(whole)
     flipped[int(share * len(whole)) + 20] ^= 4
     for damaged in (bytes(flipped), whole[: int(share * len(whole))]):
         weights.write_bytes(damaged)
+        os.utime(weights, ns=(written, written))  # where it lay, not by a program
         with pytest.raises(ValueError, match="model.safetensors is not what was saved"):
             load(saved)
     weights.write_bytes(whole)
     load(saved)
+
+
+def test_weights_that_another_program_wrote_are_taken_with_a_warning(saved, caplog):
+    other = CMIMModel(load_checkpoint(saved)[0].config)
+    Accelerator(cpu=True).save_model(other, str(saved))
+    with caplog.at_level("WARNING", logger="transformers"):
+        logging.getLogger("transformers").propagate = True
+        model, _ = load_checkpoint(saved)
+    assert torch.equal(model.lm_head.weight, other.lm_head.weight)
+    assert "was written after SHA256SUMS" in caplog.text
 
 
 def test_a_weight_file_that_is_gone_or_checksums_that_are_none(saved):

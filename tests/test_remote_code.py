@@ -92,8 +92,8 @@ def test_a_checkpoint_holds_weights_config_and_the_code_that_opens_it_only(
     tokenizer.save_pretrained(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
         "SHA256SUMS",
-        "attention_cmim.py",
         "config.json",
+        "classification_cmim.py",
         "configuration_cmim.py",
         "decoding_cmim.py",
         "generation_config.json",
@@ -101,7 +101,6 @@ def test_a_checkpoint_holds_weights_config_and_the_code_that_opens_it_only(
         "integrity_cmim.py",
         "latent_cmim.py",
         "layers_cmim.py",
-        "linear_cmim.py",
         "model.safetensors",
         "modeling_cmim.py",
         "modules.json",

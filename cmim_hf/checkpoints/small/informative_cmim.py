@@ -16,24 +16,25 @@ POOLINGS = ("mean", "last", "max")
 
 
 def shift_right(
-    input_ids: torch.Tensor, attention_mask: torch.Tensor, start_token_id: int
+    tokens: torch.Tensor, attention_mask: torch.Tensor, start: int | torch.Tensor
 ) -> torch.Tensor:
-    """The decoder's input for the target `input_ids`: shifted by one, start token first.
+    """The decoder's input for a target: shifted by one, start token first.
 
     The start token stands before each row's first real token, so rows may be padded on either side.
 
     Args:
-        input_ids: (batch, length).
+        tokens: Ids (batch, length), or embeddings (batch, length, hidden_size).
         attention_mask: (batch, length), 1 at real tokens.
-        start_token_id: The decoder's start token.
+        start: The decoder's start token, or its embedding (hidden_size,).
 
     Returns:
-        (batch, length).
+        As `tokens`.
     """
-    previous = input_ids.roll(1, dims=1)
-    previous_is_real = attention_mask.roll(1, dims=1).bool()
-    position = torch.arange(input_ids.shape[1], device=input_ids.device)
-    return torch.where(previous_is_real & (position > 0), previous, start_token_id)
+    position = torch.arange(tokens.shape[1], device=tokens.device)
+    follows = attention_mask.roll(1, dims=1).bool() & (position > 0)
+    if tokens.ndim == 3:
+        follows = follows[..., None]
+    return torch.where(follows, tokens.roll(1, dims=1), start)
 
 
 def pool_hidden_states(

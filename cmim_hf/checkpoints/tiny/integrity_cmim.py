@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checksums of a checkpoint's weights: `SHA256SUMS` beside them, as `sha256sum` writes and reads.
 
-A safetensors file has no checksum of its own: one flipped bit in it is another weight.
+A safetensors file has no checksum of its own: one flipped bit in it is another weight. Weights that
+another program has written since, `Accelerator.save_model` say, are told from damaged ones by their
+time: they are not older than the checksums, which are written last.
 """
 
 from __future__ import annotations
@@ -9,6 +11,10 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
 
 CHECKSUMS = "SHA256SUMS"
 
@@ -29,6 +35,8 @@ def write_checksums(folder: str | os.PathLike) -> None:
 def check_weights(folder: str | os.PathLike) -> None:
     """Compare the weights of a folder with its checksums; without those there is nothing to do.
 
+    Weights that were written later than the checksums are taken with a warning.
+
     Raises:
         ValueError: A file is missing or not what was saved.
     """
@@ -42,7 +50,15 @@ def check_weights(folder: str | os.PathLike) -> None:
         file = Path(folder, name)
         if not file.is_file():
             raise ValueError(f"{file} is missing, which {CHECKSUMS} lists: copy it again.")
-        if (found := _digest(file)) != expected:
+        if (found := _digest(file)) == expected:
+            continue
+        if file.stat().st_mtime_ns >= sums.stat().st_mtime_ns:
+            logger.warning(
+                f"{file} was written after {CHECKSUMS}, which says another content; it is taken as "
+                f"it is. If no program of yours wrote it, copy the checkpoint again; if one did, "
+                f"delete {sums}."
+            )
+        else:
             raise ValueError(
                 f"{file} is not what was saved: its SHA-256 starts with {found[:12]}, {CHECKSUMS} "
                 f"says {expected[:12]}. It is damaged or cut short: copy the checkpoint again. (If "

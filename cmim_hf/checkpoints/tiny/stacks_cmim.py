@@ -27,12 +27,12 @@ from .layers_cmim import (
     CMIMEncoderLayer,
     CMIMPosterior,
     CMIMSelfAttention,
-    rotary_positions,
+    rotary_tables,
 )
-from .linear_cmim import CMIMLinear
 from .properties_cmim import CMIMPropertyHead
 
 _OF_THE_HUB = ("repo_id", "commit_message", "private", "create_pr", "revision", "tags", "token")
+_OF_BOTH = ("max_shard_size",)
 
 
 class CMIMPreTrainedModel(PreTrainedModel):
@@ -85,6 +85,7 @@ class CMIMPreTrainedModel(PreTrainedModel):
             kwargs: As in [`~transformers.PreTrainedModel.save_pretrained`].
         """
         hub = {name: kwargs.pop(name) for name in _OF_THE_HUB if name in kwargs}
+        hub |= {name: kwargs[name] for name in _OF_BOTH if name in kwargs}
         if is_main_process:
             forget_checksums(save_directory)
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
@@ -122,6 +123,7 @@ class CMIMEncoder(CMIMPreTrainedModel):
             [CMIMEncoderLayer(config, index) for index in range(config.encoder_layers)]
         )
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.gradient_checkpointing = False
         self.post_init()
 
     @capture_outputs
@@ -133,7 +135,7 @@ class CMIMEncoder(CMIMPreTrainedModel):
     ) -> BaseModelOutput:
         """(batch, length, hidden_size) -> states of the same shape."""
         mask = create_bidirectional_mask(self.config, inputs_embeds, attention_mask)
-        rotary = rotary_positions(self.config, inputs_embeds.shape[1], 0, like=inputs_embeds)
+        rotary = rotary_tables(self.config, inputs_embeds.shape[1], 0, like=inputs_embeds)
         hidden_states = inputs_embeds
         for layer in self.layers:
             hidden_states = layer(hidden_states, mask, rotary, **kwargs)
@@ -152,7 +154,7 @@ class CMIMDecoder(CMIMPreTrainedModel):
     def __init__(self, config: CMIMConfig) -> None:
         """Latents become memory tokens; with K > 1 each has a learned identity."""
         super().__init__(config)
-        self.memory_proj = CMIMLinear(config.latent_size, config.hidden_size)
+        self.memory_proj = nn.Linear(config.latent_size, config.hidden_size, bias=False)
         if config.num_latents > 1:
             shape = (config.num_latents, config.hidden_size)
             self.memory_positions = nn.Parameter(torch.empty(shape))
@@ -160,6 +162,7 @@ class CMIMDecoder(CMIMPreTrainedModel):
             [CMIMDecoderLayer(config, index) for index in range(config.decoder_layers)]
         )
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.gradient_checkpointing = False
         self.post_init()
 
     @merge_with_config_defaults
@@ -181,13 +184,17 @@ class CMIMDecoder(CMIMPreTrainedModel):
         past = None if past_key_values is None else past_key_values.self_attention_cache
         mask = create_causal_mask(self.config, inputs_embeds, attention_mask, past)
         offset = 0 if past is None else past.get_seq_length()
-        rotary = rotary_positions(self.config, inputs_embeds.shape[1], offset, like=inputs_embeds)
-        memory = self.memory_proj(latents.to(self.memory_proj.weight.dtype))
-        if self.config.num_latents > 1:
-            memory = memory + self.memory_positions
+        rotary = rotary_tables(self.config, inputs_embeds.shape[1], offset, like=inputs_embeds)
+        memory = None
+        if past_key_values is None or not past_key_values.is_updated.get(len(self.layers) - 1):
+            memory = self.memory_proj(latents.to(self.norm.weight.dtype))
+            if self.config.num_latents > 1:
+                memory = memory + self.memory_positions
         hidden_states = inputs_embeds
         for layer in self.layers:
-            hidden_states = layer(hidden_states, memory, mask, rotary, past_key_values, **kwargs)
+            hidden_states = layer(
+                hidden_states, memory, mask, rotary, past_key_values=past_key_values, **kwargs
+            )
         return BaseModelOutputWithPastAndCrossAttentions(
             last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values
         )

@@ -1,0 +1,396 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What makes a CPU faster, put into a loaded model from outside.
+
+The model is plain torch. [`speed_up`] gives its modules, where they are what the model made them
+(no hook, no adapter, no quantised weight), classes that compute the same by faster means:
+
+- Products of matrices in float32 by oneDNN, which torch brings beside MKL: 5 to 25 % faster at the
+  shapes of this model (rows by hidden_size, AMD Zen, AVX-512), except for the gradient of a weight,
+  and with GELU applied while the product is in the registers.
+- Self-attention of rows up to 80 tokens, a few molecules at a time: torch's fused attention is made
+  for long rows. Plain batched products take half to three quarters of its time as long as the
+  weights of the rows in hand stay in a core's cache. Like it, this keeps none for the backward pass.
+- Rotary embeddings in one pass over memory.
+
+Each looks at its inputs, and is torch's own wherever the faster means do not apply (another device
+or precision, a compiler, few rows). Parameters, their names and what is saved stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.activations import ACT2FN
+from transformers.cache_utils import EncoderDecoderCache
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from .layers_cmim import CMIMFeedForward, CMIMSelfAttention
+
+ATTENTION = "cmim_cpu"  # its name among the implementations of transformers
+
+_FEWEST_ROWS = 128  # below, a kernel made for each new number of rows costs more than it gains
+_PARTS = 4  # of the sum over rows that is the gradient of a weight
+# Activations to oneDNN's algorithms.
+_FUSED = {type(ACT2FN["gelu"]): "none", type(ACT2FN["gelu_pytorch_tanh"]): "tanh"}
+_LONGEST = 80  # tokens; beyond, torch's fused attention is as fast
+_IN_CACHE = 150_000  # attention weights at a time
+_KEYS_IN_CACHE, _FEWEST_QUERIES = 1 << 20, 64  # numbers of a block of keys, and rows, worth a call
+
+
+def speed_up(model: PreTrainedModel) -> None:
+    """Let a model on a CPU compute by the faster means, in place; elsewhere nothing is changed."""
+    if model.device.type != "cpu":
+        return
+    for module in model.modules():
+        faster = _FASTER.get(type(module))
+        if faster is not None and not _is_hooked(module) and getattr(module, "bias", None) is None:
+            module.__class__ = faster
+    if model.config._attn_implementation == "sdpa":
+        model.set_attn_implementation(ATTENTION)
+
+
+def slow_down(model: PreTrainedModel) -> None:
+    """Make a model plain again, in place."""
+    for module in model.modules():
+        module.__class__ = _PLAIN.get(type(module), type(module))
+    if model.config._attn_implementation == ATTENTION:
+        model.set_attn_implementation("sdpa")
+
+
+@contextmanager
+def sped_up(model: PreTrainedModel) -> Iterator[None]:
+    """[`speed_up`] for a time; a model that is so already stays so."""
+    was_faster = any(type(module) in _PLAIN for module in model.modules())
+    speed_up(model)
+    try:
+        yield
+    finally:
+        if not was_faster:
+            slow_down(model)
+
+
+class _Linear(nn.Linear):
+    """`nn.Linear` without bias."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return linear(input, self.weight)
+
+
+class _FeedForward(CMIMFeedForward):
+    """The feed-forward block, activated within the first product where no gradient is needed."""
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        up, algorithm = self.up_proj, _FUSED.get(type(self.activation))
+        states = self.norm(hidden_states)
+        if (
+            algorithm is None
+            or type(up) is not _Linear
+            or not _by_onednn(states, up.weight)
+            or _is_differentiated(states, up.weight)
+            or _is_hooked(up)
+        ):
+            return self.down_proj(self.activation(up(states)))
+        return self.down_proj(_onednn(states, up.weight, "gelu", algorithm))
+
+
+class _SelfAttention(CMIMSelfAttention):
+    """Self-attention with the rotation as one product of complex numbers, where nothing is cached.
+
+    Components i and i + head_dim / 2 of each head of queries and keys, which turn together, become
+    neighbours by the order of the projection's rows. That leaves the dot products as they are; a
+    cache, which others read, is filled by the plain model's order.
+    """
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        rotary: tuple[torch.Tensor, torch.Tensor],
+        past_key_values: EncoderDecoderCache | None = None,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        weight = self.qkv_proj.weight
+        if (
+            past_key_values is not None
+            or not _by_onednn(hidden_states, weight)
+            or type(self.qkv_proj) is not _Linear
+            or _is_hooked(self.qkv_proj)
+        ):
+            return super().forward(hidden_states, attention_mask, rotary, past_key_values, **kwargs)
+        shape = 3, self.heads, self.head_dim // 2
+        paired = linear(hidden_states, weight[_pair_order(*shape, device=weight.device)])
+        cos, sin = (table[..., shape[2] :] for table in rotary)
+        turn = torch.complex(cos.contiguous(), sin.contiguous())
+        turns = torch.cat((turn, turn, torch.ones_like(turn)), dim=1)
+        numbers = torch.view_as_complex(paired.view(*paired.shape[:2], *shape, 2)) * turns
+        query, key, value = torch.view_as_real(numbers).flatten(4).transpose(1, 3).unbind(2)
+        return self.attend(query, key, value, attention_mask, **kwargs)
+
+
+def _pair_order(parts: int, heads: int, pairs: int, device: torch.device) -> torch.Tensor:
+    """Rows (parts * heads * 2 * pairs,) of the projection with those that turn together side by side."""
+    rows = torch.arange(parts * heads * 2 * pairs, device=device).view(parts, heads, 2, pairs)
+    return torch.cat((rows[:2].transpose(2, 3).flatten(), rows[2].flatten()))
+
+
+_FASTER = {
+    nn.Linear: _Linear,
+    CMIMFeedForward: _FeedForward,
+    CMIMSelfAttention: _SelfAttention,
+}
+_PLAIN = {faster: plain for plain, faster in _FASTER.items()}
+
+
+def _is_hooked(module: nn.Module) -> bool:
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or "forward" in vars(module)  # accelerate's offloading
+    )
+
+
+def linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """x W^T, of x (..., in_features) and W (out_features, in_features)."""
+    if not _by_onednn(x, weight):
+        return functional.linear(x, weight)
+    if _is_differentiated(x, weight):
+        return _Product.apply(x, weight)
+    return _onednn(x, weight)
+
+
+class _Product(torch.autograd.Function):
+    """x W^T and its gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x, weight)
+        return _onednn(x, weight)
+
+    @staticmethod
+    def backward(
+        ctx: Any, gradient: torch.Tensor
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        x, weight = ctx.saved_tensors
+        of_x = of_weight = None
+        if ctx.needs_input_grad[0]:
+            of_x = linear(gradient, weight.t())
+        if ctx.needs_input_grad[1]:
+            of_weight = _of_weight(gradient.flatten(0, -2), x.flatten(0, -2))
+        return of_x, of_weight
+
+
+def _of_weight(gradient: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """G^T X, a sum over many rows: in parts, which give each core a product of its own."""
+    if len(x) % _PARTS:
+        return gradient.t() @ x
+    gradient, x = (rows.reshape(_PARTS, -1, rows.shape[-1]) for rows in (gradient, x))
+    return (gradient.transpose(1, 2) @ x).sum(dim=0)
+
+
+def _onednn(
+    x: torch.Tensor, weight: torch.Tensor, activation: str = "none", algorithm: str = ""
+) -> torch.Tensor:
+    # what torch's own compiler calls for linear maps on a CPU
+    return torch.ops.mkldnn._linear_pointwise(x, weight, None, activation, [], algorithm)
+
+
+def _is_differentiated(x: torch.Tensor, weight: torch.Tensor) -> bool:
+    return torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+
+
+def _by_onednn(x: torch.Tensor, weight: torch.Tensor) -> bool:
+    return (
+        x.numel() >= _FEWEST_ROWS * x.shape[-1]
+        and _is_plain(x)
+        and type(weight) in (torch.Tensor, nn.Parameter)
+        and x.dtype == weight.dtype == torch.float32
+        and _onednn_is_there()
+    )
+
+
+def _is_plain(x: torch.Tensor) -> bool:
+    """Whether these are numbers on a CPU, and nothing rewrites what is done with them."""
+    return (
+        not torch.compiler.is_compiling()
+        and type(x) is torch.Tensor
+        and x.device.type == "cpu"
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+def _onednn_is_there() -> bool:
+    return (
+        torch.backends.mkldnn.enabled
+        and torch.backends.mkldnn.is_available()
+        and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    )
+
+
+def cpu_attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention in the way that fits the lengths; transformers' interface of it.
+
+    Args:
+        module: The attention, of which `is_causal` is read where there is no mask.
+        query: (batch, heads, length, head_dim).
+        key: (batch, heads, keys, head_dim).
+        value: (batch, heads, keys, head_dim).
+        attention_mask: (batch or 1, 1, length or 1, keys), True where a key takes part.
+        kwargs: As of `sdpa_attention_forward`.
+
+    Returns:
+        (batch, length, heads, head_dim), and no weights.
+    """
+    length, keys = query.shape[2], key.shape[2]
+    if _is_plain(query) and query.dtype in (torch.float32, torch.float64):
+        if length == 1 and attention_mask is None and not query.requires_grad:
+            return one_query_attention(query, key, value), None
+        if length == keys <= _LONGEST and (
+            attention_mask is None or attention_mask.dtype == torch.bool
+        ):
+            return short_attention(query, key, value, attention_mask, module.is_causal), None
+    return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+
+
+AttentionInterface.register(ATTENTION, cpu_attention)
+AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+
+
+def one_query_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+) -> torch.Tensor:
+    """Attention of one query a row: sums over whole blocks of memory, as decoding keeps keys.
+
+    Args:
+        query: (batch, heads, 1, head_dim).
+        key: (batch, heads, keys, head_dim), fastest where (keys, batch, heads, head_dim) is how
+            they lie in memory.
+        value: Like the keys.
+
+    Returns:
+        (batch, 1, heads, head_dim).
+    """
+    query = query[:, :, 0] * query.shape[-1] ** -0.5
+    key, value = key.permute(2, 0, 1, 3), value.permute(2, 0, 1, 3)
+    if key.numel() <= _KEYS_IN_CACHE:
+        return _sums(query, key, value)[:, None]
+    rows = max(_KEYS_IN_CACHE * len(query) // key.numel(), _FEWEST_QUERIES)
+    blocks = zip(query.split(rows), key.split(rows, 1), value.split(rows, 1), strict=True)
+    return torch.cat([_sums(*block) for block in blocks])[:, None]
+
+
+def _sums(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """Attention of queries (batch, heads, head_dim) to (keys, batch, heads, head_dim)."""
+    room = key * query
+    weights = room.sum(dim=-1).softmax(dim=0)
+    return torch.mul(value, weights[..., None], out=room).sum(dim=0)
+
+
+def short_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    is_causal: bool,
+) -> torch.Tensor:
+    """softmax(Q K^T / sqrt(head_dim)) V of each head.
+
+    Args:
+        query: (batch, heads, length, head_dim).
+        key: Like the queries.
+        value: Like the queries.
+        attention_mask: (batch or 1, 1, length or 1, length), True where a key takes part.
+        is_causal: Whether later keys take no part; only looked at without a mask.
+
+    Returns:
+        (batch, length, heads, head_dim).
+    """
+    bias = None
+    never = torch.finfo(query.dtype).min  # finite: a row without any key stays free of NaN
+    if attention_mask is not None:
+        bias = query.new_zeros(()).masked_fill(~attention_mask, never)
+    elif is_causal:
+        length = query.shape[2]
+        bias = query.new_full((length, length), never).triu(1)
+    return _ShortAttention.apply(query, key, value, bias)
+
+
+class _ShortAttention(torch.autograd.Function):
+    """Attention under a bias that is added to the scores."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        bias: torch.Tensor | None,
+    ) -> torch.Tensor:
+        ctx.save_for_backward(query, key, value, bias)
+        attended = torch.empty_like(value.transpose(1, 2), memory_format=torch.contiguous_format)
+        for rows, (_, _, values, weights) in _blocks(query, key, value, bias):
+            _put(attended[rows].transpose(1, 2), weights @ values)
+        return attended
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        query, key, value, bias = ctx.saved_tensors
+        of_query, of_key, of_value = (torch.empty_like(x) for x in (query, key, value))
+        scale = query.shape[-1] ** -0.5
+        for rows, (queries, keys, values, weights) in _blocks(query, key, value, bias):
+            of_attended = _heads(gradient[rows].transpose(1, 2))
+            _put(of_value[rows], weights.transpose(1, 2) @ of_attended)
+            of_weights = of_attended @ values.transpose(1, 2)
+            of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype)
+            of_scores *= scale
+            _put(of_query[rows], of_scores @ keys)
+            _put(of_key[rows], of_scores.transpose(1, 2) @ queries)
+        return of_query, of_key, of_value, None
+
+
+def _blocks(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None
+) -> Iterator[tuple[slice, tuple[torch.Tensor, ...]]]:
+    """Which rows, and their queries, keys, values and weights, by (row, head)."""
+    batch, heads, length, head_dim = query.shape
+    step = max(1, _IN_CACHE // (heads * length**2))
+    for start in range(0, batch, step):
+        rows = slice(start, min(start + step, batch))
+        queries, keys, values = (_heads(part[rows]) for part in (query, key, value))
+        scores = torch.bmm(queries, keys.transpose(1, 2)).mul_(head_dim**-0.5)
+        if bias is not None:
+            shared = bias.ndim == 2 or len(bias) == 1
+            by_head = scores.view(-1, heads, length, length)
+            by_head += bias if shared else bias[rows]
+        yield rows, (queries, keys, values, scores.softmax(dim=-1))
+
+
+def _heads(part: torch.Tensor) -> torch.Tensor:
+    """(rows, heads, length, head_dim) -> (rows * heads, length, head_dim)."""
+    return part.flatten(0, 1)
+
+
+def _put(target: torch.Tensor, values: torch.Tensor) -> None:
+    """Values by (row, head) into (rows, heads, length, head_dim)."""
+    target.copy_(values.view(target.shape))
+
+
+__all__ = ["ATTENTION", "slow_down", "speed_up", "sped_up"]
