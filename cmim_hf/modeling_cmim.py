@@ -128,7 +128,8 @@ class CMIMModel(CMIMPreTrainedModel, GenerationMixin):
             encoder_outputs: What [`~CMIMModel.get_encoder`] gives, in place of encoding: latents
                 as the first element.
             past_key_values: Cache of the decoder.
-            use_cache: Return the cache; off by default when `labels` are given.
+            use_cache: Return the cache; by default so, but not where `labels` are given or the
+                model is exported.
             inputs_embeds: (batch, length, hidden_size), embedded tokens in place of `input_ids`.
             decoder_inputs_embeds: (batch, target length, hidden_size), in place of
                 `decoder_input_ids`.
@@ -154,6 +155,8 @@ class CMIMModel(CMIMPreTrainedModel, GenerationMixin):
             if self.config.property_representation == "latent":
                 output |= self._properties(output, None)
             return CMIMOutput(**output)
+        if labels is not None or torch.compiler.is_exporting():
+            use_cache = bool(use_cache) and labels is None  # an exported graph returns tensors
         writes_own_input = decoder_input_ids is None and decoder_inputs_embeds is None
         if writes_own_input:
             decoder_inputs_embeds, decoder_attention_mask = self._teacher_forcing(
@@ -168,7 +171,7 @@ class CMIMModel(CMIMPreTrainedModel, GenerationMixin):
             output["latents"],
             attention_mask=decoder_attention_mask,
             past_key_values=past_key_values,
-            use_cache=use_cache if labels is None else False,
+            use_cache=use_cache,
             **kwargs,
         )
         output = {
@@ -454,8 +457,9 @@ class CMIMModel(CMIMPreTrainedModel, GenerationMixin):
         Args:
             inputs: (batch, length), the tokens whose mean code is decoded; also as `input_ids=`.
             latents: (batch, num_latents, latent_size), the codes to decode instead.
-            kwargs: `attention_mask`, and everything `GenerationMixin.generate` takes. Greedy by
-                default, up to the longest sequence the model knows.
+            kwargs: `attention_mask` (if not given, what is no padding token is real),
+                `inputs_embeds`, and everything `GenerationMixin.generate` takes. Greedy by
+                default, and where no length is set, up to the longest sequence the model knows.
 
         Returns:
             Token ids (batch, length), start token first, or a `ModelOutput` on request.
@@ -471,6 +475,9 @@ class CMIMModel(CMIMPreTrainedModel, GenerationMixin):
             self._check_latents(latents)
             latents = latents.to(self.device)
             kwargs["encoder_outputs"] = BaseModelOutput(last_hidden_state=latents)
+        ids, pad = kwargs.get("input_ids", inputs), self.config.pad_token_id
+        if ids is not None and pad is not None and kwargs.get("attention_mask") is None:
+            kwargs["attention_mask"] = (ids != pad).long()
         given = kwargs.get("generation_config"), self.generation_config
         if not any(_limits_length(source) for source in (kwargs, *map(vars, filter(None, given)))):
             kwargs["max_length"] = self.config.max_position_embeddings + 1  # the start token

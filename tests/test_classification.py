@@ -253,15 +253,16 @@ def test_hidden_states_on_request(batch):
     model = make()
     output = model(**batch, output_hidden_states=True)
     own = model.cmim(**batch, output_hidden_states=True)
-    assert len(output.hidden_states) == model.config.decoder_layers + 1
-    states = own.decoder_hidden_states[1]  # kept in a cache, so by another form of attention
-    torch.testing.assert_close(output.hidden_states[1], states, rtol=1e-4, atol=1e-4)
-    assert model(**batch).hidden_states is None
+    assert len(output.decoder_hidden_states) == model.config.decoder_layers + 1
+    states = own.decoder_hidden_states[1]
+    torch.testing.assert_close(output.decoder_hidden_states[1], states, rtol=1e-4, atol=1e-4)
+    assert model(**batch).decoder_hidden_states is None
     latent = make(classifier_features="latent")(**batch, output_hidden_states=True)
-    assert torch.equal(latent.hidden_states[1], own.encoder_hidden_states[1])
+    assert torch.equal(latent.encoder_hidden_states[1], own.encoder_hidden_states[1])
+    assert latent.decoder_hidden_states is None
     assert torch.equal(model(**batch, return_dict=False)[0], output.logits)
     with pytest.raises(ValueError, match="input_ids or inputs_embeds, not both"):
-        model(**batch, inputs_embeds=output.hidden_states[0])
+        model(**batch, inputs_embeds=output.encoder_hidden_states[0])
 
 
 def test_latents_alone_need_no_decoder(batch):
