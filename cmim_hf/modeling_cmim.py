@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 from transformers import GenerationMixin
-from transformers.cache_utils import Cache, EncoderDecoderCache
+from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutput, ModelOutput
 from transformers.utils import can_return_tuple
 
@@ -107,7 +107,7 @@ class CMIMModel(CMIMPreTrainedModel, GenerationMixin):
         sample_latents: bool | None = None,
         decode: bool = True,
         encoder_outputs: BaseModelOutput | tuple[torch.Tensor, ...] | None = None,
-        past_key_values: EncoderDecoderCache | None = None,
+        past_key_values: Cache | None = None,
         use_cache: bool | None = None,
         inputs_embeds: torch.Tensor | None = None,
         decoder_inputs_embeds: torch.Tensor | None = None,
@@ -142,6 +142,11 @@ class CMIMModel(CMIMPreTrainedModel, GenerationMixin):
             ValueError: A row longer than `max_position_embeddings`, latents of the wrong shape, an
                 input both as ids and as embeddings, or neither tokens nor latents.
         """
+        given = inputs_embeds if input_ids is None else input_ids
+        if past_key_values is not None and attention_mask is not None and given is not None:
+            attention_mask = attention_mask[
+                :, -given.shape[1] :
+            ]  # without the prefix of an adapter
         if latents is not None:
             self._check_latents(latents)
             output = {"latents": latents}
@@ -159,9 +164,10 @@ class CMIMModel(CMIMPreTrainedModel, GenerationMixin):
             use_cache = bool(use_cache) and labels is None  # an exported graph returns tensors
         writes_own_input = decoder_input_ids is None and decoder_inputs_embeds is None
         if writes_own_input:
-            decoder_inputs_embeds, decoder_attention_mask = self._teacher_forcing(
+            decoder_inputs_embeds, written = self._teacher_forcing(
                 input_ids, attention_mask, inputs_embeds, labels
             )
+            decoder_attention_mask = _behind(past_key_values, written)
         else:
             decoder_inputs_embeds = self._embedded(
                 decoder_input_ids, decoder_inputs_embeds, decoder_attention_mask, "decoder_"
@@ -184,9 +190,9 @@ class CMIMModel(CMIMPreTrainedModel, GenerationMixin):
             "cross_attentions": decoded.cross_attentions or None,
         }
         if writes_own_input:
-            states, mask = decoded.last_hidden_state, decoder_attention_mask
-            mask = torch.ones(states.shape[:2], device=states.device) if mask is None else mask
-            output |= self._properties(output, pool_hidden_states(states, mask, "mean"))
+            states = decoded.last_hidden_state
+            written = states.new_ones(states.shape[:2]) if written is None else written
+            output |= self._properties(output, pool_hidden_states(states, written, "mean"))
         if labels is not None:
             output["nll"], output["loss"] = self._reconstruction(output["logits"], labels)
         return CMIMOutput(**output)
@@ -483,6 +489,12 @@ class CMIMModel(CMIMPreTrainedModel, GenerationMixin):
             kwargs["max_length"] = self.config.max_position_embeddings + 1  # the start token
         return super().generate(inputs, **kwargs)
 
+    def get_submodule(self, target: str) -> nn.Module:
+        """As of `torch.nn.Module`; peft asks for the input's embeddings by the name BERT has."""
+        if target == "embeddings.word_embeddings":
+            return self.embed_tokens
+        return super().get_submodule(target)
+
     def get_encoder(self) -> CMIMLatentEncoder:
         """What `generate` encodes by: tokens to the codes that the decoder reads.
 
@@ -539,6 +551,13 @@ def _encoded_before(encoder_outputs: Any) -> dict[str, Any]:
         "encoder_hidden_states": encoder_outputs.get("hidden_states"),
         "encoder_attentions": encoder_outputs.get("attentions"),
     }
+
+
+def _behind(past_key_values: Cache | None, mask: torch.Tensor | None) -> torch.Tensor | None:
+    """The mask (batch, length) of new tokens, with what is cached before it."""
+    if mask is None or past_key_values is None:
+        return mask
+    return torch.cat((mask.new_ones(len(mask), past_key_values.get_seq_length()), mask), dim=1)
 
 
 def _limits_length(settings: Mapping[str, Any]) -> bool:

@@ -3,7 +3,7 @@
 
 A safetensors file has no checksum of its own: one flipped bit in it is another weight. Weights that
 another program has written since, `Accelerator.save_model` say, are told from damaged ones by their
-time: they are not older than the checksums, which are written last.
+time: they are younger than the checksums by more than a copy takes.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from transformers.utils import logging
 logger = logging.get_logger(__name__)
 
 CHECKSUMS = "SHA256SUMS"
+_COPIED_TOGETHER = 2.0  # seconds
 
 
 def forget_checksums(folder: str | os.PathLike) -> None:
@@ -52,7 +53,7 @@ def check_weights(folder: str | os.PathLike) -> None:
             raise ValueError(f"{file} is missing, which {CHECKSUMS} lists: copy it again.")
         if (found := _digest(file)) == expected:
             continue
-        if file.stat().st_mtime_ns >= sums.stat().st_mtime_ns:
+        if file.stat().st_mtime > sums.stat().st_mtime + _COPIED_TOGETHER:
             logger.warning(
                 f"{file} was written after {CHECKSUMS}, which says another content; it is taken as "
                 f"it is. If no program of yours wrote it, copy the checkpoint again; if one did, "

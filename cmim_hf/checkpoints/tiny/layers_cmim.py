@@ -148,7 +148,9 @@ class CMIMCrossAttention(_Attention):
         if remembered is None:
             key, value = self.split_heads(self.kv_proj(memory), 2).transpose(1, 3).unbind(2)
             remembered = _remember(past_key_values, self.layer_idx, key, value)
-        return self.attend(query, *remembered, None, **kwargs)
+        # a cache may have been filled under another precision
+        key, value = (states.to(query.dtype) for states in remembered)
+        return self.attend(query, key, value, None, **kwargs)
 
 
 class CMIMSingleCrossAttention(nn.Module):
