@@ -24,7 +24,11 @@ from .classification_cmim import CMIMForSequenceClassification
 from .configuration_cmim import CMIMConfig
 from .informative_cmim import informative_embeddings
 from .modeling_cmim import CMIMModel, CMIMOutput
-from .pipelines import MoleculeEmbeddingPipeline, MoleculeGenerationPipeline
+from .pipelines import (
+    MoleculeEmbeddingPipeline,
+    MoleculeGenerationPipeline,
+    MoleculePredictionPipeline,
+)
 from .tokenization_cmim import CMIMTokenizer, default_tokenizer, train_tokenizer
 from .version import __version__
 
@@ -41,12 +45,13 @@ AutoModelForSeq2SeqLM.register(CMIMConfig, CMIMModel, exist_ok=True)
 AutoModelForSequenceClassification.register(
     CMIMConfig, CMIMForSequenceClassification, exist_ok=True
 )
-for _task, _pipeline in (
-    ("molecule-embedding", MoleculeEmbeddingPipeline),
-    ("molecule-generation", MoleculeGenerationPipeline),
+for _task, _pipeline, _auto in (
+    ("molecule-embedding", MoleculeEmbeddingPipeline, AutoModel),
+    ("molecule-generation", MoleculeGenerationPipeline, AutoModel),
+    ("molecule-prediction", MoleculePredictionPipeline, AutoModelForSequenceClassification),
 ):
     PIPELINE_REGISTRY.register_pipeline(
-        _task, pipeline_class=_pipeline, pt_model=AutoModel, type="text"
+        _task, pipeline_class=_pipeline, pt_model=_auto, type="text"
     )
 
 _LAZY = {
@@ -71,6 +76,7 @@ __all__ = [
     "MoleculeFeaturizer",
     "MoleculeGenerationPipeline",
     "MoleculeGenerator",
+    "MoleculePredictionPipeline",
     "__version__",
     "default_tokenizer",
     "informative_embeddings",

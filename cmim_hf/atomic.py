@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
+import psutil
+
 _PARTIAL = re.compile(r"(\..+)\.(\d{1,10})\.[0-9a-f]{8}\.partial").fullmatch
 _OF_THE_DISK = re.compile(
     r"\(os error (27|28|122)\)|requested and \d+ written"
@@ -68,8 +70,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     Raises:
         OSError: Also where the disk is full, which then says of which file.
     """
-    owner = f"{socket.gethostname()}.{os.getpid()}"
-    partial = path.with_name(f".{path.name}.{owner}.{uuid4().hex[:8]}.partial")
+    partial = _partial(path)
     try:
         yield partial
         with open(partial, "rb+") as stream:
@@ -129,13 +130,15 @@ def writing(path: str | os.PathLike) -> Iterator[None]:
 def whole_folder(folder: Path) -> Iterator[Path]:
     """Give a partial name beside `folder` to make a folder of; on success it becomes `folder`.
 
-    One that was there is replaced then. After an error the partial one is removed.
+    One that was there is replaced then. After an error the partial one is removed; what a sudden
+    death leaves beside it, the next call removes.
 
     Raises:
         OSError: Where the disk is full.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    remove_partials(folder.parent)
+    partial = _partial(folder)
     try:
         with writing(folder):
             yield partial
@@ -148,7 +151,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 
 def remove_partials(folder: Path) -> None:
-    """Remove what `written_whole` left in a folder when processes died.
+    """Remove what `written_whole` and `whole_folder` left in a folder when processes died.
 
     What a live process of this host is writing stays, what another host began within a day, and
     what only ends like one of them.
@@ -159,18 +162,15 @@ def remove_partials(folder: Path) -> None:
             continue
         head, process = ours.groups()
         if head.endswith(f".{socket.gethostname()}"):
-            in_use = _is_alive(int(process))
+            in_use = psutil.pid_exists(int(process))
         else:
             in_use = time.time() - partial.stat().st_mtime < 86400
-        if not in_use:
+        if not in_use and partial.is_dir():
+            shutil.rmtree(partial, ignore_errors=True)
+        elif not in_use:
             partial.unlink(missing_ok=True)
 
 
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True  # it lives, under another user
-    return True
+def _partial(path: Path) -> Path:
+    owner = f"{socket.gethostname()}.{os.getpid()}"
+    return path.with_name(f".{path.name}.{owner}.{uuid4().hex[:8]}.partial")

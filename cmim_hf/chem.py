@@ -33,8 +33,11 @@ def canonicalize(smiles: str) -> str:
     writings become aromatic, atoms come in RDKit's canonical order; stereo marks, charges,
     isotopes and separate fragments are kept.
 
-    Two writings of one molecule give one string, as far as RDKit's perception of stereo goes: it
-    misses about one in 100,000 random writings (marks on atoms that are no stereo centres).
+    Two writings of one molecule give one string, as far as RDKit's perception of stereo goes. It
+    misses about one in 100,000 random writings (marks on atoms that are no stereo centres), and
+    cages such as `C[C@H]1[C@H]2[C@H]3[C@@H]1[C@@H]2[C@]3(C)O`, of which 60 writings give four
+    strings. RDKit's newer perception is no way out: it gives two of that cage, was unstable for one
+    of 3,000 molecules of ZINC and ChEMBL where this one is for none, and writes others anew.
 
     Args:
         smiles: one molecule: printable ASCII without spaces, at most `MAX_CHARACTERS`.
@@ -48,6 +51,11 @@ def canonicalize(smiles: str) -> str:
             reason is given).
     """
     molecule = parse(smiles)
+    return Chem.MolToSmiles(molecule)
+
+
+def write(molecule: Chem.Mol) -> str:
+    """Return RDKit's canonical isomeric SMILES of one of its molecules, as it stands."""
     return Chem.MolToSmiles(molecule)
 
 

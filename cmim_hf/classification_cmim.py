@@ -22,7 +22,6 @@ from .informative_cmim import pool_hidden_states
 from .modeling_cmim import CMIMModel
 from .stacks_cmim import CMIMPreTrainedModel
 
-
 _ON_REQUEST = (
     "decoder_hidden_states",
     "decoder_attentions",

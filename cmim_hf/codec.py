@@ -102,12 +102,17 @@ class Codec:
             codes = np.empty((0, *shape))
         with np.errstate(over="ignore"):  # what is too large is reported below
             codes = np.asarray(codes, np.float32)
-        if codes.ndim == 2 and codes.shape[1] == shape[0] * shape[1]:
-            codes = codes.reshape(-1, *shape)
         if codes.ndim != 3 or codes.shape[1:] != shape:
+            hint = ""
+            if codes.ndim == 2:  # of one width with codes, informative vectors would pass as such
+                hint = (
+                    " Vectors of an embedder are codes only with representation='latent': then "
+                    f"reshape them, z.reshape(-1, {shape[0]}, {shape[1]}). Informative vectors "
+                    "cannot be decoded: take codes from MoleculeGenerator.encode."
+                )
             raise ValueError(
                 f"latents must be (rows, num_latents, latent_size) = (rows, {shape[0]}, "
-                f"{shape[1]}), or flat (rows, {shape[0] * shape[1]}), got {codes.shape}."
+                f"{shape[1]}), got {codes.shape}.{hint}"
             )
         if len(damaged := np.flatnonzero(~np.isfinite(codes).all(axis=(1, 2)))):
             raise ValueError(

@@ -7,9 +7,10 @@ The model is plain torch. [`speed_up`] gives its modules, where they are what th
 - Products of matrices in float32 by oneDNN, which torch brings beside MKL: 5 to 25 % faster at the
   shapes of this model (rows by hidden_size, AMD Zen, AVX-512), except for the gradient of a weight,
   and with GELU applied while the product is in the registers.
-- Self-attention of rows up to 80 tokens, a few molecules at a time: torch's fused attention is made
-  for long rows. Plain batched products take half to three quarters of its time as long as the
-  weights of the rows in hand stay in a core's cache. Like it, this keeps none for the backward pass.
+- Self-attention of rows up to 80 tokens, a few molecules at a time: torch's fused attention is
+  made for long rows. Plain batched products take half to three quarters of its time as long as the
+  weights of the rows in hand stay in a core's cache. Like it, this keeps none for the backward
+  pass. A single query, as in decoding, by sums over whole blocks of memory.
 - Rotary embeddings in one pass over memory.
 
 Each looks at its inputs, and is torch's own wherever the faster means do not apply (another device
@@ -136,7 +137,7 @@ class _SelfAttention(CMIMSelfAttention):
 
 
 def _pair_order(parts: int, heads: int, pairs: int, device: torch.device) -> torch.Tensor:
-    """Rows (parts * heads * 2 * pairs,) of the projection with those that turn together side by side."""
+    """Rows of the projection, in an order that puts those which turn together side by side."""
     rows = torch.arange(parts * heads * 2 * pairs, device=device).view(parts, heads, 2, pairs)
     return torch.cat((rows[:2].transpose(2, 3).flatten(), rows[2].flatten()))
 
@@ -160,7 +161,7 @@ def _is_hooked(module: nn.Module) -> bool:
 
 
 def linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """x W^T, of x (..., in_features) and W (out_features, in_features)."""
+    """X W^T, of x (..., in_features) and W (out_features, in_features)."""
     if not _by_onednn(x, weight):
         return functional.linear(x, weight)
     if _is_differentiated(x, weight):
@@ -393,4 +394,4 @@ def _put(target: torch.Tensor, values: torch.Tensor) -> None:
     target.copy_(values.view(target.shape))
 
 
-__all__ = ["ATTENTION", "slow_down", "speed_up", "sped_up"]
+__all__ = ["ATTENTION", "linear", "slow_down", "speed_up", "sped_up"]

@@ -129,7 +129,7 @@ class MoleculeGenerator:
         """The molecules of codes, in their order.
 
         Args:
-            latents: (rows, num_latents, latent_size), or flat (rows, num_latents * latent_size).
+            latents: (rows, num_latents, latent_size), as `encode` gives them.
             temperature: 0 takes the most probable token each time (greedy); above, tokens are drawn
                 from softmax(logits / temperature).
             top_k: Draw among the most probable tokens only.
@@ -293,7 +293,7 @@ class MoleculeGenerator:
         codes = [self.encode(end, on_invalid=gaps).reshape(len(end), size) for end in ends]
         usable = np.isfinite(codes[0]).all(axis=1) & np.isfinite(codes[1]).all(axis=1)
         path = interpolate_codes(codes[0][usable], codes[1][usable], steps, method)
-        written = _grouped(self._decode(self._codec.codes(path.reshape(-1, path.shape[-1]))), steps)
+        written = _grouped(self._decode(self._shaped(path)), steps)
         if on_invalid != "skip":
             rest = iter(written)
             written = [next(rest) if one else None for one in usable]
@@ -423,7 +423,7 @@ class MoleculeGenerator:
         return optimize(
             [seeds[row] for row in encoded.kept],
             mean.reshape(len(mean), -1),
-            lambda codes: self._decode(self._codec.codes(codes), progress=False),
+            lambda codes: self._decode(self._shaped(codes), progress=False),
             scorer,
             strategy=strategy,
             budget=budget,
@@ -472,6 +472,11 @@ class MoleculeGenerator:
 
     def _decode(self, codes: np.ndarray, **options: Any) -> list[Smiles]:
         return self._codec.decode(codes, generator=self._random, **options)
+
+    def _shaped(self, codes: np.ndarray) -> np.ndarray:
+        """Codes (rows, num_latents, latent_size) of flat ones."""
+        config = self.model.config
+        return self._codec.codes(codes.reshape(-1, config.num_latents, config.latent_size))
 
     def _noise(self, *shape: int) -> np.ndarray:
         return torch.randn(shape, generator=self._random).numpy()

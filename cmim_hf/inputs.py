@@ -109,7 +109,7 @@ def progress_bar(total: int, what: str, progress: bool) -> tqdm:
 
 
 def texts(smiles: Iterable[str]) -> list[Any]:
-    """The rows of a caller's list, array, series or generator.
+    """The rows of a caller's list, array, series or generator; RDKit's molecules as SMILES.
 
     Raises:
         TypeError: One string, a table, or something that has no rows.
@@ -123,9 +123,17 @@ def texts(smiles: Iterable[str]) -> list[Any]:
     if hasattr(smiles, "to_pylist"):  # pyarrow, whose items are no strings
         return smiles.to_pylist()
     try:
-        return list(smiles)
+        return [_written(item) for item in smiles]
     except TypeError as error:
         raise TypeError(f"Expected a list of SMILES, got {smiles!r:.80}; pass [smiles].") from error
+
+
+def _written(item: Any) -> Any:
+    if type(item).__module__.partition(".")[0] != "rdkit":
+        return item
+    from .chem import write
+
+    return write(item)
 
 
 __all__ = [

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 from transformers.activations import ACT2FN
-from transformers.cache_utils import Cache, EncoderDecoderCache
+from transformers.cache_utils import EncoderDecoderCache
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -313,14 +313,13 @@ class CMIMPosterior(_Attention):
         key, value = self.split_heads(self.kv_proj(hidden_states), 2).transpose(1, 3).unbind(2)
         bias = None
         if attention_mask is not None:
-            lowest = torch.finfo(key.dtype).min  # finite: no NaN in a row without a token
+            lowest = torch.finfo(key.dtype).min / 2  # finite: no NaN in a row without a token
             real = attention_mask.to(key.device).bool()[:, None, None]
             bias = torch.zeros_like(real, dtype=key.dtype).masked_fill(~real, lowest)
         # not by the interface: its flash attention takes the keys' padding for the queries' own
-        pooled = functional.scaled_dot_product_attention(
-            queries.expand(size, -1, -1, -1), key, value, attn_mask=bias
-        )
-        pooled = self.norm(self.out_proj(pooled.transpose(1, 2).flatten(2)))
+        queries = queries.expand(size, -1, -1, -1)
+        pooled, _ = _eager_attention(self, queries, key, value, bias, self.scaling)
+        pooled = self.norm(self.out_proj(pooled.flatten(2)))
         with _without_autocast(pooled.device.type):
             pooled = pooled.to(self.norm.weight.dtype)
             mean = self.mean_proj(pooled)

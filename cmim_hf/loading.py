@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from .checkpoints import list_checkpoints
 from .cpu_kernels import speed_up
 from .modeling_cmim import CMIMModel
 from .packing import tokenizer_fingerprint
@@ -27,7 +28,7 @@ def load_checkpoint(
     On a CPU it computes by the faster means of [`~cmim_hf.cpu_kernels.speed_up`].
 
     Args:
-        checkpoint: A folder or a Hub id.
+        checkpoint: A folder, a Hub id, or the name of a checkpoint that ships (`"small"`).
         device: Where the model works; by default the accelerator if there is one, else the CPU.
         dtype: Of the weights; by default that of the checkpoint, but float32 on a CPU, where
             bfloat16 may be hundreds of times slower.
@@ -39,6 +40,8 @@ def load_checkpoint(
             model.
     """
     name = os.fspath(checkpoint)
+    if not os.path.exists(name):
+        name = list_checkpoints().get(name, name)
     _check_folder(name)
     kind = CMIMModel.config_class.get_config_dict(name)[0].get("model_type")
     if kind != CMIMModel.config_class.model_type:

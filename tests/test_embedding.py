@@ -8,8 +8,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
+from rdkit import Chem
 
-from cmim_hf import DEFAULT_CHECKPOINT, MoleculeEmbedder, inputs
+from cmim_hf import DEFAULT_CHECKPOINT, MoleculeEmbedder, inputs, list_checkpoints
 from cmim_hf.batching import padded_batches
 from cmim_hf.chem import canonicalize, randomize
 from cmim_hf.reading import Row
@@ -257,3 +258,17 @@ def test_the_default_is_the_checkpoint_that_ships(embedder):
 def test_one_thing_is_no_list(embedder, given):
     with pytest.raises(TypeError, match="Expected a list of SMILES, got"):
         embedder.embed(given)
+
+
+def test_molecules_of_rdkit_are_molecules(molecules):
+    embedder = MoleculeEmbedder(progress=False)
+    parsed = [Chem.MolFromSmiles(text) for text in molecules]
+    assert np.array_equal(embedder.embed(parsed), embedder.embed(molecules))
+    with_hydrogens = [Chem.AddHs(parsed[0]), None]
+    rows = embedder.embed(with_hydrogens, on_invalid="none")
+    assert np.array_equal(rows[0], embedder.embed(molecules[:1])[0]) and np.isnan(rows[1]).all()
+
+
+def test_checkpoints_that_ship_open_by_their_names(molecules):
+    for name, folder in list_checkpoints().items():
+        assert MoleculeEmbedder(name).fingerprint == MoleculeEmbedder(folder).fingerprint

@@ -69,7 +69,7 @@ def test_targets_of_a_finetuned_model_stay_in_its_report(place, monkeypatch, tmp
     (place / "table.csv").write_text("\n".join(["smiles,../../escaped,split", *rows]))
     finetune.main(
         ["--data", "table.csv", "--targets", "../../escaped", "--output", "run", "--epochs", "1",
-         "--checkpoint", TINY]
+         "--checkpoint", TINY, "--copies", "true"]
     )  # fmt: skip
     report = json.loads((place / "run" / "metrics.json").read_text())
     assert report["arguments"]["targets"] == ["../../escaped"]

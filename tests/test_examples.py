@@ -35,7 +35,7 @@ def test_the_default_checkpoint_ships_small_and_works(molecules):
 def test_a_shipped_checkpoint_has_the_code_of_this_version(name):
     """Its copies of the closure are what a user without the package runs."""
     copies = sorted(Path(list_checkpoints()[name]).glob("*.py"))
-    assert len(copies) == 14
+    assert len(copies) == 13
     for copy in copies:
         assert copy.read_text() == (ROOT / "cmim_hf" / copy.name).read_text(), copy.name
 

@@ -15,6 +15,7 @@ from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from cmim_hf import DEFAULT_CHECKPOINT, CMIMForSequenceClassification, MoleculeEmbedder
+from cmim_hf.reading import Row
 
 SCRIPT = Path(__file__).parent.parent / "examples" / "finetune.py"
 HEAVY_ATOMS = {
@@ -32,7 +33,7 @@ HEAVY_ATOMS = {
     "CC(C)OC(=O)c1ccccc1": 12,
 }
 sys.path.insert(0, str(SCRIPT.parent))  # as a script's folder is
-QUIET = ["--batch_size", "4", "--checkpoint", DEFAULT_CHECKPOINT]
+QUIET = ["--batch_size", "4", "--checkpoint", DEFAULT_CHECKPOINT, "--copies", "true"]
 
 
 @pytest.fixture(scope="module")
@@ -227,13 +228,14 @@ def test_the_interval_of_three_seeds(finetune):
         ([["C", "1", "hold"]], [], r"holds \['hold'\]"),
         ([["C", "1", "train"]], ["--test", "x.csv"], "not both"),
         ([["C", "1", "train"]], ["--targets", "z"], r"no column \['z'\]"),
-        ([["C", "", "train"], ["C", "1", "val"], ["C", "1", "test"]], [], "No training row"),
+        ([["C", "", "train"], ["N", "1", "val"], ["O", "1", "test"]], [], "No training row"),
         ([["C", "1", "train"], ["(", "1", "val"], ["C", "1", "test"]], [], "valid: None of the 1"),
-        ([["C", "1", "train"], ["C", "1", "val"], ["C", "1", "test"]], [], "roc_auc is defined"),
+        ([["C", "1", "train"], ["N", "1", "val"], ["O", "1", "test"]], [], "roc_auc is defined"),
+        ([["C", "1", "train"], ["C", "1", "val"], ["C", "1", "test"]], [], "--copies true"),
         (
-            [["C", "2", "train"], ["C", "1", "val"], ["C", "1", "test"]],
+            [["C", "2", "train"], ["N", "1", "val"], ["O", "1", "test"]],
             ["--task", "binary"],
-            "needs labels 0, 1",
+            "needs labels 0 and 1",
         ),
     ],
 )
@@ -247,9 +249,10 @@ def test_data_that_cannot_be_learned_from_is_named(finetune, tmp_path, rows, opt
 
 
 def test_without_a_column_split_a_tenth_each_is_held_out(finetune):
-    parts = finetune.random_split(25)
+    rows = [Row("made", number, "C" * number) for number in range(1, 26)]
+    parts = finetune.random_split(rows)
     assert [parts.count(name) for name in ("train", "valid", "test")] == [21, 2, 2]
-    assert parts == finetune.random_split(25) != sorted(parts)
+    assert parts == finetune.random_split(rows) != sorted(parts)
 
 
 def test_no_table_at_all_is_freesolv(finetune, tmp_path):
@@ -261,3 +264,47 @@ def test_no_table_at_all_is_freesolv(finetune, tmp_path):
     for half, message in ((["--data", "a.csv"], "--targets"), (["--targets", "y"], "No data")):
         with pytest.raises(ValueError, match=message):
             finetune.main([*half, "--output", str(tmp_path / "other")])
+
+
+def test_all_writings_of_a_molecule_go_to_one_part(finetune, tmp_path):
+    molecules = [f"{'C' * i}{tail}" for i in range(1, 31) for tail in ("O", "N")]
+    rows = [[text, 1.0 + len(text)] for text in molecules]
+    rows += [[text[::-1], 1.0 + len(text)] for text in molecules]  # OCC for CCO
+    data = write(tmp_path / "twice.csv", ["SMILES", "y"], rows)
+    args = finetune.Arguments(data=data, targets=["y"])
+    parts = finetune.read_parts(args)
+    own = {name: {finetune.molecule_of(row) for row in part[0]} for name, part in parts.items()}
+    assert {name: len(part[0]) for name, part in parts.items()} == {
+        "train": 96,
+        "valid": 12,
+        "test": 12,
+    }
+    assert not own["train"] & own["test"] and not own["train"] & own["valid"]
+
+
+def test_molecules_of_later_parts_are_left_out_of_earlier_ones(finetune, tmp_path, capsys):
+    rows = [["CCO", 1, "train"], ["CCN", 2, "train"], ["CCCl", 3, "train"], ["OCC", 4, "test"]]
+    rows += [["CCF", 5, "test"], ["NCC", 6, "valid"], ["CCBr", 7, "valid"]]
+    data = write(tmp_path / "leaks.csv", ["SMILES", "y", "split"], rows)
+    args = finetune.Arguments(data=data, targets=["y"])
+    tokenizer = AutoTokenizer.from_pretrained(DEFAULT_CHECKPOINT)
+    parts, _ = finetune.encode_parts(finetune.read_parts(args), tokenizer)
+    assert finetune.leave_out_copies(parts) == 2
+    assert [row.text for row in parts["train"].rows] == ["CCCl"]
+    assert parts["train"].labels.tolist() == [[3.0]]
+
+
+@pytest.mark.parametrize(
+    ("values", "task", "becomes"),
+    [((-1, 1), "binary", {0, 1}), ((0, 1), "binary", {0, 1}), ((1.5, 2), "regression", {1.5, 2})],
+)
+def test_the_task_is_read_off_the_labels(finetune, values, task, becomes):
+    part = finetune.Part([], [], np.array([[value] for value in values * 3], float))
+    assert finetune.guess_task({"train": part}) == task
+    assert set(part.labels.ravel()) == becomes
+
+
+def test_whole_numbers_may_be_classes(finetune):
+    part = finetune.Part([], [], np.array([[0.0], [1.0], [2.0]]))
+    with pytest.raises(ValueError, match="0 to 2: amounts, or classes.*--task regression"):
+        finetune.guess_task({"train": part})

@@ -79,23 +79,25 @@ def test_decoding_is_what_generate_writes_or_none(generator, drugs):
 def test_shapes_and_types_of_latents_do_not_matter(generator, drugs):
     codes = generator.encode(drugs[:5])
     expected = generator.decode(codes)
-    flat = codes.reshape(5, 192)
     learnt = torch.from_numpy(codes).requires_grad_()
-    for latents in (flat, learnt, torch.from_numpy(flat).double(), flat.astype(float).tolist()):
+    for latents in (learnt, torch.from_numpy(codes).double(), codes.astype(float).tolist()):
         assert generator.decode(latents) == expected
-    assert generator.decode(codes[:0]) == [] == generator.decode(flat[:0])
+    assert generator.decode(codes[:0]) == []
 
 
 @pytest.mark.parametrize(
     ("latents", "message"),
     [
-        (np.zeros((2, 1, 191)), r"\(rows, 1, 192\), or flat \(rows, 192\), got \(2, 1, 191\)"),
+        (np.zeros((2, 1, 191)), r"= \(rows, 1, 192\), got \(2, 1, 191\)"),
         (np.zeros((2, 2, 192)), r"got \(2, 2, 192\)"),
         (np.zeros((2, 191)), r"got \(2, 191\)"),
         (np.zeros(192), r"got \(192,\)"),
         (np.zeros((1, 2, 1, 192)), r"got \(1, 2, 1, 192\)"),
-        (np.array([[0.0] * 192, [np.nan] * 192, [np.inf] * 192]), "row 1 .* not finite.* 1 more"),
-        (torch.tensor([[0.0] * 191 + [-torch.inf]]), "row 0 .* not finite"),
+        (
+            np.array([[[0.0] * 192], [[np.nan] * 192], [[np.inf] * 192]]),
+            "row 1 .* not finite.* 1 more",
+        ),
+        (torch.tensor([[[0.0] * 191 + [-torch.inf]]]), "row 0 .* not finite"),
     ],
 )
 def test_latents_that_cannot_be_decoded_are_refused(generator, latents, message):
@@ -124,19 +126,19 @@ def test_several_latents(save, make_generator, drugs):
     generator = make_generator(save(num_latents=3, max_position_embeddings=64), seed=0)
     codes = generator.encode(drugs[:4])
     assert codes.shape == (4, 3, 96)
-    assert generator.decode(codes.reshape(4, 288)) == generator.decode(codes)
+    assert len(generator.decode(codes)) == 4
     assert len(generator.sample_around(drugs[0], 0.1, 2, unit="posterior")) == 2
     assert len(generator.interpolate(drugs[0], drugs[1], 3, method="spherical")) == 3
-    with pytest.raises(ValueError, match=r"\(rows, 3, 96\), or flat \(rows, 288\)"):
+    with pytest.raises(ValueError, match=r"= \(rows, 3, 96\), got"):
         generator.decode(codes[:, :1])
 
 
 def test_what_does_not_end_is_none(save, make_generator):
     folder = save(max_position_embeddings=8)
-    codes = np.random.default_rng(0).standard_normal((20, 96))
+    codes = np.random.default_rng(0).standard_normal((20, 1, 96))
     texts = make_generator(folder, canonicalize=False).decode(codes)
     tokens = make_generator(folder).model.generate(
-        latents=torch.from_numpy(codes).float()[:, None], do_sample=False
+        latents=torch.from_numpy(codes).float(), do_sample=False
     )
     endless = [2 not in row for row in tokens]
     assert any(endless)
@@ -487,3 +489,14 @@ def test_a_temperature_near_zero_is_greedy(generator, drugs):
     assert generator.decode(codes, temperature=1e-40) == generator.decode(codes)
     with pytest.raises(ValueError, match="top_k = 3 draws, which needs a temperature above 0"):
         generator.decode(codes, top_k=3)
+
+
+def test_vectors_of_an_embedder_are_told_from_codes(generator, molecules):
+    embedder = MoleculeEmbedder(progress=False)
+    with pytest.raises(ValueError, match="Informative vectors cannot be decoded"):
+        generator.decode(embedder.embed(molecules))
+    codes = embedder.embed(molecules, representation="latent")
+    with pytest.raises(ValueError, match=r"z.reshape\(-1, 1, \d+\)"):
+        generator.decode(codes)
+    shape = (-1, *generator.encode(molecules).shape[1:])
+    assert generator.decode(codes.reshape(shape)) == generator.reconstruct(molecules)

@@ -3,6 +3,7 @@
 
 import json
 import subprocess
+import sys
 from itertools import islice
 
 import numpy as np
@@ -15,7 +16,10 @@ from transformers.pipelines.pt_utils import KeyDataset
 
 from cmim_hf import (
     DEFAULT_CHECKPOINT,
+    CMIMConfig,
+    CMIMForSequenceClassification,
     CMIMModel,
+    CMIMTokenizer,
     MoleculeEmbedder,
     MoleculeEmbeddingPipeline,
     MoleculeGenerationPipeline,
@@ -374,3 +378,64 @@ def test_generation_streams_and_several_latents_work(writer, drugs, make_model, 
     noise = torch.randn(2, 3, 96)
     expected = written_by_generate(several, mean_codes(several, ["CCO"]) + 0.5 * noise)
     assert found == expected
+
+
+@pytest.fixture(scope="module")
+def predictor(tmp_path_factory, tokenizer):
+    """A classifier as examples/finetune.py saves it, of random weights."""
+    folder = tmp_path_factory.mktemp("predictor")
+    torch.manual_seed(0)
+    model = CMIMForSequenceClassification.from_pretrained(
+        DEFAULT_CHECKPOINT, id2label={0: "logS", 1: "pKa"}, problem_type="regression"
+    )
+    model.save_pretrained(folder)
+    CMIMTokenizer.from_pretrained(DEFAULT_CHECKPOINT).save_pretrained(folder)
+    return folder
+
+
+def test_predictions_are_of_molecules_however_written(predictor):
+    predict = pipeline("molecule-prediction", model=str(predictor))
+    written = predict(["OCC", "CCO", "C(O)C", "[CH3][CH2]O"], batch_size=2)
+    assert written == [written[0]] * 4 and set(written[0]) == {"logS", "pKa"}
+    model, tokenizer = predict.model, predict.tokenizer
+    with torch.no_grad():
+        logits = model(**tokenizer("CCO", return_tensors="pt")).logits[0]
+    assert list(written[0].values()) == pytest.approx(logits.tolist(), abs=1e-5)
+    assert predict("OCC", canonicalize=False) != written[0]
+
+
+@pytest.mark.parametrize("text", ["not a molecule", "", "😀", "CCO\n", "C(C", "C" * 20_000])
+def test_no_prediction_of_what_is_no_molecule(predictor, text):
+    predict = pipeline("molecule-prediction", model=str(predictor))
+    with pytest.raises(ValueError, match="on_invalid='none'"):
+        predict(text)
+    good, bad = predict(["CCO", text], on_invalid="none")
+    assert np.isfinite(list(good.values())).all() and np.isnan(list(bad.values())).all()
+
+
+def test_probabilities_of_classes(tmp_path, tokenizer):
+    for kind, total in (("multi_label_classification", None), ("single_label_classification", 1)):
+        torch.manual_seed(0)
+        config = CMIMConfig.from_size("tiny", vocab_size=len(tokenizer), num_labels=3)
+        config.problem_type = kind
+        model = CMIMForSequenceClassification(config).eval()
+        predict = pipeline("molecule-prediction", model=model, tokenizer=tokenizer)
+        found = list(predict("CCO").values())
+        assert all(0 < value < 1 for value in found)
+        assert total is None or sum(found) == pytest.approx(total)
+
+
+def test_predictions_without_the_package(predictor, tmp_path):
+    code = """
+import sys
+sys.modules["cmim_hf"] = None
+from transformers import pipeline
+predict = pipeline("molecule-prediction", model=sys.argv[1], trust_remote_code=True)
+print("FOUND", predict("OCC")["logS"], predict("CCO")["logS"])
+"""
+    command = [sys.executable, "-c", code, str(predictor)]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    first, second = map(float, result.stdout.split("FOUND")[1].split())
+    expected = pipeline("molecule-prediction", model=str(predictor))("CCO")["logS"]
+    assert first == second == pytest.approx(expected, abs=1e-5)

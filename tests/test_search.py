@@ -335,3 +335,12 @@ def test_shards_of_two_makings_are_refused(hits, embedder, smiles, vectors, tmp_
     message = r"a\.parquet and .*b\.parquet were made with different .*fingerprint .* and '00ff'"
     with pytest.raises(ValueError, match=message):
         hits("CCO", library=str(tmp_path))
+
+
+def test_a_picture_is_of_the_kind_its_name_says(hits, smiles, tmp_path):
+    hits(smiles[1], picture=str(tmp_path / "hits.svg"), neighbors=2)
+    assert (tmp_path / "hits.svg").read_text().lstrip().startswith("<?xml")
+    with pytest.raises(ValueError, match="hits.jpg must end in .png or .svg"):
+        hits(smiles[1], picture=str(tmp_path / "hits.jpg"))
+    with pytest.raises(ValueError, match="hits.parquet must end in .csv"):
+        hits(smiles[1], output=str(tmp_path / "hits.parquet"))

@@ -2,7 +2,9 @@
 """A checkpoint as a `SentenceTransformer`: encoding, saving, training."""
 
 import json
+import pickle
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from cmim_hf import DEFAULT_CHECKPOINT, CMIMModel, MoleculeEmbedder
 
 pytest.importorskip("sentence_transformers")
 from datasets import Dataset
+from peft import LoraConfig
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, util
 from sentence_transformers.sentence_transformer import SentenceTransformerTrainingArguments
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
@@ -267,3 +270,45 @@ def test_saving_the_model_keeps_the_modules_that_were_added(tmp_path):
     before = (tmp_path / "modules.json").read_text()
     CMIMModel.from_pretrained(tmp_path).save_pretrained(tmp_path)
     assert (tmp_path / "modules.json").read_text() == before and "Normalize" in before
+
+
+OPEN_WITHOUT_PACKAGE = """
+import sys
+sys.modules["cmim_hf"] = None
+from sentence_transformers import SentenceTransformer
+model = SentenceTransformer(
+    sys.argv[1], trust_remote_code=True, device="cpu", local_files_only=True
+)
+print("FOUND", *model.encode("CCO"))
+"""
+
+
+def encoded_without_package(folder, tmp_path):
+    command = [sys.executable, "-c", OPEN_WITHOUT_PACKAGE, str(folder)]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    return np.array(result.stdout.split("FOUND")[1].split(), float)
+
+
+def test_a_module_given_directly_is_saved_for_those_without_the_package(checkpoint, tmp_path):
+    module = CMIMSentenceEmbedding.load(checkpoint)
+    sentences = SentenceTransformer(modules=[module], device="cpu")
+    sentences.save(str(tmp_path / "saved"))
+    found = encoded_without_package(tmp_path / "saved", tmp_path)
+    assert np.allclose(found, sentences.encode("CCO"), atol=1e-4)
+    again = pickle.loads(pickle.dumps(module))
+    assert type(again) is CMIMSentenceEmbedding and again.pooling == module.pooling
+
+
+def test_adapters_are_saved_beside_their_model(checkpoint, tmp_path):
+    sentences = open_folder(checkpoint)
+    before = sentences.encode("CCO")
+    sentences.add_adapter(LoraConfig(task_type="FEATURE_EXTRACTION", target_modules="all-linear"))
+    for name, parameter in sentences.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    expected = sentences.encode("CCO")
+    assert np.abs(expected - before).max() > 0.01
+    sentences.save_pretrained(str(tmp_path / "adapted"))
+    found = encoded_without_package(tmp_path / "adapted", tmp_path)
+    assert np.allclose(found, expected, atol=1e-4)

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 import copy
 import errno
+import logging
 import math
 import multiprocessing.connection
 
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
@@ -366,3 +368,100 @@ def test_a_checkpoint_with_damaged_weights_is_passed_over(make_trainer, tmp_path
     weights[-1] ^= 1
     (newest / "model.safetensors").write_bytes(weights)
     assert newest_checkpoint(tmp_path / "run") == str(tmp_path / "run" / "checkpoint-2")
+
+
+@pytest.fixture(scope="module")
+def examples(packed):
+    return [{"input_ids": np.asarray(packed[row]["input_ids"]).tolist()} for row in range(48)]
+
+
+def arguments(folder, **settings):
+    return CMIMTrainingArguments(
+        str(folder), per_device_train_batch_size=8, max_steps=3, logging_steps=1, use_cpu=True,
+        save_strategy="no", disable_tqdm=True, bucket_by_length=False, seed=3, **settings,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["list", "Dataset", "IterableDataset"])
+def test_takes_the_data_sets_that_trainer_takes(
+    make_model, make_trainer, tokenizer, examples, tmp_path, kind
+):
+    """Without a collator; in order, the losses of prepared molecules."""
+    data = examples
+    if kind != "list":
+        data = Dataset.from_list(examples)
+    if kind == "IterableDataset":
+        data = data.to_iterable_dataset()
+    trainer = CMIMTrainer(
+        make_model(initializer_range=0.1),
+        arguments(tmp_path),
+        train_dataset=data,
+        eval_dataset=data,
+        processing_class=tokenizer,
+    )
+    trainer.train()
+    assert "eval_log_contrastive" in trainer.evaluate()
+    trainer.save_model()
+    if kind != "IterableDataset":  # which is not shuffled
+        prepared = make_trainer(bucket_by_length=False, seed=3)
+        prepared.train()
+        assert logged(trainer, "loss") == pytest.approx(logged(prepared, "loss"), rel=1e-5)
+
+
+def test_a_batch_without_labels_and_keys_gets_them(make_model, packed, tokenizer, tmp_path):
+    trainer = CMIMTrainer(make_model(), arguments(tmp_path), train_dataset=packed)
+    batch = CMIMCollator(tokenizer)([packed[0], packed[5], packed[0]])
+    trainer.model.eval()
+    expected = trainer.compute_loss(trainer.model, batch)
+    bare = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    assert torch.equal(trainer.compute_loss(trainer.model, bare), expected)
+
+
+def test_equal_molecules_are_saved_without_a_fitted_prior(
+    make_model, tokenizer, tmp_path, caplog, monkeypatch
+):
+    data = [{"input_ids": tokenizer("CCO")["input_ids"]}] * 16
+    trainer = CMIMTrainer(
+        make_model(), arguments(tmp_path), train_dataset=data, processing_class=tokenizer
+    )
+    logger = logging.getLogger("transformers")
+    monkeypatch.setattr(logger, "propagate", True)
+    trainer.save_model()
+    assert "saved without a fitted prior" in caplog.text
+    assert (tmp_path / "model.safetensors").is_file()
+
+
+def test_an_earlier_run_into_the_same_folder_is_passed_over(make_trainer, tmp_path):
+    folder = tmp_path / "run"
+    make_trainer(max_steps=4, save_strategy="steps", save_steps=2).train()
+    assert newest_checkpoint(folder).endswith("checkpoint-4")
+    second = make_trainer(max_steps=3, save_strategy="steps", save_steps=3)
+    second.train()
+    assert newest_checkpoint(folder).endswith("checkpoint-3")
+    goes_on = make_trainer(max_steps=5, save_strategy="steps", save_steps=1)
+    goes_on.train(resume_from_checkpoint=newest_checkpoint(folder))
+    assert newest_checkpoint(folder).endswith("checkpoint-5")
+
+
+def test_a_folder_of_a_run_without_a_checkpoint_starts_anew(make_trainer, tmp_path):
+    make_trainer(max_steps=2, save_strategy="steps", save_steps=2).train()
+    make_trainer(max_steps=2).train()
+    assert newest_checkpoint(tmp_path / "run") is None
+
+
+def test_the_users_model_is_plain_after_training(make_trainer, make_model):
+    model = make_model()
+    kinds = [type(module) for module in model.modules()]
+    seen = []
+
+    class Look(TrainerCallback):
+        def on_step_end(self, *_, **__):
+            seen.append([type(module) for module in model.modules()] == kinds)
+
+    trainer = make_trainer(model)
+    trainer.add_callback(Look())
+    trainer.train()
+    trainer.predict(trainer.eval_dataset)
+    assert seen == [False] * 3
+    assert [type(module) for module in model.modules()] == kinds
+    assert model.config._attn_implementation == "sdpa"

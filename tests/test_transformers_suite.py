@@ -21,8 +21,8 @@ EXCEPTIONS = {
     "CMIMModelTest::test_model_base_model_prefix": "a cMIM without its head is no base of another",
     "CMIMClassifierTest::test_attention_outputs": "the decoder attends to num_latents codes (not "
     "at all to a single one), where the test expects as many as there are tokens",
-    "CMIMModelTest::test_model_weights_reload_no_missing_tied_weights": "weights changed within two "
-    "seconds of being saved are taken for damaged (SHA256SUMS)",
+    "CMIMModelTest::test_model_weights_reload_no_missing_tied_weights": "weights changed within "
+    "two seconds of being saved are taken for damaged (SHA256SUMS)",
     "CMIMClassifierTest::test_model_weights_reload_no_missing_tied_weights": "as above",
     "CMIMTokenizerTest::test_internal_consistency": "a SMILES has no blank; one is <unk>",
     "CMIMTokenizerTest::test_tokenize_special_tokens": "text that spells a special token is text "

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from cmim_hf import CMIMConfig
-from cmim_hf.linear_cmim import linear
+from cmim_hf.cpu_kernels import linear
 
 
 def clock(work: Callable[[], object]) -> float:

@@ -10,7 +10,6 @@ import unittest
 from pathlib import Path
 
 import torch
-from tests import test_tokenization_common
 from tests.test_modeling_common import ModelTesterMixin, ids_tensor, random_attention_mask
 
 from cmim_hf import (
@@ -20,6 +19,7 @@ from cmim_hf import (
     CMIMTokenizer,
     default_tokenizer,
 )
+from tests import test_tokenization_common
 
 NUM_LATENTS = int(os.environ.get("NUM_LATENTS", "1"))
 

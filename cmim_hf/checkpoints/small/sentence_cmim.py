@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -128,7 +129,7 @@ class CMIMSentenceEmbedding(InputModule):
     def save(
         self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any
     ) -> None:
-        """Save model, tokenizer and `sentence_cmim.json`.
+        """Save model, tokenizer and `sentence_cmim.json`; adapters beside the model they adapt.
 
         Args:
             output_path: The folder.
@@ -136,6 +137,8 @@ class CMIMSentenceEmbedding(InputModule):
             safe_serialization: Not used; weights are always written as safetensors.
             kwargs: Not used.
         """
+        if getattr(self.model, "peft_config", None):  # then it saves its adapters alone
+            _without_adapters(self.model).save_pretrained(output_path)
         self.model.save_pretrained(output_path)
         self.save_tokenizer(output_path)
         self.save_config(output_path)
@@ -201,10 +204,34 @@ class CMIMSentenceEmbedding(InputModule):
         features["sentence_embedding"] = vectors.float()
         return features
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled by a function of this file, whatever the class says it is of."""
+        return _restored, (dict(self.__dict__),)
+
+
+def _without_adapters(model: PreTrainedModel) -> PreTrainedModel:
+    """The model that adapters stand on, by the names that peft gives to what it wraps."""
+    plain = type(model)(model.config)
+    wanted = plain.state_dict().keys()
+    names = ((re.sub(r"\.(base_layer|original_module)\.", ".", n), n) for n in model.state_dict())
+    state = model.state_dict()
+    plain.load_state_dict({name: state[given] for name, given in names if name in wanted})
+    return plain.to(model.dtype)
+
+
+def _restored(state: dict[str, Any]) -> CMIMSentenceEmbedding:
+    module = CMIMSentenceEmbedding.__new__(CMIMSentenceEmbedding)
+    module.__dict__.update(state)
+    return module
+
 
 def _refusal(text: Any, reason: str) -> ValueError:
     shown = repr(text) if len(repr(text)) <= 80 else repr(text)[:77] + "..."
     return ValueError(f"The text {shown} cannot be embedded: {reason}. Mend or remove it.")
 
+
+if __name__ == "cmim_hf.sentence_cmim":
+    # what sentence-transformers writes into modules.json: the file copied beside the weights
+    CMIMSentenceEmbedding.__module__ = "sentence_cmim"
 
 __all__ = ["CMIMSentenceEmbedding"]

@@ -38,6 +38,11 @@ _PIPELINES = {
         "pt": ["AutoModel"],
         "type": "text",
     },
+    "molecule-prediction": {
+        "impl": "pipelines.MoleculePredictionPipeline",
+        "pt": ["AutoModelForSequenceClassification"],
+        "type": "text",
+    },
 }
 _SENTENCE_MODULES = [
     {"idx": 0, "name": "0", "path": "", "type": "sentence_cmim.CMIMSentenceEmbedding"}
@@ -308,8 +313,8 @@ class CMIMConfig(PreTrainedConfig):
         """Save `config.json`, and the code by which other libraries open the checkpoint.
 
         That is the classifier, the transformers pipelines, and the sentence-transformers module
-        with its `modules.json`. Where this package is not installed, they are copied from the folder that
-        the model was loaded from; from a Hub id only the model's own code is.
+        with its `modules.json`. Where this package is not installed, they are copied from the
+        folder that the model was loaded from; from a Hub id only the model's own code is.
 
         Args:
             save_directory: The checkpoint's folder.

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The transformers pipelines over a checkpoint: SMILES to vectors, and to other SMILES.
+"""The transformers pipelines over a checkpoint: SMILES to vectors, to other SMILES, to labels.
 
-`pipeline("molecule-embedding", model=checkpoint)` and `pipeline("molecule-generation", ...)` make
-them; where the package is not installed, add `trust_remote_code=True`.
+`pipeline("molecule-embedding", model=checkpoint)`, `pipeline("molecule-generation", ...)` and, of a
+fine-tuned checkpoint, `pipeline("molecule-prediction", ...)` make them; where the package is not
+installed, add `trust_remote_code=True`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from .text_cmim import text_problem
 
 _POOLINGS = ("mean", "last", "max")
 _ON_INVALID = ("raise", "none")
+_MOST_CHARACTERS = 10_000  # RDKit's time grows with the square of the length
 
 
 class _Stream(IterableDataset):
@@ -272,6 +274,82 @@ class MoleculeGenerationPipeline(_MoleculePipeline):
         return [{"generated_smiles": text} for text in texts]
 
 
+class MoleculePredictionPipeline(_MoleculePipeline):
+    """Predicts the labels of a fine-tuned checkpoint: `"molecule-prediction"`.
+
+    Molecules are rewritten as RDKit does first, as they were for training, so that every writing of
+    one gives the same prediction, and what is no molecule is refused. (The pipeline
+    `"text-classification"` of transformers takes any text as it stands.)
+
+    A text's output is a dictionary from the names of the labels to numbers: values in the labels'
+    own units of a regression, probabilities otherwise. The arguments below can be given to
+    `pipeline` and to each call, which takes precedence.
+
+    Args:
+        canonicalize: Rewrite molecules, which needs RDKit; `False` takes SMILES that are canonical
+            already as they are.
+        on_invalid: What becomes of an input that is no molecule, or longer than the model reads:
+            `"raise"` a ValueError that names it, `"none"` gives NaN for each label. A pipeline
+            gives one output for each input, so there is no `"skip"`.
+
+    Raises:
+        ImportError: RDKit is not there.
+        ValueError: An unknown choice, or an invalid input and `on_invalid="raise"`.
+    """
+
+    _task, _gap, _instead = "predicted for", "predictions of NaN", "a list of molecules"
+
+    def _sanitize_parameters(
+        self,
+        canonicalize: bool | None = None,
+        on_invalid: str | None = None,
+        local_files_only: bool | None = None,  # `pipeline` passes it on
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        self._check_policy(on_invalid)
+        return _given(on_invalid=on_invalid, canonicalize=canonicalize), {}, {}
+
+    def preprocess(
+        self, text: Any, on_invalid: str = "raise", canonicalize: bool = True
+    ) -> dict[str, torch.Tensor]:
+        """As of the other pipelines, of the molecule's canonical writing."""
+        if canonicalize and text_problem(text) is None:
+            text, reason = _canonical(text), f"RDKit cannot read {text!r:.80}"
+            if text is None and on_invalid == "raise":
+                raise ValueError(
+                    f"{reason}: it is no molecule. Mend or remove it, or pass on_invalid='none' "
+                    f"for {self._gap} in its place."
+                )
+        return super().preprocess(text, on_invalid)
+
+    def _forward(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        kind = self.model.config.problem_type
+        scores = self.model(inputs["input_ids"], inputs["attention_mask"]).logits
+        if kind == "multi_label_classification":
+            scores = scores.sigmoid()
+        elif kind == "single_label_classification":
+            scores = scores.softmax(dim=-1)
+        return {"scores": scores.masked_fill(~inputs["valid"][:, None], torch.nan)}
+
+    def postprocess(self, outputs: dict[str, torch.Tensor]) -> dict[str, float]:
+        """One row of a batch: the numbers by the names of the labels."""
+        names = self.model.config.id2label
+        return {names[place]: value for place, value in enumerate(outputs["scores"][0].tolist())}
+
+
+def _canonical(text: str) -> str | None:
+    """RDKit's canonical SMILES, or None of what is no molecule."""
+    try:
+        from rdkit import Chem, rdBase
+    except ImportError as error:
+        raise ImportError(
+            "Predictions need RDKit, which writes molecules as the model knows them: pip install "
+            "rdkit, or pass canonicalize=False for SMILES that are canonical already."
+        ) from error
+    with rdBase.BlockLogs():
+        molecule = Chem.MolFromSmiles(text) if len(text) <= _MOST_CHARACTERS else None
+    return None if molecule is None else Chem.MolToSmiles(molecule)
+
+
 def _check_choice(name: str, value: str | None, known: tuple[str, ...]) -> None:
     if value is not None and value not in known:
         raise ValueError(f"Unknown {name} {value!r}; choose one of {', '.join(known)}.")
@@ -281,4 +359,8 @@ def _given(**parameters: Any) -> dict[str, Any]:
     return {name: value for name, value in parameters.items() if value is not None}
 
 
-__all__ = ["MoleculeEmbeddingPipeline", "MoleculeGenerationPipeline"]
+__all__ = [
+    "MoleculeEmbeddingPipeline",
+    "MoleculeGenerationPipeline",
+    "MoleculePredictionPipeline",
+]
