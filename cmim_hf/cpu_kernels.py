@@ -290,18 +290,17 @@ def one_query_attention(
     """
     query = query[:, :, 0] * query.shape[-1] ** -0.5
     key, value = key.permute(2, 0, 1, 3), value.permute(2, 0, 1, 3)
-    if key.numel() <= _KEYS_IN_CACHE:
-        return _sums(query, key, value)[:, None]
-    rows = max(_KEYS_IN_CACHE * len(query) // key.numel(), _FEWEST_QUERIES)
-    blocks = zip(query.split(rows), key.split(rows, 1), value.split(rows, 1), strict=True)
-    return torch.cat([_sums(*block) for block in blocks])[:, None]
-
-
-def _sums(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """Attention of queries (batch, heads, head_dim) to (keys, batch, heads, head_dim)."""
-    room = key * query
-    weights = room.sum(dim=-1).softmax(dim=0)
-    return torch.mul(value, weights[..., None], out=room).sum(dim=0)
+    attended = torch.empty_like(query)
+    rows = len(query)
+    if key.numel() > _KEYS_IN_CACHE:
+        rows = max(_KEYS_IN_CACHE * rows // key.numel(), _FEWEST_QUERIES)
+    for start in range(0, len(query), rows):
+        part = slice(start, start + rows)
+        room = key[:, part] * query[part]
+        weights = room.sum(dim=-1).softmax(dim=0)
+        torch.mul(value[:, part], weights[..., None], out=room)
+        torch.sum(room, dim=0, out=attended[part])
+    return attended[:, None]
 
 
 def short_attention(
