@@ -14,7 +14,8 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import accumulate, chain, count, islice, zip_longest
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 if TYPE_CHECKING:
     import pyarrow
@@ -232,6 +233,8 @@ class HubTable:
         self._batch_rows = batch_rows
         try:
             self._rows = datasets.load_dataset(name, split=split, streaming=True)
+        except BadZipFile as error:
+            raise self._unreadable(error) from error
         except (FileNotFoundError, ConnectionError) as error:
             raise FileNotFoundError(
                 f"{name!r} is neither a file here nor a dataset that can be opened: {error} Check "
@@ -240,7 +243,8 @@ class HubTable:
 
     def texts(self) -> Iterator[str]:
         """Yield the SMILES of every row."""
-        for batch in self._rows.iter(self._batch_rows):
+        batches = self._rows.iter(self._batch_rows)
+        while batch := self._next(batches):
             self.column = find_column(list(batch), self.column, self._where)
             self.row += len(batch[self.column])
             yield from _text_list(batch[self.column], self.column, self._where)
@@ -252,25 +256,39 @@ class HubTable:
         batches = self._rows.with_format("arrow").iter(self._batch_rows)
         schema = None
         for number in count():
-            try:
-                table = next(batches, None)
-                if table is None:
-                    return
-                table = table.replace_schema_metadata()
-                schema = schema or table.schema
-                if table.schema != schema:
+            table = self._next(batches)
+            if table is None:
+                return
+            table = table.replace_schema_metadata()
+            schema = schema or table.schema
+            if table.schema != schema:
+                try:
                     table = table.cast(schema)
-            except (pyarrow.ArrowException, ValueError) as error:
-                raise ValueError(
-                    f"{self._where} changes its columns after row {self.row}: {error} Write it "
-                    "with one schema, for example as Parquet."
-                ) from error
+                except (pyarrow.ArrowException, ValueError) as error:
+                    raise self._unreadable(error) from error
             start = self.row + 1
             self.row += table.num_rows
             if wanted is None or wanted(number):
                 self.column = find_column(schema.names, self.column, self._where)
                 texts = _text_list(table.column(self.column).to_pylist(), self.column, self._where)
                 yield start, texts, table
+
+    def _next(self, batches: Iterator[Any]) -> Any:
+        """The next batch, or None; ValueError where a file of the dataset cannot be read."""
+        import pyarrow
+
+        try:
+            return next(batches, None)
+        except (pyarrow.ArrowException, ValueError, BadZipFile) as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: Exception) -> ValueError:
+        reason = str(error).strip().rstrip(".")
+        return ValueError(
+            f"{self._where} cannot be read after row {self.row}: {reason}. Is a file in it "
+            "damaged, not UTF-8, or of other columns than the first? Write it with one schema, for "
+            "example as Parquet."
+        )
 
 
 def find_column(

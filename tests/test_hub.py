@@ -76,3 +76,22 @@ def test_what_is_pushed_comes_back(name, tmp_path):
         assert [path for method, path in server.requests if method == "GET" and path in weights]
         refused = python(PUSH, server, tmp_path / "stranger", folder, token="hf_unknown")
         assert refused.returncode == 1 and "401" in refused.stderr
+
+
+def test_shards_are_pushed_as_shards(tmp_path):
+    code = """
+import sys
+from cmim_hf import CMIMModel
+model = CMIMModel.from_pretrained(sys.argv[1])
+model.save_pretrained(
+    sys.argv[2], push_to_hub=True, repo_id="someone/shards", max_shard_size="500KB"
+)
+"""
+    with hub() as server:
+        folder = list_checkpoints()["tiny"]
+        pushed = python(code, server, tmp_path / "pusher", folder, str(tmp_path / "saved"))
+        assert pushed.returncode == 0, pushed.stderr
+        shards = {path for _, path in server.files if path.endswith(".safetensors")}
+    assert len(shards) > 2 and shards == {
+        p.name for p in (tmp_path / "saved").glob("*.safetensors")
+    }

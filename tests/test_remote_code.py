@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """A saved checkpoint in a process that has never heard of this package."""
 
+import json
 import subprocess
 import sys
 import textwrap
 
 import torch
+
+from cmim_hf import CMIMForSequenceClassification, CMIMModel
 
 BLOCKED = """
 import sys
@@ -132,3 +135,42 @@ def test_saved_again_without_the_package_every_way_in_stays_open(model, tokenize
     assert result.stdout.strip().endswith("(96,)")
     files = {path.name for path in folder.iterdir()} - {"again"}
     assert {path.name for path in (folder / "again").iterdir()} == files
+
+
+def test_a_classifier_opens_from_a_model_that_was_never_one(model, tokenizer, tmp_path):
+    folder = tmp_path / "checkpoint"
+    model.save_pretrained(folder)
+    code = """
+        from transformers import AutoModelForSequenceClassification
+        model = AutoModelForSequenceClassification.from_pretrained(
+            sys.argv[1], num_labels=1, trust_remote_code=True
+        )
+        assert model.config.num_labels == 1
+    """
+    result = run_without_package(code, folder)
+    assert result.returncode == 0, result.stderr
+
+
+def test_auto_map_names_files_that_are_there(model, tmp_path):
+    classifier = CMIMForSequenceClassification(model.config)
+    classifier.save_pretrained(tmp_path / "classifier")
+    again = CMIMModel.from_pretrained(tmp_path / "classifier")
+    again.save_pretrained(tmp_path / "model")
+    again.config.save_pretrained(tmp_path / "config")
+    for folder in ("classifier", "model", "config"):
+        named = json.loads((tmp_path / folder / "config.json").read_text())["auto_map"]
+        files = {f"{code.split('.')[0]}.py" for code in named.values()}
+        assert files <= {path.name for path in (tmp_path / folder).iterdir()}, folder
+    assert set(named) == {"AutoConfig", "AutoModelForSequenceClassification"}
+
+
+def test_the_tokenizer_is_data_and_opens_without_a_question(tokenizer, model, tmp_path):
+    folder = tmp_path / "checkpoint"
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    code = """
+        from transformers import PreTrainedTokenizerFast
+        print(PreTrainedTokenizerFast.from_pretrained(sys.argv[1])("CCO")["input_ids"])
+    """
+    result = run_without_package(code, folder, stdin=subprocess.DEVNULL)
+    assert result.stdout.strip() == str(tokenizer("CCO")["input_ids"]) and not result.stderr

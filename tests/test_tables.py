@@ -173,7 +173,7 @@ def test_folder_whose_files_differ(tmp_path):
     for batch_rows, start in [(2, 2), (3, 3)]:
         seen, error = collect(read_batches(tmp_path, batch_rows=batch_rows))
         assert [batch.smiles for batch in seen] == [["C", "N", "O"][:start]]
-        assert f"changes its columns after row {start}: " in error
+        assert f"cannot be read after row {start}: " in error
     gc.collect()
 
 
@@ -338,3 +338,20 @@ def test_views_become_plain_columns():
     assert batch.smiles == ["CCO", "", "CCN"] and batch.column == "smiles"
     assert not any("view" in str(kind) for kind in batch.columns.schema.types)
     assert batch.columns.take([0, 2])["n"].to_pylist() == [1, 3]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.zip", b"no zip"),
+        ("a.jsonl", b'{"smiles": "CCO"}\n{"smiles": \n'),
+        ("a.csv", "smiles\nCCO\n".encode("utf-16")),
+    ],
+)
+def test_a_file_of_a_folder_that_cannot_be_read_is_said(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    for read in (read_smiles, read_batches):
+        with pytest.raises(ValueError, match="cannot be read after row 0: .*Write it with one"):
+            list(read(tmp_path))
+    gc.collect()
