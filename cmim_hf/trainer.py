@@ -89,11 +89,10 @@ class CMIMTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         """See `Trainer`; with a tokenizer and no collator it is a [`CMIMCollator`]."""
-        if data_collator is None and processing_class is not None:
-            data_collator = CMIMCollator(processing_class)
-        super().__init__(
-            model, args, data_collator, *others, processing_class=processing_class, **kwargs
-        )
+        if processing_class is not None:
+            kwargs["processing_class"] = processing_class
+            data_collator = data_collator or CMIMCollator(processing_class)
+        super().__init__(model, args, data_collator, *others, **kwargs)
         if not isinstance(self.args, CMIMTrainingArguments):
             raise TypeError(
                 f"CMIMTrainer needs CMIMTrainingArguments, got {type(self.args).__name__}."

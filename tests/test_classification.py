@@ -369,3 +369,18 @@ def test_peft_trains_attentions_and_head_and_keeps_the_label_scale(tmp_path, bat
     }
     assert {name.rsplit(".", 2)[-2] for name in changed} == {*modules, "dense", "output"}
     torch.testing.assert_close(merged(**batch).logits, logits, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("features", ["both", "informative", "latent"])
+def test_all_that_asks_for_a_gradient_gets_one(batch, features):
+    """Or processes that train together wait for it; under gradient checkpointing, too."""
+    model = make(classifier_features=features).train()
+    model.gradient_checkpointing_enable()
+    labels = torch.randn(len(batch["input_ids"]), model.config.num_labels)
+    model(**batch, labels=labels).loss.backward()
+    asked = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert {n for n, p in model.named_parameters() if p.grad is not None} == asked
+    assert any("encoder" in name for name in asked)
+    assert ("cmim.decoder.norm.weight" in asked) == (features != "latent")
+    reloaded = CMIMModel(model.config)
+    assert all(parameter.requires_grad for parameter in reloaded.parameters())

@@ -255,3 +255,14 @@ def test_settings_come_from_a_file_and_the_command_line_wins(source, tmp_path):
         [sys.executable, *arguments[script:]], capture_output=True, text=True, timeout=200
     )
     assert result.returncode != 0 and "unknown settings learning_rat" in result.stderr
+
+
+def test_a_settings_file_names_one_source_without_a_list(source, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    pretrain = importlib.import_module("pretrain")
+    file = tmp_path / "run.yaml"
+    file.write_text(
+        f"train_sources: {source}\nvalidation_sources: {source}\noutput_dir: {tmp_path}\n"
+    )
+    _, data, _ = pretrain.parse_arguments([str(file)])
+    assert (data.train_sources, data.validation_sources) == ([str(source)], [str(source)])

@@ -99,6 +99,15 @@ class CMIMForSequenceClassification(CMIMPreTrainedModel):
         self._freeze_unused()
         self.post_init()
 
+    @classmethod
+    def from_pretrained(
+        cls, *args: Any, **kwargs: Any
+    ) -> CMIMForSequenceClassification | tuple[CMIMForSequenceClassification, dict[str, Any]]:
+        """As of [`CMIMPreTrainedModel`], which makes new parameters."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        (loaded[0] if isinstance(loaded, tuple) else loaded)._freeze_unused()
+        return loaded
+
     def _freeze_unused(self) -> None:
         """Ask no gradient of what the labels do not depend on: processes would wait for it."""
         unused = [getattr(self.cmim.posterior, "log_std_proj", None), self.cmim.property_head]
