@@ -477,10 +477,9 @@ def _name_run(output_dir: Path, resumed: str | bool | None) -> None:
     if name is None:
         name = _run_of(output_dir) if resumed is True else None
     name = name or uuid4().hex
-    output_dir.mkdir(parents=True, exist_ok=True)
-    write_whole(output_dir / _RUN, name + "\n")
-    if folder is not None and folder.is_dir():
+    if folder is not None and folder.is_dir():  # first, as other processes may look for it now
         write_whole(folder / _RUN, name + "\n")
+    write_whole(output_dir / _RUN, name + "\n")
 
 
 def _run_of(folder: Path) -> str | None:

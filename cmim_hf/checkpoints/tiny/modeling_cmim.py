@@ -144,9 +144,8 @@ class CMIMModel(CMIMPreTrainedModel, GenerationMixin):
         """
         given = inputs_embeds if input_ids is None else input_ids
         if past_key_values is not None and attention_mask is not None and given is not None:
-            attention_mask = attention_mask[
-                :, -given.shape[1] :
-            ]  # without the prefix of an adapter
+            # an adapter's prefix stands before the tokens, and is cached already
+            attention_mask = attention_mask[:, -given.shape[1] :]
         if latents is not None:
             self._check_latents(latents)
             output = {"latents": latents}
