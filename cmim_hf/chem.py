@@ -9,7 +9,7 @@ nothing reaches the standard error stream.
 import re
 import threading
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from rdkit import Chem, DataStructs, rdBase
 from rdkit.Chem import rdFingerprintGenerator
@@ -54,9 +54,9 @@ def canonicalize(smiles: str) -> str:
     return Chem.MolToSmiles(molecule)
 
 
-def write(molecule: Chem.Mol) -> str:
-    """Return RDKit's canonical isomeric SMILES of one of its molecules, as it stands."""
-    return Chem.MolToSmiles(molecule)
+def write(molecule: Any) -> Any:
+    """Return RDKit's canonical isomeric SMILES of one of its molecules; anything else as it is."""
+    return Chem.MolToSmiles(molecule) if isinstance(molecule, Chem.Mol) else molecule
 
 
 def randomize(smiles: str, seed: int) -> str:

@@ -97,6 +97,7 @@ class _FeedForward(CMIMFeedForward):
             or not _by_onednn(states, up.weight)
             or _is_differentiated(states, up.weight)
             or _is_hooked(up)
+            or _is_hooked(self.activation)
         ):
             return self.down_proj(self.activation(up(states)))
         return self.down_proj(_onednn(states, up.weight, "gelu", algorithm))
@@ -261,7 +262,8 @@ def cpu_attention(
     """
     length, keys = query.shape[2], key.shape[2]
     if _is_plain(query) and query.dtype in (torch.float32, torch.float64):
-        if length == 1 and attention_mask is None and not query.requires_grad:
+        differentiated = query.requires_grad or key.requires_grad or value.requires_grad
+        if length == 1 and attention_mask is None and not differentiated:
             return one_query_attention(query, key, value), None
         if length == keys <= _LONGEST and (
             attention_mask is None or attention_mask.dtype == torch.bool

@@ -129,7 +129,7 @@ def texts(smiles: Iterable[str]) -> list[Any]:
 
 
 def _written(item: Any) -> Any:
-    if type(item).__module__.partition(".")[0] != "rdkit":
+    if not hasattr(item, "GetNumAtoms"):
         return item
     from .chem import write
 

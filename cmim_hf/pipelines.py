@@ -294,7 +294,8 @@ class MoleculePredictionPipeline(_MoleculePipeline):
 
     Raises:
         ImportError: RDKit is not there.
-        ValueError: An unknown choice, or an invalid input and `on_invalid="raise"`.
+        ValueError: An unknown choice, an invalid input and `on_invalid="raise"`, or a checkpoint
+            that does not say what its labels are.
     """
 
     _task, _gap, _instead = "predicted for", "predictions of NaN", "a list of molecules"
@@ -306,6 +307,11 @@ class MoleculePredictionPipeline(_MoleculePipeline):
         local_files_only: bool | None = None,  # `pipeline` passes it on
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         self._check_policy(on_invalid)
+        if self.model.config.problem_type is None and self.model.config.num_labels > 1:
+            raise ValueError(
+                "The checkpoint does not say what its labels are (problem_type is None): fine-tune "
+                "it, or set problem_type in its config, before it predicts."
+            )
         return _given(on_invalid=on_invalid, canonicalize=canonicalize), {}, {}
 
     def preprocess(

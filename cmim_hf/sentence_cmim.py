@@ -215,8 +215,9 @@ def _without_adapters(model: PreTrainedModel) -> PreTrainedModel:
     wanted = plain.state_dict().keys()
     names = ((re.sub(r"\.(base_layer|original_module)\.", ".", n), n) for n in model.state_dict())
     state = model.state_dict()
-    plain.load_state_dict({name: state[given] for name, given in names if name in wanted})
-    return plain.to(model.dtype)
+    state = {name: state[given] for name, given in names if name in wanted}
+    plain.load_state_dict(state, assign=True)  # each keeps its own precision
+    return plain
 
 
 def _restored(state: dict[str, Any]) -> CMIMSentenceEmbedding:

@@ -26,7 +26,13 @@ from transformers import (
     set_seed,
 )
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import EvalLoopOutput, PredictionOutput, TrainOutput, has_length
+from transformers.trainer_utils import (
+    EvalLoopOutput,
+    PredictionOutput,
+    TrainOutput,
+    get_last_checkpoint,
+    has_length,
+)
 from transformers.utils import logging
 
 from .atomic import write_whole, writing
@@ -472,11 +478,10 @@ def newest_checkpoint(output_dir: str | Path) -> str | None:
 
 def _name_run(output_dir: Path, resumed: str | bool | None) -> None:
     """Put a run's name into its folder: a new one, or that of the checkpoint it goes on from."""
-    folder = Path(resumed) if isinstance(resumed, str | Path) else None
-    name = None if folder is None else _run_of(folder)
-    if name is None:
-        name = _run_of(output_dir) if resumed is True else None
-    name = name or uuid4().hex
+    if resumed is True:
+        resumed = get_last_checkpoint(output_dir) if output_dir.is_dir() else None
+    folder = Path(resumed) if resumed else None
+    name = (_run_of(folder) if folder else None) or uuid4().hex
     if folder is not None and folder.is_dir():  # first, as other processes may look for it now
         write_whole(folder / _RUN, name + "\n")
     write_whole(output_dir / _RUN, name + "\n")

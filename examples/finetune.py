@@ -50,6 +50,7 @@ from transformers import (
 from cmim_hf import DEFAULT_CHECKPOINT, CMIMForSequenceClassification
 from cmim_hf.atomic import whole_folder, write_whole, writing
 from cmim_hf.chem import canonicalize
+from cmim_hf.cpu_kernels import sped_up
 from cmim_hf.loading import load_checkpoint, weights_fingerprint
 from cmim_hf.preparation import Rejects, RowEncoder, none_usable
 from cmim_hf.reading import Row, read_batches
@@ -369,7 +370,7 @@ def run_seed(
             compute_metrics=metrics_of(task, args.targets),
             callbacks=[EarlyStoppingCallback(args.patience)],
         )
-        with writing(scratch):
+        with writing(scratch), sped_up(model):
             trainer.train()
     chosen_by = f"eval_{CHOSEN_BY[task]}"
     history = [log[chosen_by] for log in trainer.state.log_history if chosen_by in log]
@@ -377,7 +378,8 @@ def run_seed(
     run: dict[str, Any] = {"seed": seed, "best_epoch": best, "history": history}
     for name in ("valid", "test"):
         part = parts[name]
-        logits = trainer.predict(part.examples()).predictions
+        with sped_up(model):
+            logits = trainer.predict(part.examples()).predictions
         run[name] = measure(logits, part.labels, task, args.targets)
     folder.mkdir(exist_ok=True)
     write_predictions(folder / "predictions.csv", parts["test"], logits, task, args.targets)

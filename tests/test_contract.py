@@ -61,6 +61,13 @@ def test_the_mask_is_inferred_from_padding(trained, batch):
     assert torch.equal(trained.generate(inputs_embeds=embedded, attention_mask=mask), expected)
 
 
+def test_an_end_token_that_is_the_padding_hides_nothing(trained, batch):
+    trained.config.eos_token_id = trained.config.pad_token_id
+    ids = batch["input_ids"]
+    expected = trained.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=5)
+    assert torch.equal(trained.generate(ids, max_new_tokens=5), expected)
+
+
 def test_lengths_are_those_of_the_generation_config(trained, batch):
     whole = trained.generate(**batch)
     assert whole.shape[1] > 21  # where the default of transformers cuts

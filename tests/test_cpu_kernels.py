@@ -194,11 +194,16 @@ def test_what_stands_in_a_modules_place_is_called(models, batch):
     expected = plain(**batch).logits
     called.clear()
     with sped_up(plain):
-        for place in (layer.feed_forward.up_proj, plain.decoder.layers[0].self_attn.qkv_proj):
+        decoder = plain.decoder.layers[0]
+        for place in (
+            layer.feed_forward.up_proj,
+            decoder.self_attn.qkv_proj,
+            decoder.feed_forward.activation,
+        ):
             place.register_forward_hook(lambda *_: called.append("after"))
         with torch.no_grad():
             found = plain(**batch).logits
-    assert called == ["before", "after", "after"]
+    assert called == ["before", "after", "after", "after"]
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 

@@ -85,14 +85,13 @@ def test_decoding_goes_through_the_adapter(model, batch, faster):
 
 
 def test_a_generator_works_through_the_adapter():
-    generator = MoleculeGenerator(progress=False)
-    codes = generator.encode(["CCO", "c1ccccc1C(=O)NC"])
+    generator = MoleculeGenerator(progress=False, canonicalize=False)
+    codes = generator.encode(["CCO", "CNC(=O)c1ccccc1"])
     before = generator.decode(codes)
     adapted = get_peft_model(generator.model, LoraConfig(r=4, target_modules="all-linear"))
     drawn(adapted, std=0.2)
     expected = generator.model.generate(latents=torch.from_numpy(codes))
     texts = generator.tokenizer.batch_decode(expected, skip_special_tokens=True)
-    generator._codec.canonicalize = False
     assert generator.decode(codes) == texts != before
 
 

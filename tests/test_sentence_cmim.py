@@ -9,10 +9,11 @@ import sys
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from test_remote_code import run_without_package
 from transformers import AutoTokenizer, pipeline
 
-from cmim_hf import DEFAULT_CHECKPOINT, CMIMModel, MoleculeEmbedder
+from cmim_hf import DEFAULT_CHECKPOINT, CMIMConfig, CMIMModel, MoleculeEmbedder
 
 pytest.importorskip("sentence_transformers")
 from datasets import Dataset
@@ -298,6 +299,19 @@ def test_a_module_given_directly_is_saved_for_those_without_the_package(checkpoi
     assert np.allclose(found, sentences.encode("CCO"), atol=1e-4)
     again = pickle.loads(pickle.dumps(module))
     assert type(again) is CMIMSentenceEmbedding and again.pooling == module.pooling
+
+
+def test_a_model_under_adapters_keeps_its_precisions(tokenizer, tmp_path):
+    config = CMIMConfig.from_size("tiny", vocab_size=len(tokenizer), num_properties=2)
+    model = CMIMModel(config)
+    model.property_head.quantiles.fill_(1e6)  # beyond half precision
+    model.save_pretrained(tmp_path / "whole")
+    half = CMIMModel.from_pretrained(tmp_path / "whole", dtype=torch.float16)
+    half.add_adapter(LoraConfig(target_modules=["qkv_proj", "up_proj"]))
+    CMIMSentenceEmbedding(half, tokenizer).save(str(tmp_path / "adapted"))
+    saved = load_file(tmp_path / "adapted" / "model.safetensors")
+    assert saved["embed_tokens.weight"].dtype == torch.float16
+    assert (saved["property_head.quantiles"] == 1e6).all()
 
 
 def test_adapters_are_saved_beside_their_model(checkpoint, tmp_path):

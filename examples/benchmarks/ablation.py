@@ -42,6 +42,7 @@ from cmim_hf import (
     MoleculeEmbedder,
     default_tokenizer,
 )
+from cmim_hf.allocator import keep_freed_memory
 from cmim_hf.data import CMIMCollator, PackedMolecules
 from cmim_hf.source_preparation import SourceOptions, prepare_sources, retokenize
 
@@ -119,6 +120,7 @@ class Material:
 def main() -> None:
     """Run what has not been run, and write tables and pictures."""
     (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses()
+    keep_freed_memory()
     tasks = load_tasks(args.data_dir, args.tasks)
     with tempfile.TemporaryDirectory() as folder:
         material = prepare(args, Path(folder), tasks)

@@ -17,6 +17,7 @@ from turns import take_turns
 
 from cmim_hf import CMIMConfig, CMIMModel, MoleculeEmbedder
 from cmim_hf.batching import padded_batches
+from cmim_hf.cpu_kernels import speed_up
 from cmim_hf.decoding_cmim import decode_latents
 from cmim_hf.reading import Row
 
@@ -123,6 +124,7 @@ def decoding(
     torch.manual_seed(0)
     never_ends = CMIMConfig.from_dict({**config.to_dict(), "eos_token_id": config.vocab_size})
     model = CMIMModel(never_ends).to(device).eval()
+    speed_up(model)
     exact = {"max_new_tokens": TOKENS, "do_sample": False}
     others = encoder_decoders(config, model.num_parameters()) if peers else {}
     built = {name: build().to(device).eval() for name, build in others.items()}

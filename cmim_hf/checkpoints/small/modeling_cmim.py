@@ -481,8 +481,9 @@ class CMIMModel(CMIMPreTrainedModel, GenerationMixin):
             latents = latents.to(self.device)
             kwargs["encoder_outputs"] = BaseModelOutput(last_hidden_state=latents)
         ids, pad = kwargs.get("input_ids", inputs), self.config.pad_token_id
-        if ids is not None and pad is not None and kwargs.get("attention_mask") is None:
-            kwargs["attention_mask"] = (ids != pad).long()
+        if ids is not None and kwargs.get("attention_mask") is None and pad is not None:
+            if pad not in torch.as_tensor(self.config.eos_token_id).reshape(-1).tolist():
+                kwargs["attention_mask"] = (ids != pad).long()
         given = kwargs.get("generation_config"), self.generation_config
         if not any(_limits_length(source) for source in (kwargs, *map(vars, filter(None, given)))):
             kwargs["max_length"] = self.config.max_position_embeddings + 1  # the start token
