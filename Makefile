@@ -93,8 +93,8 @@ test-floor:
 fuzz: $(INSTALLED)
 	@echo "==> hypothesis, then atheris, $(MINUTES) minutes together"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e ".[fuzz]"
-	@$(ONE_THREAD) FUZZ_MINUTES=$$(($(MINUTES) / 2)) $(BIN)/python -m pytest -s --timeout 0 tests/test_fuzz.py
-	@$(ONE_THREAD) $(BIN)/python tests/fuzz/run_atheris.py --minutes $$(($(MINUTES) / 2))
+	@$(ONE_THREAD) FUZZ_MINUTES=$$(($(MINUTES) / 2)) $(BIN)/python -m pytest -s --timeout 0 tests/reliability/test_fuzz.py
+	@$(ONE_THREAD) $(BIN)/python tests/reliability/fuzz/run_atheris.py --minutes $$(($(MINUTES) / 2))
 
 lint: $(INSTALLED) audit
 	@$(BIN)/ruff check .

@@ -20,24 +20,24 @@ from transformers import (
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .checkpoints import DEFAULT_CHECKPOINT, list_checkpoints
-from .classification_cmim import CMIMForSequenceClassification
-from .configuration_cmim import CMIMConfig
-from .informative_cmim import informative_embeddings
-from .modeling_cmim import CMIMModel, CMIMOutput
-from .pipelines import (
+from .model.configuration_cmim import CMIMConfig
+from .model.informative_embeddings_cmim import informative_embeddings
+from .model.modeling_cmim import CMIMModel, CMIMOutput
+from .model.pipelines_cmim import (
     MoleculeEmbeddingPipeline,
     MoleculeGenerationPipeline,
     MoleculePredictionPipeline,
 )
-from .tokenization_cmim import CMIMTokenizer, default_tokenizer, train_tokenizer
+from .model.sequence_classification_cmim import CMIMForSequenceClassification
+from .model.tokenization_cmim import CMIMTokenizer, default_tokenizer, train_tokenizer
 from .version import __version__
 
 if TYPE_CHECKING:
-    from .embedding import MoleculeEmbedder
-    from .featurizer import MoleculeFeaturizer
-    from .generation import MoleculeGenerator
-    from .trainer import CMIMTrainer
-    from .training_args import CMIMTrainingArguments
+    from .embedding.embedder import MoleculeEmbedder
+    from .embedding.sklearn_featurizer import MoleculeFeaturizer
+    from .generation.generator import MoleculeGenerator
+    from .training.arguments import CMIMTrainingArguments
+    from .training.trainer import CMIMTrainer
 
 AutoConfig.register("cmim", CMIMConfig, exist_ok=True)
 AutoModel.register(CMIMConfig, CMIMModel, exist_ok=True)
@@ -55,11 +55,11 @@ for _task, _pipeline, _auto in (
     )
 
 _LAZY = {
-    "CMIMTrainer": ".trainer",
-    "CMIMTrainingArguments": ".training_args",
-    "MoleculeEmbedder": ".embedding",
-    "MoleculeFeaturizer": ".featurizer",
-    "MoleculeGenerator": ".generation",
+    "CMIMTrainer": ".training.trainer",
+    "CMIMTrainingArguments": ".training.arguments",
+    "MoleculeEmbedder": ".embedding.embedder",
+    "MoleculeFeaturizer": ".embedding.sklearn_featurizer",
+    "MoleculeGenerator": ".generation.generator",
 }
 
 __all__ = [

@@ -33,7 +33,7 @@ from transformers.cache_utils import EncoderDecoderCache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from .layers_cmim import CMIMFeedForward, CMIMSelfAttention
+from .model.layers_cmim import CMIMFeedForward, CMIMSelfAttention
 
 ATTENTION = "cmim_cpu"  # its name among the implementations of transformers
 

@@ -23,8 +23,8 @@ from transformers import HfArgumentParser
 
 from cmim_hf import DEFAULT_CHECKPOINT, MoleculeEmbedder
 from cmim_hf.allocator import keep_freed_memory
-from cmim_hf.library import Library, embed_shards
-from cmim_hf.scripts import run_script
+from cmim_hf.cli.exit_status import run_script
+from cmim_hf.embedding.sharded_library import Library, embed_shards
 
 
 @dataclass
@@ -85,7 +85,7 @@ def written_rows(args: Arguments, library: Library, state: PartialState) -> Iter
         if args.workers:
             raise ValueError("Ray actors canonicalise themselves: give --ray_actors or --workers.")
         try:
-            from cmim_hf.library_ray import embed_library_on_ray
+            from cmim_hf.embedding.sharded_library_ray import embed_library_on_ray
         except ImportError as error:
             raise ValueError(f"{error}. Run: pip install 'cmim-hf[ray]'") from error
         settings["dtype"] = embedder.model.dtype  # actors on other hardware might choose another

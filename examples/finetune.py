@@ -48,13 +48,13 @@ from transformers import (
 )
 
 from cmim_hf import DEFAULT_CHECKPOINT, CMIMForSequenceClassification
-from cmim_hf.atomic import whole_folder, write_whole, writing
-from cmim_hf.chem import canonicalize
+from cmim_hf.atomic_files import whole_folder, write_whole, writing
+from cmim_hf.checkpoints.loading import load_checkpoint, weights_fingerprint
+from cmim_hf.chemistry.smiles import canonicalize
+from cmim_hf.cli.exit_status import run_script
 from cmim_hf.cpu_kernels import sped_up
-from cmim_hf.loading import load_checkpoint, weights_fingerprint
-from cmim_hf.preparation import Rejects, RowEncoder, none_usable
-from cmim_hf.reading import Row, read_batches
-from cmim_hf.scripts import run_script
+from cmim_hf.data.row_encoder import Rejects, RowEncoder, none_usable
+from cmim_hf.data.smiles_files import Row, read_batches
 
 PARTS = {"train": "train", "valid": "valid", "validation": "valid", "val": "valid", "test": "test"}
 PROBLEMS = {"regression": "regression", "binary": "multi_label_classification"}

@@ -23,12 +23,12 @@ from benchmarks.evidence import provenance
 from transformers import HfArgumentParser
 
 from cmim_hf import DEFAULT_CHECKPOINT, MoleculeGenerator
-from cmim_hf.atomic import write_whole
-from cmim_hf.chem import draw_grid
-from cmim_hf.optimization import Optimization
-from cmim_hf.reading import read_smiles
-from cmim_hf.scorers import parse_scorers
-from cmim_hf.scripts import run_script
+from cmim_hf.atomic_files import write_whole
+from cmim_hf.chemistry.smiles import draw_grid
+from cmim_hf.cli.exit_status import run_script
+from cmim_hf.data.smiles_files import read_smiles
+from cmim_hf.optimization.cma_search import Optimization
+from cmim_hf.optimization.scorers import parse_scorers
 
 DRAWN = 6
 

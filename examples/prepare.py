@@ -24,10 +24,10 @@ from pathlib import Path
 from transformers import AutoTokenizer, HfArgumentParser
 
 from cmim_hf import default_tokenizer
-from cmim_hf.atomic import writing
-from cmim_hf.labelling import read_property_scale
-from cmim_hf.scripts import run_script
-from cmim_hf.source_preparation import PropertyOptions, SourceOptions, prepare_sources, retokenize
+from cmim_hf.atomic_files import writing
+from cmim_hf.cli.exit_status import run_script
+from cmim_hf.data.labelling import read_property_scale
+from cmim_hf.data.prepare import PropertyOptions, SourceOptions, prepare_sources, retokenize
 
 
 @dataclass

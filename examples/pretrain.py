@@ -34,17 +34,17 @@ from cmim_hf import (
     default_tokenizer,
 )
 from cmim_hf.allocator import keep_freed_memory
-from cmim_hf.atomic import check_writable, writing
-from cmim_hf.data import CMIMCollator, PackedMolecules, StreamedMolecules
-from cmim_hf.distributed import leave_process_group
-from cmim_hf.labelling import read_property_scale
-from cmim_hf.packing import is_packed
-from cmim_hf.preparation import Rejects, prepare
-from cmim_hf.property_labels import PropertyScale
-from cmim_hf.reading import Row, read_smiles
-from cmim_hf.scripts import run_script
-from cmim_hf.source_preparation import PropertyOptions, SourceOptions, prepare_sources, retokenize
-from cmim_hf.trainer import newest_checkpoint
+from cmim_hf.atomic_files import check_writable, writing
+from cmim_hf.cli.exit_status import run_script
+from cmim_hf.data.labelling import read_property_scale
+from cmim_hf.data.packed_molecules import is_packed
+from cmim_hf.data.prepare import PropertyOptions, SourceOptions, prepare_sources, retokenize
+from cmim_hf.data.property_labels import PropertyScale
+from cmim_hf.data.row_encoder import Rejects, prepare
+from cmim_hf.data.smiles_files import Row, read_smiles
+from cmim_hf.data.training_batches import CMIMCollator, PackedMolecules, StreamedMolecules
+from cmim_hf.training.cross_rank_gather import leave_process_group
+from cmim_hf.training.trainer import newest_checkpoint
 
 
 @dataclass

@@ -28,11 +28,11 @@ from tqdm import tqdm
 from transformers import HfArgumentParser
 
 from cmim_hf import MoleculeEmbedder
-from cmim_hf.atomic import write_whole
-from cmim_hf.chem import draw_grid, similarity
-from cmim_hf.embedding_tables import EMBEDDING_COLUMN, METADATA_KEY
-from cmim_hf.reading import find_column, read_smiles
-from cmim_hf.scripts import run_script
+from cmim_hf.atomic_files import write_whole
+from cmim_hf.chemistry.smiles import draw_grid, similarity
+from cmim_hf.cli.exit_status import run_script
+from cmim_hf.data.smiles_files import find_column, read_smiles
+from cmim_hf.embedding.tables import EMBEDDING_COLUMN, METADATA_KEY
 
 try:
     import faiss

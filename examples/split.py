@@ -29,12 +29,12 @@ from rdkit import Chem
 from tqdm.auto import tqdm
 from transformers import HfArgumentParser
 
-from cmim_hf.atomic import write_whole, written_whole
-from cmim_hf.chem import parse
-from cmim_hf.chem_moses import smiles_without_stereo
-from cmim_hf.preparation import Reject, Rejects
-from cmim_hf.reading import Row, read_smiles
-from cmim_hf.scripts import run_script
+from cmim_hf.atomic_files import write_whole, written_whole
+from cmim_hf.chemistry.moses import smiles_without_stereo
+from cmim_hf.chemistry.smiles import parse
+from cmim_hf.cli.exit_status import run_script
+from cmim_hf.data.row_encoder import Reject, Rejects
+from cmim_hf.data.smiles_files import Row, read_smiles
 
 CHUNK_ROWS = 2000
 

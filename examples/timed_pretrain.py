@@ -31,8 +31,8 @@ import torch
 from transformers import HfArgumentParser, TrainerCallback, TrainerControl, TrainerState
 
 from cmim_hf import CMIMModel, CMIMTrainer, CMIMTrainingArguments
-from cmim_hf.properties_cmim import CMIMPropertyHead
-from cmim_hf.scripts import run_script
+from cmim_hf.cli.exit_status import run_script
+from cmim_hf.model.property_head_cmim import CMIMPropertyHead
 
 STARTED = time.monotonic()
 SHARD = "15MB"

@@ -10,7 +10,7 @@ import torch
 from packed_rows import SAMPLE, pack
 
 from cmim_hf import CMIMConfig, CMIMModel, default_tokenizer
-from cmim_hf.reading import read_smiles
+from cmim_hf.data.smiles_files import read_smiles
 
 # What runs in the background of a script starts with Ctrl-C ignored, and so would all its children.
 signal.signal(signal.SIGINT, signal.default_int_handler)

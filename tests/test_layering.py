@@ -1,221 +1,87 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The arrows between files: each line of `ALLOWED` is a wall."""
+"""The arrows between the wings, each held as an equality."""
 
 import ast
-import subprocess
 import sys
 from pathlib import Path
 
-PACKAGE = Path(__file__).parent.parent / "cmim_hf"
-CLOSURE = {
-    "configuration_cmim": set(),
-    "latent_cmim": set(),
-    "informative_cmim": set(),
-    "integrity_cmim": set(),
-    "layers_cmim": {"configuration_cmim"},
-    "properties_cmim": {"configuration_cmim"},
-    "stacks_cmim": {
-        "configuration_cmim",
-        "integrity_cmim",
-        "layers_cmim",
-        "properties_cmim",
-    },
-    "modeling_cmim": {
-        "configuration_cmim",
-        "latent_cmim",
-        "informative_cmim",
-        "layers_cmim",
-        "properties_cmim",
-        "stacks_cmim",
-    },
-}
-CLASSIFIER = {
-    "classification_cmim": {
-        "configuration_cmim",
-        "informative_cmim",
-        "modeling_cmim",
-        "stacks_cmim",
-    },
-}  # copied beside fine-tuned weights, with the closure
-ALLOWED = {
-    **CLOSURE,
-    **CLASSIFIER,
-    "text_cmim": set(),
-    "decoding_cmim": set(),
-    "pipelines": {"text_cmim", "decoding_cmim"},
-    "sentence_cmim": {"text_cmim"},
-    "tokenization_cmim": {"text_cmim"},
-    "chem": {"text_cmim"},
-    "chem_properties": {"chem"},
-    "chem_descriptors": {"chem"},
-    "chem_moses": {"chem"},
-    "tables": set(),
-    "reading": {"tables"},
-    "contrastive": set(),
-    "objectives": {"latent_cmim", "contrastive"},
-    "distributed": set(),
-    "property_labels": {"properties_cmim"},
-    "packing": {"atomic", "property_labels"},
-    "preparation": {"atomic", "packing", "reading", "text_cmim", "chem"},
-    "labelling": {
-        "chem_descriptors",
-        "configuration_cmim",
-        "modeling_cmim",
-        "packing",
-        "preparation",
-        "property_labels",
-        "reading",
-        "tables",
-    },
-    "source_preparation": {
-        "labelling",
-        "chem_descriptors",
-        "packing",
-        "preparation",
-        "property_labels",
-        "reading",
-        "tokenization_cmim",
-    },
-    "data": {"packing", "preparation", "reading", "chem"},
-    "finite": set(),
-    "muon": set(),
-    "time_limit": set(),
-    "property_matching": {"modeling_cmim", "objectives"},
-    "training_args": {"finite", "objectives"},
-    "model_card": {"atomic", "modeling_cmim", "training_args", "version"},
-    "prior": {"modeling_cmim"},
-    "likelihood": {"modeling_cmim", "latent_cmim"},
-    "inputs": {"chem", "preparation", "reading"},
-    "batching": {"preparation"},
-    "monitoring": {
-        "batching",
-        "chem",
-        "decoding_cmim",
-        "modeling_cmim",
-        "preparation",
-        "reading",
-    },
-    "checkpoints": set(),
-    "loading": {"checkpoints", "cpu_kernels", "modeling_cmim", "packing", "tokenization_cmim"},
-    "embedding": {
-        "batching",
-        "checkpoints",
-        "informative_cmim",
-        "inputs",
-        "loading",
-        "modeling_cmim",
-        "preparation",
-    },
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "cmim_hf"
+ARROWS = {
+    "__init__": {"checkpoints", "embedding", "generation", "model", "training", "version"},
     "allocator": set(),
-    "cpu_kernels": {"layers_cmim"},
-    "trainer": {
-        "atomic",
-        "cpu_kernels",
-        "data",
-        "distributed",
-        "finite",
-        "integrity_cmim",
-        "model_card",
-        "monitoring",
-        "muon",
-        "objectives",
-        "prior",
-        "property_matching",
-        "time_limit",
-        "training_args",
-    },
-    "interpolation": set(),
-    "codec": {
-        "batching",
-        "chem",
-        "decoding_cmim",
-        "inputs",
-        "modeling_cmim",
-        "preparation",
-        "tokenization_cmim",
-    },
-    "scorers": {"chem", "chem_properties"},
-    "oracle": {"atomic", "chem", "scorers"},
-    "optimization": {"chem", "oracle", "scorers", "search"},
-    "generation": {
-        "batching",
-        "checkpoints",
-        "codec",
-        "inputs",
-        "interpolation",
-        "likelihood",
-        "loading",
-        "optimization",
-        "preparation",
-        "prior",
-        "scorers",
-    },
-    "featurizer": {"checkpoints", "embedding"},
-    "atomic": set(),
-    "scripts": set(),
-    "embedding_tables": {"embedding", "inputs", "preparation", "reading", "version"},
-    "embedding_files": {"atomic", "embedding", "embedding_tables", "preparation", "reading"},
-    "library": {"atomic", "embedding", "embedding_tables", "reading"},
-    "library_ray": {"embedding", "library", "reading"},
-    "molecule_files": {"atomic", "chem"},
-    "cli_common": {
-        "atomic",
-        "chem",
-        "generation",
-        "inputs",
-        "molecule_files",
-        "preparation",
-        "reading",
-    },
-    "cli_generation": {
-        "cli_common",
-        "cli_optimization",
-        "embedding_tables",
-        "generation",
-        "inputs",
-        "molecule_files",
-        "preparation",
-        "reading",
-    },
-    "cli_optimization": {
-        "atomic",
-        "cli_common",
-        "molecule_files",
-        "optimization",
-        "reading",
-        "scorers",
-        "scripts",
-    },
+    "atomic_files": set(),
+    "checkpoints": {"cpu_kernels", "data", "model"},
+    "chemistry": {"model"},
     "cli": {
         "allocator",
-        "atomic",
+        "atomic_files",
         "checkpoints",
-        "cli_common",
-        "cli_generation",
-        "cli_optimization",
+        "chemistry",
+        "data",
         "embedding",
-        "embedding_files",
-        "informative_cmim",
-        "reading",
-        "scripts",
+        "generation",
+        "model",
+        "optimization",
         "version",
     },
+    "cpu_kernels": {"model"},
+    "data": {"atomic_files", "chemistry", "model"},
+    "embedding": {"atomic_files", "checkpoints", "data", "model", "version"},
+    "generation": {"checkpoints", "chemistry", "data", "model", "optimization", "training"},
+    "metrics": {"chemistry"},
+    "model": set(),
+    "optimization": {"atomic_files", "chemistry"},
+    "training": {"atomic_files", "chemistry", "cpu_kernels", "data", "model", "version"},
+    "version": set(),
 }
-# Copied beside the weights for other libraries; the last of these needs its library, too.
-ENTRIES = {
-    "text_cmim": set(),
-    "decoding_cmim": {"torch", "transformers"},
-    "pipelines": {"torch", "transformers", "rdkit"},
-    "sentence_cmim": {"torch", "transformers", "sentence_transformers"},
+# What `save_pretrained` copies beside the weights, and what of ours each imports.
+CLOSURE = {
+    "checksums_cmim": set(),
+    "configuration_cmim": set(),
+    "decoding_cmim": set(),
+    "encoder_decoder_cmim": {
+        "checksums_cmim",
+        "configuration_cmim",
+        "layers_cmim",
+        "property_head_cmim",
+    },
+    "gaussian_cmim": set(),
+    "informative_embeddings_cmim": set(),
+    "layers_cmim": {"configuration_cmim"},
+    "modeling_cmim": {
+        "configuration_cmim",
+        "encoder_decoder_cmim",
+        "gaussian_cmim",
+        "informative_embeddings_cmim",
+        "layers_cmim",
+        "property_head_cmim",
+    },
+    "pipelines_cmim": {"decoding_cmim", "smiles_text_cmim"},
+    "property_head_cmim": {"configuration_cmim"},
+    "sentence_transformers_cmim": {"smiles_text_cmim"},
+    "sequence_classification_cmim": {
+        "configuration_cmim",
+        "encoder_decoder_cmim",
+        "informative_embeddings_cmim",
+        "modeling_cmim",
+    },
+    "smiles_text_cmim": set(),
+}
+# Beside torch and transformers: the prediction pipeline works without the package.
+LIBRARIES = {
+    "pipelines_cmim": {"rdkit"},
+    "sentence_transformers_cmim": {"sentence_transformers", "peft"},
 }
 
 
 def imports(path):
-    """Modules of ours and top-level names of others that a file imports, anywhere in it."""
+    """(level, module) of our own imports and top-level names of others, anywhere in a file."""
     ours, others = set(), set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.level:
-            ours.add(node.module)
+            ours.add((node.level, node.module or ""))
         elif isinstance(node, ast.ImportFrom):
             others.add(node.module.split(".")[0])
         elif isinstance(node, ast.Import):
@@ -223,56 +89,48 @@ def imports(path):
     return ours, others
 
 
-def test_arrows_point_one_way():
-    for module, allowed in ALLOWED.items():
-        path = PACKAGE / f"{module}.py"
-        ours, others = imports(path if path.is_file() else PACKAGE / module / "__init__.py")
-        assert ours <= allowed, module
-        assert "cmim_hf" not in others, module
+def wing(path):
+    parts = path.relative_to(PACKAGE).parts
+    return parts[0] if len(parts) > 1 else path.stem
 
 
-def test_the_closure_needs_torch_and_transformers_only():
-    for module in CLOSURE | CLASSIFIER:
-        _, others = imports(PACKAGE / f"{module}.py")
-        assert others - set(sys.stdlib_module_names) <= {"torch", "transformers"}, module
+def test_arrows_between_wings():
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        depth = len(path.relative_to(PACKAGE).parts)
+        ours, _ = imports(path)
+        targets = {module.split(".")[0] for level, module in ours if level == depth}
+        found.setdefault(wing(path), set()).update(targets - {wing(path)})
+    assert found == ARROWS
 
 
-def test_the_entries_of_other_libraries_need_nothing_but_these():
-    for module, allowed in ENTRIES.items():
-        _, others = imports(PACKAGE / f"{module}.py")
-        assert others - set(sys.stdlib_module_names) <= allowed, module
+def test_the_closure_is_flat_and_imports_torch_and_transformers_only():
+    files = {path.stem for path in (PACKAGE / "model").glob("*.py")}
+    assert files - {"__init__", "tokenization_cmim"} == set(CLOSURE)
+    for module, allowed in CLOSURE.items():
+        ours, others = imports(PACKAGE / "model" / f"{module}.py")
+        assert ours == {(1, name) for name in allowed}, module  # no `from ..`, no `from . import`
+        more = others - set(sys.stdlib_module_names) - {"torch", "transformers"}
+        assert more <= LIBRARIES.get(module, set()), module
 
 
-def test_metrics_stand_on_chemistry_alone():
-    """Their scripts, which `evaluate` copies elsewhere, are the only files to import us by name."""
-    folder = PACKAGE / "metrics"
-    beside = {path.stem for path in folder.glob("*.py")} - {"__init__"}
-    for path in folder.glob("*.py"):
-        ours, others = imports(path)
-        assert ours <= beside | {"chem", "chem_moses"}, path
-        assert "cmim_hf" not in others, path
-    for path in folder.glob("*/*.py"):
-        ours, others = imports(path)
-        assert not ours and "cmim_hf" in others, path
+def test_only_chemistry_imports_rdkit():
+    users = {wing(path) for path in PACKAGE.rglob("*.py") if "rdkit" in imports(path)[1]}
+    assert users == {"chemistry", "model"}  # there the prediction pipeline alone, see above
 
 
-def test_only_the_files_of_chemistry_import_rdkit():
-    """And the pipeline of predictions, which works without the package."""
-    users = {p.stem for p in PACKAGE.rglob("*.py") if "rdkit" in imports(p)[1]}
-    assert users == {"chem", "chem_descriptors", "chem_moses", "chem_properties", "pipelines"}
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("metrics/*/*.py")), ids=lambda path: path.stem)
+def test_scripts_of_metrics_import_us_by_name(path):
+    """`evaluate` copies them elsewhere."""
+    ours, others = imports(path)
+    assert not ours and "cmim_hf" in others
 
 
-def test_every_module_has_its_wall():
-    modules = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "version"}
-    assert modules <= set(ALLOWED), modules - set(ALLOWED)
+def test_the_package_is_imported_by_relative_names():
+    for path in PACKAGE.rglob("*.py"):
+        if wing(path) != "metrics":
+            assert "cmim_hf" not in imports(path)[1], path
 
 
-def test_importing_the_package_brings_in_no_chemistry_and_no_training():
-    heavy = ["rdkit", "datasets", "sklearn", "pandas", "pyarrow", "cmim_hf.trainer"]
-    code = (
-        "import sys, tokenizers, torch, transformers.generation.utils; "  # brings sklearn, or not
-        "brought = set(sys.modules); import cmim_hf; "
-        f"print([m for m in {heavy} if m in set(sys.modules) - brought])"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert result.stdout.strip() == "[]", result.stdout + result.stderr
+def test_shipped_folders_hold_no_source():
+    assert not list(PACKAGE.glob("checkpoints/*/*.py"))

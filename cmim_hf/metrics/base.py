@@ -11,7 +11,7 @@ from typing import Any
 import datasets
 import evaluate
 
-from ..chem_moses import Molecule, read_molecules
+from ..chemistry.moses import Molecule, read_molecules
 
 PREDICTED = datasets.Features({"predictions": datasets.Value("string")})
 PREDICTED_AND_TRUE = datasets.Features(

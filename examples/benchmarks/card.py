@@ -24,8 +24,8 @@ from report import finetune_table, optimization_table, origin, peer_table, score
 from transformers import HfArgumentParser
 
 from cmim_hf import CMIMModel, MoleculeEmbedder
-from cmim_hf.atomic import write_whole
-from cmim_hf.model_card import read_settings, write_model_card
+from cmim_hf.atomic_files import write_whole
+from cmim_hf.training.model_card import read_settings, write_model_card
 
 MISSING = "Not measured of these weights yet."
 FIGURES, AFTER = "## Measured on molecules it never saw", "## Use and limits"

@@ -26,9 +26,9 @@ from torch.nn import functional
 from transformers import HfArgumentParser
 
 from cmim_hf import DEFAULT_CHECKPOINT, CMIMModel, MoleculeGenerator, __version__
-from cmim_hf.atomic import write_whole
-from cmim_hf.decoding_cmim import decode_latents
-from cmim_hf.reading import read_smiles
+from cmim_hf.atomic_files import write_whole
+from cmim_hf.data.smiles_files import read_smiles
+from cmim_hf.model.decoding_cmim import decode_latents
 
 EXAMPLES = Path(__file__).resolve().parents[1]
 TIE = 1e-4

@@ -29,10 +29,10 @@ import transformers
 from transformers import HfArgumentParser
 
 from cmim_hf import DEFAULT_CHECKPOINT, MoleculeEmbedder, __version__
-from cmim_hf.atomic import write_whole
-from cmim_hf.batching import padded_batches
-from cmim_hf.library import Library, embed_shards
-from cmim_hf.reading import Row, read_smiles
+from cmim_hf.atomic_files import write_whole
+from cmim_hf.data.smiles_files import Row, read_smiles
+from cmim_hf.data.token_batches import padded_batches
+from cmim_hf.embedding.sharded_library import Library, embed_shards
 
 EXAMPLES = Path(__file__).resolve().parents[1]
 

@@ -27,7 +27,7 @@ from filelock import FileLock
 from scipy import stats
 
 from cmim_hf import __version__
-from cmim_hf.atomic import write_whole
+from cmim_hf.atomic_files import write_whole
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "transformers", "scikit-learn", "rdkit", "numpy")

@@ -31,9 +31,9 @@ from scipy.stats import binomtest
 from transformers import HfArgumentParser
 
 from cmim_hf import DEFAULT_CHECKPOINT, MoleculeGenerator, metrics
-from cmim_hf.chem import canonicalize
-from cmim_hf.interpolation import METHODS
-from cmim_hf.reading import read_smiles
+from cmim_hf.chemistry.smiles import canonicalize
+from cmim_hf.data.smiles_files import read_smiles
+from cmim_hf.generation.interpolation import METHODS
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402

@@ -38,9 +38,9 @@ from tqdm.auto import tqdm
 from transformers import HfArgumentParser, set_seed
 
 from cmim_hf import DEFAULT_CHECKPOINT, CMIMConfig, CMIMModel, CMIMTokenizer, MoleculeEmbedder
-from cmim_hf.chem import parse
-from cmim_hf.chem_moses import smiles_without_stereo
-from cmim_hf.reading import read_smiles
+from cmim_hf.chemistry.moses import smiles_without_stereo
+from cmim_hf.chemistry.smiles import parse
+from cmim_hf.data.smiles_files import read_smiles
 
 REPRESENTATIONS = {
     "latent": ("latent", "mean"),

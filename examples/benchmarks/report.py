@@ -28,10 +28,10 @@ from sklearn.manifold import TSNE
 from transformers import HfArgumentParser
 
 from cmim_hf import DEFAULT_CHECKPOINT, MoleculeGenerator
-from cmim_hf.atomic import write_whole
-from cmim_hf.chem import canonicalize, draw_grid, similarity
-from cmim_hf.chem_properties import logp
-from cmim_hf.reading import read_smiles
+from cmim_hf.atomic_files import write_whole
+from cmim_hf.chemistry.properties import logp
+from cmim_hf.chemistry.smiles import canonicalize, draw_grid, similarity
+from cmim_hf.data.smiles_files import read_smiles
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402

@@ -27,10 +27,10 @@ from torch import nn
 from transformers import EncoderDecoderCache, HfArgumentParser, StaticCache
 
 from cmim_hf import DEFAULT_CHECKPOINT, CMIMModel, CMIMTokenizer, __version__
-from cmim_hf.atomic import write_whole
+from cmim_hf.atomic_files import write_whole
 from cmim_hf.cpu_kernels import sped_up
-from cmim_hf.decoding_cmim import decode_latents
-from cmim_hf.reading import read_smiles
+from cmim_hf.data.smiles_files import read_smiles
+from cmim_hf.model.decoding_cmim import decode_latents
 
 EXAMPLES = Path(__file__).resolve().parents[1]
 WITHOUT_PACKAGE = """

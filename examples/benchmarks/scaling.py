@@ -54,8 +54,8 @@ from throughput_training import LENGTH, Setting, random_text
 from transformers import HfArgumentParser
 
 from cmim_hf import CMIMConfig, default_tokenizer
-from cmim_hf.loading import default_device, torch_device
-from cmim_hf.reading import read_smiles
+from cmim_hf.checkpoints.loading import default_device, torch_device
+from cmim_hf.data.smiles_files import read_smiles
 
 PARTS = (*AXES, "processes")
 

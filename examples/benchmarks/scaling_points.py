@@ -20,9 +20,9 @@ from throughput_training import LENGTH, Setting, one_length, random_text, train
 from transformers import PreTrainedTokenizerBase
 
 from cmim_hf import CMIMConfig, CMIMModel, MoleculeEmbedder
-from cmim_hf.contrastive import contrastive_log_prob
 from cmim_hf.cpu_kernels import speed_up
-from cmim_hf.decoding_cmim import decode_latents
+from cmim_hf.model.decoding_cmim import decode_latents
+from cmim_hf.training.contrastive import contrastive_log_prob
 
 LEAST_SECONDS = 0.2  # of a visit, for works that are short
 

@@ -21,7 +21,7 @@ from roofline import clock
 from throughput_training import LENGTH, Setting, one_length, train
 
 from cmim_hf import MoleculeEmbedder
-from cmim_hf.distributed import leave_process_group
+from cmim_hf.training.cross_rank_gather import leave_process_group
 
 WORKS = ("training", "embedding")
 
@@ -52,7 +52,7 @@ class Ranks:
     def __init__(self, job: Job, processes: int, threads: int) -> None:
         """Start them."""
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["cmim_hf.trainer", "cmim_hf.embedding"])
+        context.set_forkserver_preload(["cmim_hf.training.trainer", "cmim_hf.embedding.embedder"])
         self._folder = tempfile.TemporaryDirectory()
         store = str(Path(self._folder.name) / "store")
         self._pipes: list[Connection] = []

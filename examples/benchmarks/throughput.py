@@ -40,8 +40,8 @@ from transformers import HfArgumentParser
 
 from cmim_hf import CMIMConfig, default_tokenizer
 from cmim_hf.allocator import keep_freed_memory
-from cmim_hf.loading import default_device, torch_device
-from cmim_hf.reading import read_smiles
+from cmim_hf.checkpoints.loading import default_device, torch_device
+from cmim_hf.data.smiles_files import read_smiles
 
 PARTS = ("train", "embed", "decode", "loss", "data")
 EXAMPLES = Path(__file__).resolve().parents[1]

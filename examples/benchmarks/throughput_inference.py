@@ -16,10 +16,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from turns import take_turns
 
 from cmim_hf import CMIMConfig, CMIMModel, MoleculeEmbedder
-from cmim_hf.batching import padded_batches
 from cmim_hf.cpu_kernels import speed_up
-from cmim_hf.decoding_cmim import decode_latents
-from cmim_hf.reading import Row
+from cmim_hf.data.smiles_files import Row
+from cmim_hf.data.token_batches import padded_batches
+from cmim_hf.model.decoding_cmim import decode_latents
 
 PEER_ROWS = 128  # molecules of a peer's batch, padded to the longest
 SLOW_ROWS = 512  # what is timed of peers of fixed size, which take long

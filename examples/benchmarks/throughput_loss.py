@@ -13,7 +13,7 @@ import torch
 from peers import clip_loss, ntxent_loss
 from roofline import clock
 
-from cmim_hf.contrastive import contrastive_log_prob
+from cmim_hf.training.contrastive import contrastive_log_prob
 
 TEMPERATURE = 0.1
 TILE = 1024

@@ -26,8 +26,8 @@ from transformers import (
 from turns import take_turns
 
 from cmim_hf import CMIMConfig, CMIMModel, CMIMTrainer, CMIMTrainingArguments
-from cmim_hf.data import CMIMCollator, PackedMolecules, prepare
-from cmim_hf.reading import Row
+from cmim_hf.data.smiles_files import Row
+from cmim_hf.data.training_batches import CMIMCollator, PackedMolecules, prepare
 
 WARM_UP = 2  # steps
 LENGTH = 40  # tokens of the molecules of one length

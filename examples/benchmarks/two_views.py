@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from cmim_hf import CMIMTrainer
-from cmim_hf.objectives import ObjectiveOutput
+from cmim_hf.training.objectives import ObjectiveOutput
 
 LOSSES = {
     "vicreg": ("vicreg_loss", "VICRegLoss"),

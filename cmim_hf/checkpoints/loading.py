@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Open a checkpoint for use: the model and its tokenizer, or an error that says what is wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from ..checkpoints import list_checkpoints
+from ..cpu_kernels import speed_up
+from ..data.packed_molecules import tokenizer_fingerprint
+from ..model.modeling_cmim import CMIMModel
+from ..model.tokenization_cmim import CMIMTokenizer
+
+
+def load_checkpoint(
+    checkpoint: str | os.PathLike,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | str | None = None,
+) -> tuple[CMIMModel, CMIMTokenizer]:
+    """Load model and tokenizer; the model in `eval()`, on its device, in its dtype.
+
+    On a CPU it computes by the faster means of [`~cmim_hf.cpu_kernels.speed_up`].
+
+    Args:
+        checkpoint: A folder, a Hub id, or the name of a checkpoint that ships (`"small"`).
+        device: Where the model works; by default the accelerator if there is one, else the CPU.
+        dtype: Of the weights; by default that of the checkpoint, but float32 on a CPU, where
+            bfloat16 may be hundreds of times slower.
+
+    Raises:
+        FileNotFoundError: No such folder, or no checkpoint in it.
+        ValueError: Another kind of model, weights that are damaged, incomplete or of other shapes
+            than `config.json` says, a tokenizer that cannot be read or has more tokens than the
+            model.
+    """
+    name = os.fspath(checkpoint)
+    if not os.path.exists(name):
+        name = list_checkpoints().get(name, name)
+    _check_folder(name)
+    kind = CMIMModel.config_class.get_config_dict(name)[0].get("model_type")
+    if kind != CMIMModel.config_class.model_type:
+        raise ValueError(f"{name} holds a model of type {kind!r}; a cMIM checkpoint is expected.")
+    device = default_device() if device is None else torch_device(device)
+    if dtype is None:
+        chosen = torch.float32 if device.type == "cpu" else "auto"
+    else:
+        chosen = floating_dtype(dtype)
+    try:
+        model, report = CMIMModel.from_pretrained(
+            name, dtype=chosen, ignore_mismatched_sizes=True, output_loading_info=True
+        )
+    except SafetensorError as error:
+        raise ValueError(
+            f"The weights of {name} cannot be read ({error}): the file is damaged or cut short. "
+            "Copy the checkpoint again."
+        ) from error
+    except (TypeError, AttributeError, LookupError, RecursionError) as error:
+        raise ValueError(
+            f"The checkpoint {name} cannot be opened ({type(error).__name__}: {error}): its "
+            "generation_config.json, or another of its JSON files, is damaged. Copy it again."
+        ) from error
+    _check_report(name, report)
+    tokenizer = _load_tokenizer(name)
+    if len(tokenizer) > model.config.vocab_size:
+        raise ValueError(
+            f"The tokenizer of {name} has {len(tokenizer)} tokens, the model knows "
+            f"{model.config.vocab_size}: they do not belong together. Copy the checkpoint again."
+        )
+    model = model.to(device).eval()
+    speed_up(model)
+    return model, tokenizer
+
+
+def default_device() -> torch.device:
+    """The accelerator of this machine if there is one, else the CPU."""
+    if torch.accelerator.is_available():
+        return torch.accelerator.current_accelerator()
+    return torch.device("cpu")
+
+
+def torch_device(device: str | torch.device) -> torch.device:
+    """The device of a name such as `"cuda:1"`.
+
+    Raises:
+        ValueError: This machine has none such.
+    """
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise ValueError(
+            f"There is no device {str(device)!r} here: {str(error).splitlines()[0]} "
+            f"The default would be {str(default_device())!r}."
+        ) from error
+
+
+def floating_dtype(dtype: torch.dtype | str) -> torch.dtype:
+    """The dtype of a name such as `"bfloat16"`.
+
+    Raises:
+        ValueError: It is none that the model computes in.
+    """
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if found not in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
+        raise ValueError(
+            f"dtype is one of float32, bfloat16, float16 and float64, not {str(dtype)!r}."
+        )
+    return found
+
+
+def weights_fingerprint(model: CMIMModel, tokenizer: CMIMTokenizer) -> str:
+    """SHA-256, in hexadecimal digits, of parameters as loaded, their names and the tokenizer.
+
+    Buffers, such as the fitted prior, do not count: embeddings do not depend on them.
+    """
+    buffers = {name for name, _ in model.named_buffers()}
+    digest = hashlib.sha256(tokenizer_fingerprint(tokenizer).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        if name in buffers:
+            continue
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(memoryview(content.numpy()))
+    return digest.hexdigest()
+
+
+def _check_report(name: str, report: dict[str, Any]) -> None:
+    if missing := sorted(report["missing_keys"]):
+        raise ValueError(
+            f"The weights of {name} are incomplete: {', '.join(missing[:3])} and "
+            f"{max(0, len(missing) - 3)} more are missing. Copy or train the checkpoint again."
+        )
+    if mismatched := sorted(report["mismatched_keys"]):
+        parameter, found, expected = mismatched[0]
+        raise ValueError(
+            f"The weights of {name} do not fit its config.json: {parameter} is {tuple(found)}, "
+            f"expected {tuple(expected)}, and {len(mismatched) - 1} more. They do not belong "
+            "together: copy the checkpoint again."
+        )
+
+
+def _load_tokenizer(name: str) -> CMIMTokenizer:
+    try:
+        return CMIMTokenizer.from_pretrained(name)
+    except Exception as error:  # the reader of tokenizer.json raises plain Exception
+        raise ValueError(
+            f"The tokenizer of {name} cannot be read ({error}): its tokenizer.json or "
+            "tokenizer_config.json is missing or damaged. Copy the checkpoint again."
+        ) from error
+
+
+def _check_folder(name: str) -> None:
+    path = Path(name)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise FileNotFoundError(f"The folder {name} holds no checkpoint: no config.json in it.")
+    elif path.is_absolute() or name.startswith(".") or len(path.parts) > 2 or path.exists():
+        raise FileNotFoundError(
+            f"There is no checkpoint folder {name} (relative paths start at {Path.cwd()}); give "
+            "the folder that save_pretrained wrote, or a Hub id."
+        )
+
+
+__all__ = [
+    "default_device",
+    "floating_dtype",
+    "load_checkpoint",
+    "torch_device",
+    "weights_fingerprint",
+]

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables, lines and pictures of molecules, written whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from ..atomic_files import write_whole, written_whole
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+LINE_SUFFIX = ".smi"
+TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
+PICTURE_SUFFIXES = (".svg", ".png")
+
+MOST_DRAWN = 60
+"""Molecules of a picture; more would be too small to see, or the file too large to open."""
+
+Write = Callable[["pa.Table"], None]
+
+
+@contextmanager
+def molecule_writer(path: Path | None, smiles: str, name: str | None = None) -> Iterator[Write]:
+    """Give a function that writes one table after another, in constant memory.
+
+    A `.csv`, `.tsv` or `.parquet` file has all columns; nulls are empty fields in the first two.
+    A `.smi` file and standard output have a line for each row with a molecule: its SMILES and,
+    behind a tab, its name.
+
+    Args:
+        path: Of one of these four kinds, replaced when the block ends without an error; None is
+            standard output. At least one table is to be written, which may have no rows.
+        smiles: The column of a line's molecule.
+        name: The column of its name, if it has one.
+    """
+    if path is None:
+        yield _line_writer(sys.stdout, smiles, name)
+        return
+    with written_whole(path) as new:
+        kind = path.suffix.lower()
+        if kind == ".parquet":
+            with _parquet_writer(new) as write:
+                yield write
+            return
+        with open(new, "w", encoding="utf-8", newline="") as stream:
+            if kind == LINE_SUFFIX:
+                yield _line_writer(stream, smiles, name)
+            else:
+                yield _field_writer(stream, "," if kind == ".csv" else "\t")
+
+
+class Picture:
+    """A grid of molecules that is drawn at the end; the first of them if they are many.
+
+    Args:
+        path: An `.svg` or `.png` file; None draws nothing.
+        columns: Cells in a row.
+
+    Attributes:
+        added: Cells that were added, drawn or not.
+    """
+
+    def __init__(self, path: Path | None, columns: int) -> None:
+        """Begin with no cells."""
+        self.path, self._columns = path, columns
+        self._most = MOST_DRAWN - MOST_DRAWN % columns  # whole rows
+        self._cells: list[tuple[str | None, str]] = []
+        self.added = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether further cells will not be drawn, so that their legends need no computing."""
+        return self.path is None or len(self._cells) == self._most
+
+    @property
+    def drawn(self) -> int:
+        """Cells that are drawn."""
+        return len(self._cells)
+
+    def add(self, smiles: str | None, legend: str) -> None:
+        """Add a cell; None leaves it empty but for its legend."""
+        self.added += 1
+        if not self.full:
+            self._cells.append((smiles, legend))
+
+    def save(self) -> None:
+        """Write the file, which appears whole or not at all; nothing without a path or a cell."""
+        if self.path is None or not self._cells:
+            return
+        from ..chemistry.smiles import draw_grid
+
+        smiles, legends = zip(*self._cells, strict=True)
+        kind = self.path.suffix.lower().removeprefix(".")
+        image = draw_grid(smiles, legends, columns=self._columns, image_format=kind)
+        write_whole(self.path, image)
+
+
+@contextmanager
+def _parquet_writer(path: Path) -> Iterator[Write]:
+    import pyarrow.parquet as pq
+
+    writer = None
+
+    def write(table: pa.Table) -> None:
+        nonlocal writer
+        if writer is None:
+            writer = pq.ParquetWriter(path, table.schema, compression="zstd")
+        writer.write_table(table)
+
+    try:
+        yield write
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def _field_writer(stream: IO[str], delimiter: str) -> Write:
+    rows = csv.writer(stream, delimiter=delimiter, lineterminator="\n")
+    quoted = csv.writer(stream, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    begun = False
+
+    def write(table: pa.Table) -> None:
+        nonlocal begun
+        if not begun:
+            rows.writerow(table.column_names)
+            begun = True
+        for row in zip(*(column.to_pylist() for column in table.columns), strict=True):
+            # Before Python 3.13 csv leaves a lone \r bare, where readers end the row.
+            returns = any(isinstance(field, str) and "\r" in field for field in row)
+            (quoted if returns else rows).writerow(row)
+
+    return write
+
+
+def _line_writer(stream: IO[str], smiles: str, name: str | None) -> Write:
+    def write(table: pa.Table) -> None:
+        molecules = table[smiles].to_pylist()
+        names = [None] * len(molecules) if name is None else table[name].to_pylist()
+        for molecule, title in zip(molecules, names, strict=True):
+            if molecule is not None:
+                stream.write(f"{molecule}\n" if title is None else f"{molecule}\t{title}\n")
+        stream.flush()  # a pipe that was closed is an error here, not at the exit
+
+    return write
+
+
+__all__ = [
+    "LINE_SUFFIX",
+    "MOST_DRAWN",
+    "PICTURE_SUFFIXES",
+    "TABLE_SUFFIXES",
+    "Picture",
+    "molecule_writer",
+]

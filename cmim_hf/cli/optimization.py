@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command `cmim optimize`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..atomic_files import check_output
+from .common import (
+    CELLS,
+    add_outputs,
+    canonical_texts,
+    checked_outputs,
+    encode_rows,
+    in_its_words,
+    load_generator,
+    say,
+    say_drawn,
+    say_invalid,
+)
+from .exit_status import INTERRUPTED
+from .molecule_files import Picture, molecule_writer
+
+if TYPE_CHECKING:
+    from ..data.smiles_files import Row
+    from ..optimization.cma_search import Optimization
+
+
+def add_optimize(commands: argparse._SubParsersAction, parents: list) -> None:
+    """Add the command; `parents` are parsers with the options of its input and its model."""
+    command = commands.add_parser(
+        "optimize",
+        parents=parents,
+        help="molecules of higher score, near given ones",
+        description="Search around the codes of molecules for others that a scorer prefers, and "
+        "write the best for each seed. Ctrl-C ends the search and writes what was found.",
+        epilog="Example: cmim optimize 'CC(=O)Nc1ccc(O)cc1' --scorer qed --scorer sa_score=-0.1 "
+        "--scorer my.py:score=0.5 --min-similarity 0.4 --table all.csv -o best.csv",
+    )
+    command.set_defaults(run=in_its_words(_optimize))
+    command.add_argument(
+        "seeds",
+        nargs="+",
+        help="SMILES, or files of them as `cmim reconstruct` reads (- for standard input); a file "
+        "whose name tells no type needs --file-type",
+    )
+    command.add_argument(
+        "--scorer",
+        action="append",
+        required=True,
+        metavar="NAME[=WEIGHT]",
+        help="qed, logp, penalized_logp, sa_score (lower is easier), similarity (to the seed), or "
+        "a function from a SMILES to a number: file.py:function, package.module:function; may be "
+        "given several times, the weighted sum counts",
+    )
+    add_outputs(command, "best molecule, tab, seed")
+    command.add_argument(
+        "--table",
+        help="a .csv file of all molecules scored, to which the same command, with a larger "
+        "--budget if you like, goes on after an end of any kind",
+    )
+    command.add_argument(
+        "--budget", type=int, default=500, help="molecules scored a seed (default: %(default)s)"
+    )
+    command.add_argument(
+        "--min-similarity",
+        type=float,
+        default=0.0,
+        help="Tanimoto similarity to the seed that a molecule must have (default: %(default)s)",
+    )
+    command.add_argument("--timeout", type=float, help="seconds for one call of a scorer")
+    command.add_argument(
+        "--strategy",
+        default="cma",
+        choices=("cma", "random"),
+        help="CMA-ES (the default), or random codes around the seed",
+    )
+    command.add_argument("--step", type=float, help="first standard deviation of the search")
+    command.add_argument("--population", type=int, help="candidates of a seed and round")
+    command.add_argument(
+        "--seed", type=int, default=0, help="of the random numbers (default: %(default)s)"
+    )
+    command.add_argument(
+        "--on-invalid",
+        default="raise",
+        choices=("raise", "skip"),
+        help="stop at an invalid seed (the default), or leave it out",
+    )
+
+
+def _optimize(options: argparse.Namespace) -> int:
+    from ..optimization.scorers import parse_scorers
+
+    files = [text for text in options.seeds if _is_source(text, options.file_type)]
+    output, picture = checked_outputs(options, files, CELLS)
+    if options.table and check_output(options.table, (".csv",), files) == output:
+        raise ValueError("--table and --output name one file; give two.")
+    scorer = parse_scorers(options.scorer)
+    generator = load_generator(options)
+    rows = list(_seed_rows(options))
+    encoded = encode_rows(generator, rows, options.on_invalid)
+    names = ("budget", "min_similarity", "timeout", "strategy", "step", "population")
+    given = {name: getattr(options, name) for name in (*names, "table", "seed")}
+    given = {name: value for name, value in given.items() if value is not None}
+    try:
+        found = generator.optimize(canonical_texts(generator, encoded), scorer, **given)
+    except (ImportError, RuntimeError) as error:
+        raise ValueError(str(error)) from error
+    _write_best(output, picture, found)
+    say(str(found))
+    for row in found.table[found.table["error"] != ""].head(3).to_dict("records"):
+        say(f"  {row['smiles']}: {row['error']}")
+    say_invalid(Counter(reject.kind for reject in encoded.rejects), encoded.rejects[:3])
+    say_drawn(picture)
+    if not found.interrupted:
+        return 0
+    how = "The same command goes on." if options.table else "With --table a run can go on."
+    say(f"Interrupted; {options.output} holds the best so far. {how}")
+    return INTERRUPTED
+
+
+def _is_source(text: str, file_type: str | None) -> bool:
+    """Whether a seed on the command line is the name of a file, not a SMILES.
+
+    That a file has this name is not enough: one called `CCO` would hide the molecule.
+    """
+    suffixes = (".smi", ".smiles", ".txt", ".csv", ".tsv", ".parquet", ".gz")
+    if text == "-" or text.lower().endswith(suffixes):
+        return True
+    said = file_type is not None or os.path.dirname(text) != ""
+    return said and os.path.exists(text) and not os.path.isdir(text)
+
+
+def _seed_rows(options: argparse.Namespace) -> Iterator[Row]:
+    from ..data.smiles_files import Row, read_smiles
+
+    for number, text in enumerate(options.seeds, 1):
+        if _is_source(text, options.file_type):
+            yield from read_smiles(
+                text, column=options.column, split=options.split, file_type=options.file_type
+            )
+        else:
+            yield Row("the seeds of the command line", number, text)
+
+
+def _write_best(output: Path | None, picture: Picture, found: Optimization) -> None:
+    import pyarrow as pa
+
+    with molecule_writer(output, "smiles", name="seed_smiles") as write:
+        write(pa.Table.from_pandas(found.best, preserve_index=False))
+        for row in found.best.to_dict("records"):
+            picture.add(row["seed_smiles"], f"seed {row['seed_score']:.3g}")
+            near = f"{row['score']:.3g} (similarity {row['similarity']:.2f})"
+            picture.add(row["smiles"], near if row["smiles"] else "none")
+        picture.save()
+
+
+__all__ = ["add_optimize"]

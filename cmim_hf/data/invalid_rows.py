@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A caller's molecules: from a list of SMILES to token ids, and what becomes of invalid rows."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from .row_encoder import EncodedRows, Reject, RowEncoder, chunked, encode_in_order
+from .smiles_files import Row
+
+ON_INVALID = ("raise", "none", "skip")
+
+_SECONDS_BEFORE_BAR = 2.0
+
+
+def read_molecules(
+    encoder: RowEncoder, smiles: Iterable[str], on_invalid: str, progress: bool
+) -> EncodedRows:
+    """Encode the molecules of a call, in the order given.
+
+    Args:
+        encoder: The model's.
+        smiles: A list, array, series or generator of SMILES.
+        on_invalid: `"raise"` stops at the first invalid row; else it is among the rejects.
+        progress: Show a bar when it takes more than two seconds.
+
+    Raises:
+        TypeError: One string, or a table, in place of a list.
+        ValueError: An invalid row and `on_invalid="raise"`.
+    """
+    rows = [Row("the molecules (counted from 0)", i, text) for i, text in enumerate(texts(smiles))]
+    parts = [encoder([])]
+    with progress_bar(len(rows), "Reading molecules", progress) as bar:
+        for part in encode_in_order(encoder, chunked(rows), num_workers=0):
+            if part.rejects and on_invalid == "raise":
+                raise invalid_row(part.rejects[0])
+            parts.append(part)
+            bar.update(part.number)
+    return EncodedRows.concatenate(parts)
+
+
+def invalid_row(reject: Reject) -> ValueError:
+    """The error of a row that cannot be used."""
+    row = reject.row
+    text = repr(row.text)
+    shown = text if len(text) <= 80 else text[:77] + "..."
+    return ValueError(
+        f"Row {row.number} of {row.source}, {shown}, cannot be used: "
+        f"{reject.reason.rstrip('.')}. Mend or remove it, or choose what becomes of such rows by "
+        "on_invalid: none (a gap in its place) or skip (left out)."
+    )
+
+
+def values_in_place(values: np.ndarray, encoded: EncodedRows, on_invalid: str) -> np.ndarray:
+    """Floating values (usable rows, ...); under `"none"` (all rows, ...), NaN for invalid ones."""
+    if on_invalid != "none" or not encoded.rejects:
+        return values
+    complete = np.full((encoded.number, *values.shape[1:]), np.nan, values.dtype)
+    complete[encoded.kept] = values
+    return complete
+
+
+def items_in_place(items: list[Any], encoded: EncodedRows, on_invalid: str) -> list[Any]:
+    """One item a usable row; under `"none"` one for each row, `None` for invalid ones."""
+    if on_invalid != "none" or not encoded.rejects:
+        return items
+    complete: list[Any] = [None] * encoded.number
+    for row, item in zip(encoded.kept, items, strict=True):
+        complete[row] = item
+    return complete
+
+
+def whole_number(name: str, value: Any, least: int) -> int:
+    """`value` as an `int`.
+
+    Raises:
+        ValueError: It is no whole number, or below `least`.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if isinstance(value, bool) or number < least:
+        raise ValueError(f"{name} is a whole number from {least}, not {value!r}.")
+    return number
+
+
+def check_choice(name: str, value: Any, known: Iterable[str]) -> None:
+    """Raise a ValueError that lists the choices, if `value` is none of them."""
+    if value not in known:
+        raise ValueError(f"Unknown {name} {value!r}; choose one of {', '.join(known)}.")
+
+
+def progress_bar(total: int, what: str, progress: bool) -> tqdm:
+    """A bar over molecules, shown by calls that take more than two seconds."""
+    return tqdm(
+        total=total,
+        desc=what,
+        unit=" molecules",
+        delay=_SECONDS_BEFORE_BAR,
+        disable=not progress,
+        leave=False,
+    )
+
+
+def texts(smiles: Iterable[str]) -> list[Any]:
+    """The rows of a caller's list, array, series or generator; RDKit's molecules as SMILES.
+
+    Raises:
+        TypeError: One string, a table, or something that has no rows.
+    """
+    if isinstance(smiles, str | bytes):
+        raise TypeError(f"Expected a list of SMILES, got the single text {smiles!r}; pass [it].")
+    if isinstance(smiles, Mapping) or hasattr(smiles, "columns"):
+        raise TypeError(
+            f"Expected a list of SMILES, got a {type(smiles).__name__}; pass its column of SMILES."
+        )
+    if hasattr(smiles, "to_pylist"):  # pyarrow, whose items are no strings
+        return smiles.to_pylist()
+    try:
+        return [_written(item) for item in smiles]
+    except TypeError as error:
+        raise TypeError(f"Expected a list of SMILES, got {smiles!r:.80}; pass [smiles].") from error
+
+
+def _written(item: Any) -> Any:
+    if not hasattr(item, "GetNumAtoms"):
+        return item
+    from ..chemistry.smiles import write
+
+    return write(item)
+
+
+__all__ = [
+    "ON_INVALID",
+    "check_choice",
+    "invalid_row",
+    "items_in_place",
+    "progress_bar",
+    "read_molecules",
+    "texts",
+    "values_in_place",
+    "whole_number",
+]

@@ -1,0 +1,376 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Molecules as one flat array of token ids, on disk and in memory; read without chemistry."""
+
+import hashlib
+import json
+import os
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from ..atomic_files import whole_folder
+from .property_labels import PropertyLabels, PropertyScale
+
+FORMAT_VERSION = 2  # 1 had no labels, and is read as well
+
+_FILES = ("tokens.npy", "offsets.npy", "packed.json")
+_LABEL_FILES = ("labels.npy", "label_places.npy", "property_quantiles.npy")
+_GATHER_ROWS = 65536
+
+
+def token_dtype(tokenizer: PreTrainedTokenizerBase) -> type[np.unsignedinteger]:
+    """Return the smallest of uint16 and uint32 that holds every id of the tokenizer."""
+    return np.uint16 if len(tokenizer) <= 2**16 else np.uint32
+
+
+def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return the SHA-256 of a fast tokenizer's `tokenizer.json`, in hexadecimal digits.
+
+    Padding and truncation are left out: they are settings of the last call, not of the ids.
+    """
+    content = json.loads(tokenizer.backend_tokenizer.to_str())
+    content = {key: content[key] for key in content if key not in ("padding", "truncation")}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def is_packed(folder: str | os.PathLike) -> bool:
+    """Whether `PackedMolecules.save` wrote a folder of this name."""
+    return Path(folder, "packed.json").is_file()
+
+
+def _write_array(
+    path: Path, dtype: np.dtype, blocks: Iterable[np.ndarray], shape: tuple[int, ...]
+) -> None:
+    """Write a `.npy` file of the blocks; a mapped one would die of SIGBUS on a full disk."""
+    header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+    with open(path, "wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, header)
+        for block in blocks:
+            stream.write(np.ascontiguousarray(block, dtype).data)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _read_scale(folder: Path, about: dict[str, Any]) -> PropertyScale | None:
+    """The scale of the labels that a folder of packed molecules holds, if any."""
+    if "properties" not in about:
+        return None
+    if missing := [name for name in _LABEL_FILES if not (folder / name).is_file()]:
+        raise ValueError(f"{', '.join(missing)} is missing")
+    quantiles = np.load(folder / _LABEL_FILES[-1])
+    if len(quantiles) != len(about["properties"]):
+        raise ValueError(f"{len(quantiles)} quantiles of {len(about['properties'])} properties")
+    return PropertyScale(tuple(about["properties"]), quantiles)
+
+
+@dataclass(frozen=True)
+class _Pack:
+    """One pair of arrays; molecule i is `tokens[offsets[i] : offsets[i + 1]]`. Perhaps labels."""
+
+    tokens: np.ndarray
+    offsets: np.ndarray
+    labels: PropertyLabels | None = None
+    folder: Path | None = None
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __reduce__(self) -> tuple:
+        if self.folder is not None:
+            scale = None if self.labels is None else self.labels.scale
+            return _Pack.open, (self.folder, True, scale)
+        return _Pack, (self.tokens, self.offsets, self.labels)
+
+    @staticmethod
+    def open(folder: Path, mmap: bool, scale: PropertyScale | None) -> "_Pack":
+        def read(name: str) -> np.ndarray:
+            return np.load(folder / f"{name}.npy", mmap_mode="r" if mmap else None)
+
+        labels = None
+        if scale is not None:
+            labels = PropertyLabels(read("labels"), read("label_places"), scale)
+        return _Pack(read("tokens"), read("offsets"), labels, folder if mmap else None)
+
+
+class PackedMolecules(Dataset):
+    """Tokenised molecules of one tokenizer: a torch dataset over flat arrays.
+
+    An item is a dict of `input_ids` (length,), the end token included; `row`, the molecule's number
+    in the arrays, which `split` leaves as it is; and `epoch`, as `set_epoch` has set it. The epoch
+    lives in shared memory, so data-loader processes that already run see it as well. Where there
+    are labels (`property_scale` is not None), an item also has `property_labels` (properties,),
+    standardised float32, NaN where not known.
+
+    Loaded with `mmap`, the dataset is pickled as the path of its folder.
+    """
+
+    def __init__(
+        self,
+        packs: Sequence[_Pack],
+        rows: np.ndarray | None,
+        vocab_size: int,
+        tokenizer_hash: str,
+    ) -> None:
+        """Join the packs; `rows` picks some of their molecules. Users call the class methods."""
+        self._packs = list(packs)
+        self._starts = [0, *accumulate(map(len, self._packs))]
+        self._rows = rows
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self.vocab_size = vocab_size
+        self.tokenizer_hash = tokenizer_hash
+        scales = [pack.labels.scale for pack in self._packs if pack.labels is not None]
+        self.property_scale = scales[0] if scales else None
+        if any(scale != self.property_scale for scale in scales):
+            names = " and ".join(", ".join(scale.names[:3]) for scale in scales[:2])
+            raise ValueError(
+                "Packed molecules were labelled with different properties, or standardised by "
+                f"different molecules ({names} ...). Prepare them in one call, or the later ones "
+                "with the tokenizer and the scale of the first (--tokenizer FOLDER)."
+            )
+
+    @classmethod
+    def from_tokens(
+        cls,
+        tokens: np.ndarray,
+        lengths: np.ndarray,
+        tokenizer: PreTrainedTokenizerBase,
+        labels: PropertyLabels | None = None,
+    ) -> "PackedMolecules":
+        """Build from flat ids and the length of each molecule, `lengths.sum() == len(tokens)`."""
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        if offsets[-1] != len(tokens):
+            raise ValueError(f"The lengths sum to {offsets[-1]}, but there are {len(tokens)} ids.")
+        pack = _Pack(tokens.astype(token_dtype(tokenizer), copy=False), offsets, labels)
+        return cls([pack], None, len(tokenizer), tokenizer_fingerprint(tokenizer))
+
+    @classmethod
+    def concatenate(cls, parts: "Sequence[PackedMolecules]") -> "PackedMolecules":
+        """Return one dataset over several, in order, without copying; rows are numbered anew.
+
+        Raises:
+            ValueError: no part, or parts of different tokenizers.
+        """
+        if len({part.tokenizer_hash for part in parts}) != 1:
+            raise ValueError(
+                f"{len(parts)} sets of packed molecules come from "
+                f"{len({part.tokenizer_hash for part in parts})} tokenizers; give one or more sets "
+                "that were prepared with one tokenizer."
+            )
+        starts = accumulate((part._starts[-1] for part in parts), initial=0)
+        rows = [start + part._row_numbers() for start, part in zip(starts, parts, strict=False)]
+        whole = all(part._rows is None for part in parts)
+        packs = [pack for part in parts for pack in part._packs]
+        first = parts[0]
+        return cls(
+            packs, None if whole else np.concatenate(rows), first.vocab_size, first.tokenizer_hash
+        )
+
+    def __len__(self) -> int:
+        """Return the number of molecules."""
+        return self._starts[-1] if self._rows is None else len(self._rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return molecule `index`; IndexError beyond the last."""
+        row = range(len(self))[index]
+        row = row if self._rows is None else int(self._rows[row])
+        which = bisect_right(self._starts, row) - 1
+        pack, local = self._packs[which], row - self._starts[which]
+        ids = np.asarray(pack.tokens[pack.offsets[local] : pack.offsets[local + 1]])
+        item = {"input_ids": ids, "row": row, "epoch": int(self._epoch)}
+        if self.property_scale is not None:
+            if pack.labels is None:
+                known = np.full(len(self.property_scale.names), np.nan, np.float32)
+            else:
+                known = pack.labels[local]
+            item["property_labels"] = known
+        return item
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | os.PathLike,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        *,
+        mmap: bool = True,
+    ) -> "PackedMolecules":
+        """Open a folder that `save` wrote.
+
+        Args:
+            folder: where it is.
+            tokenizer: given, it must be the one the molecules were prepared with.
+            mmap: leave the arrays on disk and read what is asked for; False reads all now.
+
+        Raises:
+            FileNotFoundError: the folder lacks one of its files.
+            ValueError: another format version, another tokenizer, or arrays that do not match
+                their description (a copy that was cut off).
+        """
+        folder = Path(folder).absolute()
+        missing = [name for name in _FILES if not (folder / name).is_file()]
+        if missing:
+            raise FileNotFoundError(
+                f"{folder} holds no packed molecules: {', '.join(missing)} is missing. "
+                "Give a folder written by PackedMolecules.save."
+            )
+        about = json.loads((folder / "packed.json").read_text(encoding="utf-8"))
+        if about.get("format_version") not in (1, FORMAT_VERSION):
+            raise ValueError(
+                f"{folder} has format version {about.get('format_version')}; this version reads "
+                f"1 and {FORMAT_VERSION}. Prepare the molecules again."
+            )
+        try:
+            pack = _Pack.open(folder, mmap, _read_scale(folder, about))
+        except (ValueError, EOFError) as error:
+            raise ValueError(f"{folder} is damaged: {error}. Prepare or copy it again.") from error
+        counts = {"molecules": len(pack), "tokens": len(pack.tokens)}
+        if counts != {key: about[key] for key in counts} or pack.offsets[-1] != counts["tokens"]:
+            raise ValueError(f"{folder} is damaged: it holds {counts}, packed.json says {about}.")
+        if pack.labels is not None:
+            shape = (about["labelled"], len(about["properties"]))
+            if pack.labels.codes.shape != shape or len(pack.labels.places) != len(pack):
+                raise ValueError(
+                    f"{folder} is damaged: its labels are {pack.labels.codes.shape} of "
+                    f"{len(pack.labels.places)} molecules, packed.json says {shape} of {len(pack)}."
+                )
+        molecules = cls([pack], None, about["vocab_size"], about["tokenizer_hash"])
+        if tokenizer is not None:
+            molecules.check_tokenizer(tokenizer)
+        return molecules
+
+    def save(self, folder: str | os.PathLike) -> None:
+        """Write `tokens.npy`, `offsets.npy`, `packed.json` and labels, if any, into a new folder.
+
+        The folder appears whole or not at all. A view writes its own molecules only.
+
+        Raises:
+            FileExistsError: there is such a folder already.
+            OSError: the disk is full.
+        """
+        folder = Path(folder)
+        if folder.exists():
+            raise FileExistsError(f"{folder} exists; remove it or save under another name.")
+        with whole_folder(folder) as partial:
+            partial.mkdir()
+            self._write(partial)
+
+    def _write(self, folder: Path) -> None:
+        offsets = np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int64)
+        dtype = max((pack.tokens.dtype for pack in self._packs), key=lambda kind: kind.itemsize)
+        _write_array(folder / "offsets.npy", np.dtype(np.int64), [offsets], offsets.shape)
+        filled = int(offsets[-1])
+        _write_array(folder / "tokens.npy", dtype, self._token_blocks(), (filled,))
+        about = {
+            "format_version": FORMAT_VERSION,
+            "molecules": len(self),
+            "tokens": filled,
+            "vocab_size": self.vocab_size,
+            "tokenizer_hash": self.tokenizer_hash,
+        }
+        if self.property_scale is not None:
+            about |= {
+                "properties": self.property_scale.names,
+                "labelled": self._write_labels(folder),
+            }
+        text = json.dumps(about, indent=2) + "\n"
+        (folder / "packed.json").write_text(text, encoding="utf-8")
+
+    def _write_labels(self, folder: Path) -> int:
+        """Write the label files; return the number of labelled molecules."""
+        labels = self.labels()
+        arrays = (labels.codes, labels.places, labels.scale.quantiles)
+        for name, array in zip(_LABEL_FILES, arrays, strict=True):
+            _write_array(folder / name, array.dtype, [array], array.shape)
+        return len(labels.codes)
+
+    def _token_blocks(self) -> Iterator[np.ndarray]:
+        if self._rows is None:
+            yield from (pack.tokens for pack in self._packs)
+            return
+        for start in range(0, len(self), _GATHER_ROWS):
+            stop = min(start + _GATHER_ROWS, len(self))
+            yield np.concatenate([self[i]["input_ids"] for i in range(start, stop)])
+
+    def labelled(
+        self, rows: np.ndarray, values: np.ndarray, scale: PropertyScale
+    ) -> "PackedMolecules":
+        """The same molecules with labels.
+
+        Args:
+            rows: (labelled,), which of the molecules here they belong to.
+            values: (labelled, properties), in the properties' own units, NaN where not known.
+            scale: By which they are standardised.
+        """
+        labels = PropertyLabels.of_values(values, rows, len(self), scale)
+        tokens = np.concatenate(list(self._token_blocks()))
+        offsets = np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int64)
+        pack = _Pack(tokens, offsets, labels)
+        return PackedMolecules([pack], None, self.vocab_size, self.tokenizer_hash)
+
+    def labels(self) -> PropertyLabels | None:
+        """The labels of the molecules here, copied into one; None where there are none."""
+        if self.property_scale is None:
+            return None
+        codes, places, labelled = [], [], 0
+        for pack in self._packs:
+            if pack.labels is None:
+                places.append(np.full(len(pack), -1, np.int32))
+                continue
+            own = pack.labels.places
+            places.append(np.where(own < 0, -1, own + labelled).astype(np.int32))
+            codes.append(pack.labels.codes)
+            labelled += len(pack.labels.codes)
+        together = PropertyLabels(
+            np.concatenate(codes), np.concatenate(places), self.property_scale
+        )
+        return together.take(self._row_numbers())
+
+    def check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Raise a ValueError where the molecules were prepared with another tokenizer."""
+        found = tokenizer_fingerprint(tokenizer)
+        if found != self.tokenizer_hash:
+            raise ValueError(
+                f"The packed molecules were prepared with another tokenizer ({self.vocab_size} "
+                f"entries, hash {self.tokenizer_hash[:12]}) than the one given ({len(tokenizer)} "
+                f"entries, hash {found[:12]}). Prepare them again, or load their tokenizer."
+            )
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each molecule (molecules,), the end token included; computed on each use."""
+        lengths = np.concatenate([np.diff(pack.offsets) for pack in self._packs])
+        return lengths if self._rows is None else lengths[self._rows]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch that the items carry, in every process."""
+        self._epoch.fill_(epoch)
+
+    def split(self, size: int, seed: int) -> "tuple[PackedMolecules, PackedMolecules]":
+        """Hold `size` molecules out, the same ones for the same (molecules, size, seed).
+
+        Returns:
+            (the others, the held-out ones), each in the order here, as views of the same arrays.
+            Rows that repeat a molecule are not looked for: they may fall on both sides.
+
+        Raises:
+            ValueError: `size` leaves one side empty.
+        """
+        if not 0 < size < len(self):
+            raise ValueError(f"Cannot hold {size} of {len(self)} molecules out; leave both sides.")
+        held = np.zeros(len(self), dtype=bool)
+        held[np.random.default_rng(seed).choice(len(self), size, replace=False)] = True
+        rows = self._row_numbers()
+        return self._view(rows[~held]), self._view(rows[held])
+
+    def _view(self, rows: np.ndarray) -> "PackedMolecules":
+        return PackedMolecules(self._packs, rows, self.vocab_size, self.tokenizer_hash)
+
+    def _row_numbers(self) -> np.ndarray:
+        return np.arange(len(self)) if self._rows is None else self._rows

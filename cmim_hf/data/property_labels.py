@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Numbers known of molecules, as training reads them: standardised, a byte each, with gaps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ..model.property_head_cmim import LIMIT, QUANTILES, quantile_levels
+
+MISSING = np.int8(-128)
+_PER_UNIT = 31  # bytes' steps in one standard deviation: ±4 is ±124
+
+
+@dataclass(frozen=True)
+class PropertyScale:
+    """Names of properties, and the quantiles by which they are standardised.
+
+    Attributes:
+        names: Of the properties.
+        quantiles: (properties, QUANTILES), float32, rising; see `properties_cmim`.
+    """
+
+    names: tuple[str, ...]
+    quantiles: np.ndarray
+
+    def __eq__(self, other: object) -> bool:
+        """The same names and quantiles, in the same order."""
+        if not isinstance(other, PropertyScale):
+            return NotImplemented
+        return self.names == other.names and np.array_equal(self.quantiles, other.quantiles)
+
+    @classmethod
+    def fit(cls, names: Sequence[str], values: np.ndarray) -> PropertyScale:
+        """Measure the distribution of each property.
+
+        Args:
+            names: Of the columns.
+            values: (rows, properties), NaN where not known.
+
+        Raises:
+            ValueError: A repeated name, or a column that is infinite somewhere, nowhere known, or
+                constant.
+        """
+        if len(set(names)) < len(names):
+            raise ValueError(f"Properties need different names, got {', '.join(names)}.")
+        levels = quantile_levels().numpy()
+        quantiles = np.empty((len(names), QUANTILES), np.float32)
+        for place, name in enumerate(names):
+            column = values[:, place]
+            _check_finite(name, column)
+            known = column[~np.isnan(column)].astype(np.float64)
+            if not len(known):
+                raise ValueError(f"Property {name!r} has no value at all: leave it out.")
+            if known.min() == known.max():
+                raise ValueError(
+                    f"Property {name!r} is {known[0]:g} for all {len(known)} labelled molecules: "
+                    "there is nothing to learn from it; leave it out."
+                )
+            quantiles[place] = np.quantile(known, levels)
+        return cls(tuple(names), quantiles)
+
+    def standardized(self, values: np.ndarray) -> np.ndarray:
+        """Φ⁻¹(F(y)) as int8, see `as_floats`; values (rows, properties), NaN becomes `MISSING`.
+
+        Of a value that is frequent F is the middle of its step.
+
+        Raises:
+            ValueError: A value is infinite.
+        """
+        levels = quantile_levels().numpy()
+        codes = np.full(values.shape, MISSING, np.int8)
+        for place, quantiles in enumerate(self.quantiles.astype(np.float64)):
+            _check_finite(self.names[place], values[:, place])
+            known = ~np.isnan(values[:, place])
+            column = values[known, place]
+            upper = np.interp(column, quantiles, levels)
+            lower = -np.interp(-column, -quantiles[::-1], -levels[::-1])
+            normal = torch.special.ndtri(torch.from_numpy((upper + lower) / 2)).numpy()
+            codes[known, place] = np.rint(normal.clip(-LIMIT, LIMIT) * _PER_UNIT)
+        return codes
+
+
+def _check_finite(name: str, column: np.ndarray) -> None:
+    if (places := np.flatnonzero(np.isinf(column))).size:
+        raise ValueError(
+            f"Property {name!r} is infinite for {places.size} molecules, first for number "
+            f"{places[0] + 1}: leave such values empty."
+        )
+
+
+def as_floats(codes: np.ndarray) -> np.ndarray:
+    """Standardised labels (..., properties) as float32, NaN where not known."""
+    return np.where(codes == MISSING, np.float32(np.nan), codes / np.float32(_PER_UNIT))
+
+
+@dataclass(frozen=True)
+class PropertyLabels:
+    """Labels of some of a set of molecules.
+
+    Attributes:
+        codes: (labelled molecules, properties), int8, see `PropertyScale.standardized`.
+        places: (molecules,), int32, each molecule's row in `codes`; -1 where it has none.
+        scale: What the codes mean.
+    """
+
+    codes: np.ndarray
+    places: np.ndarray
+    scale: PropertyScale
+
+    @classmethod
+    def of_values(
+        cls, values: np.ndarray, rows: np.ndarray, molecules: int, scale: PropertyScale
+    ) -> PropertyLabels:
+        """Labels of the molecules `rows`, with `values` (rows, properties) in their own units."""
+        places = np.full(molecules, -1, np.int32)
+        places[rows] = np.arange(len(rows), dtype=np.int32)
+        return cls(scale.standardized(values), places, scale)
+
+    def take(self, rows: np.ndarray) -> PropertyLabels:
+        """The labels of some of the molecules, in the order of `rows`."""
+        places = self.places[rows]
+        labelled = places >= 0
+        fresh = np.full(len(rows), -1, np.int32)
+        fresh[labelled] = np.arange(labelled.sum(), dtype=np.int32)
+        return PropertyLabels(self.codes[places[labelled]], fresh, self.scale)
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        """The labels of a molecule (properties,), float32, NaN where not known."""
+        place = self.places[row]
+        if place < 0:
+            return np.full(self.codes.shape[1], np.nan, np.float32)
+        return as_floats(self.codes[place])
+
+
+__all__ = ["PropertyLabels", "PropertyScale", "as_floats"]

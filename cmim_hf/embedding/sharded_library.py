@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Embed a library of any size into a folder of Parquet shards, by any number of processes.
+
+A shard holds the same rows of the same source whoever writes it, and appears whole or not at all.
+So a run that was killed goes on by writing the shards that are missing, and processes share the
+work by taking every n-th shard; none needs to hear of the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from transformers.utils import logging
+
+from ..atomic_files import check_writable, remove_partials, write_whole, written_whole
+from ..data.smiles_files import Batch, NoRowsError, read_batches
+from .embedder import MoleculeEmbedder
+from .tables import (
+    EmbeddedBatch,
+    count_kinds,
+    embedded_batches,
+    embedding_table,
+    parquet_writer,
+    provenance,
+)
+
+SETTINGS_FILE = "_library.json"  # tools that read a folder of Parquet files pass over a "_"
+_SHARD_KEY = b"cmim_shard"
+_SHARD_NAME = re.compile(r"\d{5,}-\d{7,}\.parquet").fullmatch
+_ENDS = 1 << 20
+
+logger = logging.get_logger(__name__)
+
+
+class Shard(NamedTuple):
+    """The rows of one shard and the file that is to hold them with their embeddings."""
+
+    path: Path
+    batch: Batch
+
+
+@dataclass(frozen=True)
+class Library:
+    """Which sources go into which folder, and how they are cut.
+
+    Args:
+        folder: Of the shards, `<number of the source>-<number of the shard>.parquet`, whose order
+            by name is the order of the rows.
+        sources: What [`~cmim_hf.data.smiles_files.read_batches`] takes, one after the other.
+        shard_rows: Rows of a source that make a shard; memory grows with it.
+        column: As in `read_batches`, like the next.
+        split: As there.
+    """
+
+    folder: Path
+    sources: tuple[str, ...]
+    shard_rows: int = 32768
+    column: str | None = None
+    split: str = "train"
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if not self.sources:
+            raise ValueError("A library needs at least one source of molecules; got none.")
+        if self.shard_rows < 1:
+            raise ValueError(f"shard_rows is at least 1, not {self.shard_rows}.")
+        if "-" in self.sources:
+            raise ValueError(
+                "Standard input cannot be read again to resume a library; save it to a file first, "
+                "or embed it by the command `cmim embed -`."
+            )
+
+    def open(self, embedder: MoleculeEmbedder) -> None:
+        """Make the folder, or check one that has shards; one process does it before the others.
+
+        Raises:
+            ValueError: As [`~Library.check`], or other files are in the folder.
+            NotADirectoryError: There is a file of its name.
+            PermissionError: Nothing can be written to it.
+        """
+        path = self.folder / SETTINGS_FILE
+        if self.folder.exists() and not self.folder.is_dir():
+            raise NotADirectoryError(f"{self.folder} is a file; give a folder for the shards.")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        check_writable(self.folder)
+        foreign = [file for file in self.folder.glob("*.parquet") if not _SHARD_NAME(file.name)]
+        has_shards = any(self._shards())
+        if foreign or (has_shards and not path.is_file()):
+            raise ValueError(
+                f"{self.folder} holds Parquet files that are no library of ours. Give a new folder."
+            )
+        if not has_shards:
+            settings = json.dumps(self._settings(embedder), indent=2) + "\n"
+            write_whole(path, settings)
+        self.check(embedder)
+
+    def check(self, embedder: MoleculeEmbedder) -> None:
+        """Check that the folder was begun with these sources and this embedder.
+
+        Raises:
+            ValueError: It was begun with other ones, which are named.
+        """
+        path = self.folder / SETTINGS_FILE
+        settings = self._settings(embedder)
+        try:
+            begun = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged: {error}. Give a new folder.") from error
+        # the place of a checkpoint may change, as that of a source; its content may not
+        differing = [k for k in settings if k != "checkpoint" and begun.get(k) != settings[k]]
+        if differing:
+            what = "; ".join(f"{k} was {begun.get(k)!r}, is {settings[k]!r}" for k in differing)
+            raise ValueError(
+                f"{self.folder} was begun with other settings: {what}. Go on with the same ones, "
+                "or give a new folder."
+            )
+
+    def _settings(self, embedder: MoleculeEmbedder) -> dict[str, Any]:
+        # in float32 the batches change a vector by 1e-6 of its norm, in half precision by more
+        exact = embedder.model.dtype in (torch.float32, torch.float64)
+        return {
+            **provenance(embedder),
+            "batch_tokens": None if exact else embedder.max_batch_tokens,
+            "sources": [_content(name) for name in self.sources],
+            "shard_rows": self.shard_rows,
+            "column": self.column,
+            "split": self.split,
+        }
+
+    def pending(self, rank: int = 0, world_size: int = 1) -> Iterator[Shard]:
+        """Yield the shards that are not on disk, of those that process `rank` is to write."""
+        for number in range(len(self.sources)):
+            yield from self.pending_of(number, rank, world_size)
+
+    def pending_of(self, source: int, rank: int = 0, world_size: int = 1) -> Iterator[Shard]:
+        """Yield the same of one source, by its number."""
+        batches = read_batches(
+            self.sources[source],
+            column=self.column,
+            split=self.split,
+            batch_rows=self.shard_rows,
+            wanted=partial(self._is_pending, source, rank, world_size),
+        )
+        try:
+            for batch in batches:
+                yield Shard(self._path(source, (batch.start - 1) // self.shard_rows), batch)
+        except NoRowsError as error:
+            if len(self.sources) == 1:
+                raise
+            logger.warning(str(error))  # one of many files may well be empty
+
+    def absolute(self) -> Library:
+        """The same library by names that hold in any working directory."""
+        sources = (os.path.abspath(s) if os.path.exists(s) else s for s in self.sources)
+        return replace(self, folder=self.folder.absolute(), sources=tuple(sources))
+
+    def _is_pending(self, source: int, rank: int, world_size: int, shard: int) -> bool:
+        return (source + shard) % world_size == rank and not self._path(source, shard).is_file()
+
+    def _path(self, source: int, shard: int) -> Path:
+        return self.folder / f"{source:05d}-{shard:07d}.parquet"
+
+    def _shards(self) -> Iterator[Path]:
+        return (path for path in self.folder.glob("*.parquet") if _SHARD_NAME(path.name))
+
+    def close(self) -> dict[str, Any]:
+        """Remove what killed processes left, and count: call it when every process has ended.
+
+        Returns:
+            `rows` written, `read` from the sources, `shards`, and `invalid` rows by kind.
+        """
+        remove_partials(self.folder)
+        rows, read, shards, invalid = 0, 0, 0, Counter()
+        for path in sorted(self._shards()):
+            try:
+                with pq.ParquetFile(path) as file:
+                    about = json.loads(file.schema_arrow.metadata[_SHARD_KEY])
+                    rows += file.metadata.num_rows
+            except (pa.ArrowException, TypeError, KeyError, ValueError) as error:
+                raise ValueError(
+                    f"{path} is damaged: {error}. Remove it and run again: that writes it anew."
+                ) from error
+            read += about["rows"]
+            invalid.update(about["invalid"])
+            shards += 1
+        return {"rows": rows, "read": read, "shards": shards, "invalid": dict(invalid)}
+
+
+def embed_shards(
+    shards: Iterable[Shard], embedder: MoleculeEmbedder, num_workers: int = 0
+) -> Iterator[EmbeddedBatch]:
+    """Embed and write shards; each is yielded when it is on the disk.
+
+    Args:
+        shards: Read a bounded number ahead.
+        embedder: Its settings are the library's.
+        num_workers: As in [`~cmim_hf.embedding.tables.embedded_batches`].
+
+    Raises:
+        ValueError: An invalid row and `on_invalid="raise"`; the shards before it stay.
+    """
+    paths: deque[Path] = deque()
+
+    def batches() -> Iterator[Batch]:
+        for shard in shards:
+            paths.append(shard.path)
+            yield shard.batch
+
+    for embedded in embedded_batches(batches(), embedder, num_workers):
+        _write(embedded, embedder, paths.popleft())
+        yield embedded
+
+
+def _write(embedded: EmbeddedBatch, embedder: MoleculeEmbedder, path: Path) -> None:
+    table = embedding_table(embedded, embedder)
+    about = {
+        "source": embedded.batch.source,
+        "first_row": embedded.batch.start,
+        "rows": len(embedded.batch.smiles),
+        "invalid": count_kinds(embedded.rejects),
+    }
+    metadata = {**table.schema.metadata, _SHARD_KEY: json.dumps(about).encode()}
+    table = table.replace_schema_metadata(metadata)
+    with written_whole(path) as new, parquet_writer(new, table.schema) as writer:
+        writer.write_table(table)
+
+
+def _content(source: str) -> dict[str, Any]:
+    """What tells another source from the same one at another place.
+
+    A file is known by its size and its first and last mebibyte.
+    """
+    if not os.path.isfile(source):
+        return {"name": source}
+    size = os.path.getsize(source)
+    with open(source, "rb") as stream:
+        digest = hashlib.sha256(stream.read(_ENDS))
+        stream.seek(max(0, size - _ENDS))
+        digest.update(stream.read(_ENDS))
+    return {"name": os.path.basename(source), "bytes": size, "sha256_ends": digest.hexdigest()}
+
+
+__all__ = ["SETTINGS_FILE", "Library", "Shard", "embed_shards"]

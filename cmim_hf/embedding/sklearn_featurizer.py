@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""cMIM vectors of molecules inside scikit-learn: [`MoleculeFeaturizer`]."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+try:
+    from sklearn.base import BaseEstimator, TransformerMixin
+    from sklearn.utils import Tags
+except ImportError as error:
+    raise ImportError(
+        "MoleculeFeaturizer needs scikit-learn 1.6 or newer, which is not installed here. Run: "
+        "pip install 'cmim-hf[sklearn]'"
+    ) from error
+
+from ..checkpoints import DEFAULT_CHECKPOINT, list_checkpoints
+from .embedder import MoleculeEmbedder
+
+_SHIPPED = "shipped_checkpoint"  # key of a pickle; "checkpoint" may be a user's folder of that name
+
+
+class MoleculeFeaturizer(TransformerMixin, BaseEstimator):
+    """A scikit-learn transformer: SMILES in, (molecules, size) float32 out.
+
+    `X` is a list, tuple, 1-D array or series of SMILES, or a table or array of one column. Nothing
+    is learned from it: `transform` works without `fit`. But `fit` records which weights it found,
+    and `transform` refuses others, since what follows in the pipeline was fitted to the first.
+
+    A process loads a checkpoint once, for all clones, and again when its files have changed. A
+    pickle holds the parameters and the fingerprint, no weights: where it is opened,
+    the same checkpoint is needed. One that ships with this package is found in any installation.
+
+    Args:
+        checkpoint: As in [`MoleculeEmbedder`], like all that follow.
+        representation: `"informative"`, `"latent"` or `"both"`.
+        pooling: Of informative embeddings: `"mean"`, `"last"` or `"max"`.
+        canonicalize: Rewrite each molecule as RDKit does, so that all its writings are one.
+        on_invalid: What becomes of a row that is no molecule: `"raise"` a ValueError, or `"none"`,
+            a row of NaN, for an imputer to fill. There is no `"skip"`: rows must match `y`.
+        device: Where to work.
+        dtype: Of the weights.
+
+    Attributes:
+        fingerprint_: [`MoleculeEmbedder.fingerprint`] of the checkpoint that `fit` found.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | os.PathLike = DEFAULT_CHECKPOINT,
+        *,
+        representation: str = "informative",
+        pooling: str = "mean",
+        canonicalize: bool = True,
+        on_invalid: str = "raise",
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | str | None = None,
+    ) -> None:
+        """Store the parameters; `fit` and `transform` check them."""
+        self.checkpoint = checkpoint
+        self.representation = representation
+        self.pooling = pooling
+        self.canonicalize = canonicalize
+        self.on_invalid = on_invalid
+        self.device = device
+        self.dtype = dtype
+
+    def fit(self, X: Any, y: Any = None) -> MoleculeFeaturizer:
+        """Check the parameters and the form of `X`, and record the checkpoint's fingerprint.
+
+        Args:
+            X: The molecules, at least one; they are not parsed.
+            y: Ignored.
+
+        Returns:
+            This featurizer.
+
+        Raises:
+            FileNotFoundError: No such checkpoint.
+            TypeError: `X` is a single text or no collection in a fixed order.
+            ValueError: No molecule, a table of several columns, or an unknown choice.
+        """
+        if len(_molecules(X)) == 0:
+            raise ValueError("X holds no molecules; fit expects at least one SMILES.")
+        embedder = self._embedder()
+        self._embed(embedder, [])  # for its checks of the parameters
+        self.fingerprint_ = embedder.fingerprint
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Embed molecules.
+
+        Args:
+            X: The molecules; there may be none.
+
+        Returns:
+            (molecules, size) in float32, in the order of `X`; a table after `set_output`.
+
+        Raises:
+            FileNotFoundError: No such checkpoint.
+            TypeError: `X` is a single text or no collection in a fixed order.
+            ValueError: A row that is no molecule and `on_invalid="raise"`, a table of several
+                columns, an unknown choice, or other weights than at `fit`.
+        """
+        molecules = _molecules(X)
+        embedder = self._embedder()
+        fitted = getattr(self, "fingerprint_", None)
+        if fitted and fitted != embedder.fingerprint:
+            raise ValueError(
+                f"The checkpoint {self.checkpoint}, loaded as {embedder.model.dtype}, has the "
+                f"fingerprint {embedder.fingerprint[:12]}...; this featurizer was fitted with "
+                f"{fitted[:12]}.... Weights, dtype and tokenizer must be those of fit: put them "
+                "back, or fit the whole pipeline again."
+            )
+        return self._embed(embedder, molecules)
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Names of the columns, (size,): `cmim_informative_0`, ..., then `cmim_latent_0`, ....
+
+        Args:
+            input_features: Ignored.
+        """
+        both = self.representation == "both"
+        model = self._embedder().model
+        return np.array(
+            [
+                f"cmim_{part}_{column}"
+                for part in (("informative", "latent") if both else (self.representation,))
+                for column in range(model.representation_size(part))
+            ],
+            dtype=object,
+        )
+
+    def __sklearn_tags__(self) -> Tags:
+        """Tell scikit-learn that texts come in, one a row, and that `fit` is not required."""
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        tags.input_tags.string = True
+        tags.input_tags.one_d_array = True
+        tags.input_tags.two_d_array = False
+        tags.transformer_tags.preserves_dtype = []
+        return tags
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Name a checkpoint that ships, whose folder differs between installations."""
+        state = dict(super().__getstate__())
+        for name, folder in list_checkpoints().items():
+            if folder == str(self.checkpoint):
+                del state["checkpoint"]
+                state[_SHIPPED] = name
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take a checkpoint that ships from this installation; it is looked for when used."""
+        state = dict(state)
+        if _SHIPPED in state:
+            state["checkpoint"] = str(Path(DEFAULT_CHECKPOINT).parent / state.pop(_SHIPPED))
+        super().__setstate__(state)
+
+    def _embedder(self) -> MoleculeEmbedder:
+        if self.on_invalid not in ("raise", "none"):
+            raise ValueError(
+                f"on_invalid is {self.on_invalid!r}; expected 'raise', or 'none' for rows of NaN. "
+                "Each molecule gives one row, so that rows match y: to leave molecules out, take "
+                "them out of X and y beforehand."
+            )
+        checkpoint = os.fspath(self.checkpoint)
+        return _loaded(checkpoint, _written(checkpoint), self.device, self.dtype)
+
+    def _embed(self, embedder: MoleculeEmbedder, molecules: Any) -> np.ndarray:
+        return embedder.embed(
+            molecules,
+            representation=self.representation,
+            pooling=self.pooling,
+            canonicalize=self.canonicalize,
+            on_invalid=self.on_invalid,
+        )
+
+
+@lru_cache(maxsize=4)
+def _loaded(
+    checkpoint: str,
+    written: tuple,
+    device: str | torch.device | None,
+    dtype: torch.dtype | str | None,
+) -> MoleculeEmbedder:
+    return MoleculeEmbedder(checkpoint, device=device, dtype=dtype, progress=False)
+
+
+def _written(checkpoint: str) -> tuple:
+    """When the files of a folder were written: a folder trained anew is another checkpoint."""
+    files = [*Path(checkpoint).glob("*.safetensors"), *Path(checkpoint).glob("*.json")]
+    return tuple(sorted((file.name, file.stat().st_mtime_ns) for file in files))
+
+
+def _molecules(X: Any) -> Any:
+    """The 1-D collection of molecules that `X` is, or that its only column is."""
+    ordered = hasattr(X, "__len__") and hasattr(X, "__getitem__")
+    if isinstance(X, str | bytes | Mapping) or not ordered:
+        raise TypeError(
+            f"X is {X!r:.80} of type {type(X).__name__}; expected a list, array or column of "
+            "SMILES. Pass a list, for one molecule too: [smiles]."
+        )
+    shape = getattr(X, "shape", None)
+    if shape is None:
+        return X
+    if len(shape) == 1:
+        return np.asarray(X, dtype=object)
+    if len(shape) == 2 and shape[1] == 1:
+        table = np.asarray(X, dtype=object)
+        if table.ndim != 2:
+            raise TypeError(
+                f"X is a {type(X).__name__}, no array or data frame; pass its column of SMILES."
+            )
+        return table[:, 0]
+    raise ValueError(
+        f"X has the shape {tuple(shape)}; expected one column of SMILES. Select it, in a pipeline "
+        "by ColumnTransformer([('molecules', MoleculeFeaturizer(), 'smiles')])."
+    )
+
+
+__all__ = ["MoleculeFeaturizer"]

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Codes to molecules: decoding, sampling, interpolation, likelihood."""

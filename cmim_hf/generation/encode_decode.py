@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A checkpoint at work between molecules and codes, both ways, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+
+from ..data.invalid_rows import progress_bar, read_molecules
+from ..data.row_encoder import EncodedRows, RowEncoder
+from ..data.token_batches import batch_rows, batch_tokens, padded_batches
+from ..model.decoding_cmim import decode_latents
+from ..model.modeling_cmim import CMIMModel
+from ..model.tokenization_cmim import CMIMTokenizer
+
+
+class Codec:
+    """Reads molecules, encodes them, and decodes codes.
+
+    Args:
+        model: In `eval()`, on its device.
+        tokenizer: The model's.
+        canonicalize: Rewrite molecules as RDKit does, those read and those decoded.
+        batch_size: Codes decoded at once; `None` for what suits the device.
+        progress: Show bars.
+    """
+
+    def __init__(
+        self,
+        model: CMIMModel,
+        tokenizer: CMIMTokenizer,
+        canonicalize: bool,
+        batch_size: int | None,
+        progress: bool,
+    ) -> None:
+        """Keep the arguments."""
+        self.model = model
+        self.tokenizer = tokenizer
+        self.canonicalize = canonicalize
+        self.batch_size = batch_size
+        self.progress = progress
+
+    def read(self, smiles: Iterable[str], on_invalid: str) -> EncodedRows:
+        """Molecules to tokens; see [`~cmim_hf.data.invalid_rows.read_molecules`]."""
+        limit = self.model.config.max_position_embeddings
+        encoder = RowEncoder(self.tokenizer, limit, self.canonicalize)
+        return read_molecules(encoder, smiles, on_invalid, self.progress)
+
+    def batches(
+        self, encoded: EncodedRows, what: str
+    ) -> Iterator[tuple[np.ndarray, torch.Tensor, torch.Tensor | None]]:
+        """Places of rows (batch,), ids and mask (batch, length) on the model's device; a bar."""
+        model = self.model
+        rows = np.arange(len(encoded.lengths))
+        with progress_bar(len(rows), what, self.progress) as bar:
+            for places, ids, mask in padded_batches(
+                encoded, rows, batch_tokens(model.device), model.config.pad_token_id
+            ):
+                mask = None if mask is None else mask.to(model.device)
+                yield places, ids.to(model.device), mask
+                bar.update(len(places))
+
+    @torch.inference_mode()
+    def posterior(self, encoded: EncodedRows) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and log-std of the codes: two (usable rows, num_latents, latent_size) float32."""
+        config = self.model.config
+        shape = (len(encoded.lengths), config.num_latents, config.latent_size)
+        mean, log_std = np.empty(shape, np.float32), np.empty(shape, np.float32)
+        for rows, ids, mask in self.batches(encoded, "Encoding molecules"):
+            found = self.model(ids, mask, sample_latents=False, decode=False)
+            mean[rows] = found.latent_mean.float().cpu().numpy()
+            log_std[rows] = found.latent_log_std.float().cpu().numpy()
+        if not np.isfinite(mean).all():
+            raise ValueError(
+                f"The codes of {self.model.name_or_path} in {self.model.dtype} are not finite: its "
+                "weights are damaged, or too large for that type (try bfloat16 or float32)."
+            )
+        return mean, log_std
+
+    @torch.inference_mode()
+    def properties(self, encoded: EncodedRows) -> np.ndarray:
+        """Predicted properties in their own units: (usable rows, num_properties) float32.
+
+        Raises:
+            ValueError: The model has no property head.
+        """
+        values = np.empty((len(encoded.lengths), self.model.config.num_properties), np.float32)
+        for rows, ids, mask in self.batches(encoded, "Predicting properties"):
+            values[rows] = self.model.get_properties(ids, mask).cpu().numpy()
+        return values
+
+    def codes(self, latents: np.ndarray | torch.Tensor) -> np.ndarray:
+        """Codes (rows, num_latents, latent_size) in float32, of a caller's array."""
+        config = self.model.config
+        shape = (config.num_latents, config.latent_size)
+        codes = latents.detach().float().cpu() if torch.is_tensor(latents) else latents
+        if np.iscomplexobj(codes):
+            raise ValueError("latents are real numbers, got complex ones.")
+        if np.shape(codes) == (0,):  # an empty list
+            codes = np.empty((0, *shape))
+        with np.errstate(over="ignore"):  # what is too large is reported below
+            codes = np.asarray(codes, np.float32)
+        if codes.ndim != 3 or codes.shape[1:] != shape:
+            hint = ""
+            if codes.ndim == 2:  # of one width with codes, informative vectors would pass as such
+                hint = (
+                    " Vectors of an embedder are codes only with representation='latent': then "
+                    f"reshape them, z.reshape(-1, {shape[0]}, {shape[1]}). Informative vectors "
+                    "cannot be decoded: take codes from MoleculeGenerator.encode."
+                )
+            raise ValueError(
+                f"latents must be (rows, num_latents, latent_size) = (rows, {shape[0]}, "
+                f"{shape[1]}), got {codes.shape}.{hint}"
+            )
+        if len(damaged := np.flatnonzero(~np.isfinite(codes).all(axis=(1, 2)))):
+            raise ValueError(
+                f"latents row {damaged[0]} holds numbers that are not finite in float32, as do "
+                f"{len(damaged) - 1} more rows: leave them out."
+            )
+        return codes
+
+    def decode(
+        self,
+        codes: np.ndarray,
+        *,
+        lengths: np.ndarray | None = None,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        generator: torch.Generator | None = None,
+        progress: bool | None = None,
+    ) -> list[str | None]:
+        """Molecules of codes, in their order; `None` where there is none.
+
+        Args:
+            codes: (rows, num_latents, latent_size).
+            lengths: (rows,), expected tokens, so that rows of similar ones go together.
+            temperature: As in [`~cmim_hf.model.decoding_cmim.decode_latents`], like the next two.
+            top_k: See there.
+            generator: See there.
+            progress: Show a bar; by default as the codec does.
+        """
+        order = np.arange(len(codes)) if lengths is None else np.argsort(-lengths, kind="stable")
+        written: list[str | None] = [None] * len(codes)
+        size = self.batch_size or batch_rows(self.model.device)
+        progress = self.progress if progress is None else progress
+        with progress_bar(len(codes), "Decoding molecules", progress) as bar:
+            for start in range(0, len(codes), size):
+                rows = order[start : start + size]
+                tokens = decode_latents(
+                    self.model,
+                    torch.from_numpy(codes[rows]),
+                    temperature=temperature,
+                    top_k=top_k,
+                    generator=generator,
+                )
+                for row, smiles in zip(rows, self._molecules(tokens), strict=True):
+                    written[row] = smiles
+                bar.update(len(rows))
+        return written
+
+    def _molecules(self, tokens: torch.Tensor) -> list[str | None]:
+        texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        if not self.canonicalize:
+            return texts
+        from ..chemistry.smiles import canonicalize
+
+        ends = torch.as_tensor(self.model.config.eos_token_id, device=tokens.device).reshape(-1)
+        ended = torch.isin(tokens, ends).any(dim=1).tolist()
+        molecules: list[str | None] = []
+        for text, complete in zip(texts, ended, strict=True):
+            try:
+                molecules.append(canonicalize(text) if complete else None)
+            except ValueError:
+                molecules.append(None)
+        return molecules
+
+
+__all__ = ["Codec"]

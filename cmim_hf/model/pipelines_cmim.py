@@ -1,0 +1,372 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The transformers pipelines over a checkpoint: SMILES to vectors, to other SMILES, to labels.
+
+`pipeline("molecule-embedding", model=checkpoint)`, `pipeline("molecule-generation", ...)` and, of a
+fine-tuned checkpoint, `pipeline("molecule-prediction", ...)` make them; where the package is not
+installed, add `trust_remote_code=True`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset, IterableDataset
+from transformers import Pipeline
+
+from .decoding_cmim import decode_latents
+from .smiles_text_cmim import text_problem
+
+_POOLINGS = ("mean", "last", "max")
+_ON_INVALID = ("raise", "none")
+_MOST_CHARACTERS = 10_000  # RDKit's time grows with the square of the length
+
+
+class _Stream(IterableDataset):
+    """Texts drawn as outputs are asked for; some transformers make a list of a generator."""
+
+    def __init__(self, texts: Iterator[Any]) -> None:
+        """Draws from `texts`, once."""
+        self._texts = texts
+
+    def __iter__(self) -> Iterator[Any]:
+        """What is left of them."""
+        return self._texts
+
+
+class _MoleculePipeline(Pipeline):
+    """Common ground of the pipelines: from a caller's texts to token ids.
+
+    `_task` and `_gap` are the words of the errors: what cannot be done to an invalid text, and what
+    stands in its place; `_instead` is what can leave rows out.
+    """
+
+    _task = _gap = _instead = ""
+    _load_processor = False
+    _load_image_processor = False
+    _load_video_processor = False
+    _load_feature_extractor = False
+    _load_tokenizer = True
+
+    def __call__(self, inputs: Any, **kwargs: Any) -> Any:
+        """Work on one text, or many.
+
+        Args:
+            inputs: A SMILES; a list or another iterable of them; or, to stream, a generator or a
+                torch dataset.
+            kwargs: The arguments of the class, and every pipeline's `batch_size` and
+                `num_workers`.
+
+        Raises:
+            TypeError: A table in place of its column.
+            ValueError: An unknown choice, or an invalid text and `on_invalid="raise"`.
+
+        Returns:
+            For one text its output, for many a list of outputs in their order; for a generator or a
+            dataset, an iterator of them.
+        """
+        transformers_own = ("batch_size", "num_workers")
+        own = {name: value for name, value in kwargs.items() if name not in transformers_own}
+        self._sanitize_parameters(**own)  # before the base class draws from a generator
+        if hasattr(inputs, "columns"):
+            raise TypeError(
+                f"Expected SMILES, got a {type(inputs).__name__}; pass its column of SMILES."
+            )
+        if hasattr(inputs, "to_pylist"):  # pyarrow, whose items are no strings
+            inputs = inputs.to_pylist()
+        if getattr(inputs, "shape", None) == ():  # an array of one text is that text
+            inputs = inputs.item()
+        if isinstance(inputs, Iterator):
+            inputs = _Stream(inputs)
+        elif isinstance(inputs, Iterable) and not isinstance(
+            inputs, str | bytes | Mapping | Dataset
+        ):
+            inputs = list(inputs)
+            if not inputs:
+                return []
+        return super().__call__(inputs, **kwargs)
+
+    def _check_policy(self, on_invalid: str | None) -> None:
+        if on_invalid == "skip":
+            raise ValueError(
+                "on_invalid='skip' is not possible in a pipeline, which gives one output for each "
+                f"input: use 'none' ({self._gap}), or {self._instead}, which can leave rows out."
+            )
+        _check_choice("on_invalid", on_invalid, _ON_INVALID)
+
+    def preprocess(self, text: Any, on_invalid: str = "raise") -> dict[str, torch.Tensor]:
+        """Token ids and mask, (1, length) each, and whether they are of the text, (1,).
+
+        An invalid text has one padding token in its place, so that it can stand in a batch.
+        """
+        problem = text_problem(text)
+        reason = None if problem is None else problem[1]
+        ids = [] if reason else self.tokenizer(text, verbose=False)["input_ids"]
+        limit = self.model.config.max_position_embeddings
+        if len(ids) > limit:
+            reason = f"it has {len(ids)} tokens, the model reads at most {limit}"
+        if reason and on_invalid == "raise":
+            shown = repr(text) if len(repr(text)) <= 80 else repr(text)[:77] + "..."
+            raise ValueError(
+                f"The text {shown} cannot be {self._task}: {reason}. Mend or remove it, or pass "
+                f"on_invalid='none' for {self._gap} in its place."
+            )
+        if reason:
+            ids = [self.model.config.pad_token_id]
+        return {
+            "input_ids": torch.tensor([ids]),
+            "attention_mask": torch.ones(1, len(ids), dtype=torch.long),
+            "valid": torch.tensor([reason is None]),
+        }
+
+
+class MoleculeEmbeddingPipeline(_MoleculePipeline):
+    """Embeds molecules given as canonical SMILES: `"molecule-embedding"`, one vector for each.
+
+    A molecule's vector depends on its text alone, in whatever batch. Texts are read as they are:
+    other writings of a molecule give other vectors, and that a text is a molecule is not checked.
+    `canonicalize` of `cmim_hf.chemistry.smiles` writes canonical SMILES.
+
+    A text's output is its vector (size,) in float32. The arguments below can be given to `pipeline`
+    and to each call, which takes precedence.
+
+    Args:
+        representation: `"informative"` (informative embeddings: pooled decoder states, hidden_size
+            numbers), `"latent"` (the mean codes, num_latents * latent_size numbers) or `"both"`,
+            in that order side by side.
+        pooling: Of informative embeddings: `"mean"`, `"last"` or `"max"`.
+        on_invalid: What becomes of an input that is no string, empty, not printable, or longer than
+            the model reads: `"raise"` a ValueError that names it, `"none"` gives a vector of NaN.
+            A pipeline gives one output for each input, so there is no `"skip"`.
+        return_tensors: Give torch tensors (on the CPU) in place of numpy arrays.
+
+    Raises:
+        ValueError: An unknown choice, or an invalid input and `on_invalid="raise"`.
+    """
+
+    _task, _gap, _instead = "embedded", "a vector of NaN", "cmim_hf.MoleculeEmbedder"
+
+    def _sanitize_parameters(
+        self,
+        representation: str | None = None,
+        pooling: str | None = None,
+        on_invalid: str | None = None,
+        return_tensors: bool | None = None,
+        local_files_only: bool | None = None,  # `pipeline` passes it on
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        if representation is not None:
+            self.model.representation_size(representation)
+        _check_choice("pooling", pooling, _POOLINGS)
+        self._check_policy(on_invalid)
+        return (
+            _given(on_invalid=on_invalid),
+            _given(representation=representation, pooling=pooling),
+            _given(return_tensors=return_tensors),
+        )
+
+    def _forward(
+        self,
+        inputs: dict[str, torch.Tensor],
+        representation: str = "informative",
+        pooling: str = "mean",
+    ) -> dict[str, torch.Tensor]:
+        vectors = self.model.get_representation(
+            inputs["input_ids"],
+            inputs["attention_mask"],
+            representation=representation,
+            pooling=pooling,
+        )
+        return {"vectors": vectors.float().masked_fill(~inputs["valid"][:, None], torch.nan)}
+
+    def postprocess(self, outputs: dict[str, torch.Tensor], return_tensors: bool = False) -> Any:
+        """One row of a batch, (size,), as numpy array or tensor of its own memory."""
+        vector = outputs["vectors"][0].clone()
+        return vector if return_tensors else vector.numpy()
+
+
+class MoleculeGenerationPipeline(_MoleculePipeline):
+    """Reconstructs molecules, or writes molecules near them: `"molecule-generation"`.
+
+    Decodes, greedily, codes z + radius · ε with z the mean code of a given SMILES and ε ~ N(0, I).
+    Texts are read as they are: the model knows canonical SMILES, which `canonicalize` of
+    `cmim_hf.chemistry.smiles` writes. What the decoder wrote is returned as it is too, and may be
+    no molecule: check it, or use `cmim_hf.MoleculeGenerator`, which does.
+
+    A text's output is a list of dictionaries `{"generated_smiles": ...}`, one for each code. The
+    arguments below can be given to `pipeline` and to each call, which takes precedence.
+
+    Args:
+        radius: 0 or above, in units of the prior's standard deviation; 0 (the default)
+            reconstructs.
+        num_return_sequences: Codes for each text; 1 by default.
+        seed: With one, a text's molecules depend on the seed and the text alone, in whatever batch;
+            without, the noise is drawn from torch's global generator.
+        on_invalid: What becomes of an input that is no string, empty, not printable, or longer than
+            the model reads: `"raise"` a ValueError that names it, `"none"` gives molecules that
+            are None. A pipeline gives one output for each input, so there is no `"skip"`.
+
+    Raises:
+        ValueError: An argument outside its range, or an invalid input and `on_invalid="raise"`.
+    """
+
+    _task, _gap, _instead = "read", "molecules that are None", "cmim_hf.MoleculeGenerator"
+
+    def _sanitize_parameters(
+        self,
+        radius: float | None = None,
+        num_return_sequences: int | None = None,
+        seed: int | None = None,
+        on_invalid: str | None = None,
+        local_files_only: bool | None = None,  # `pipeline` passes it on
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        if radius is not None and not 0 <= radius < math.inf:
+            raise ValueError(f"radius is a finite number from 0, not {radius}.")
+        number = num_return_sequences
+        if number is not None and (not isinstance(number, int) or number < 1):
+            raise ValueError(f"num_return_sequences is a whole number from 1, not {number!r}.")
+        self._check_policy(on_invalid)
+        noise = _given(num_return_sequences=number, seed=seed)
+        return noise | _given(on_invalid=on_invalid), _given(radius=radius), {}
+
+    def preprocess(
+        self,
+        text: Any,
+        on_invalid: str = "raise",
+        num_return_sequences: int = 1,
+        seed: int | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Those of an embedding, and noise (1, num_return_sequences * size of a code).
+
+        It is drawn here, where texts are still apart, so that batches do not matter.
+        """
+        generator = None
+        if seed is not None:
+            digest = hashlib.sha256(f"{seed} {text}".encode(errors="replace")).digest()
+            generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big"))
+        config = self.model.config
+        size = num_return_sequences * config.num_latents * config.latent_size
+        noise = torch.randn(1, size, generator=generator)
+        return super().preprocess(text, on_invalid) | {"noise": noise}
+
+    def _forward(
+        self, inputs: dict[str, torch.Tensor], radius: float = 0.0
+    ) -> dict[str, torch.Tensor]:
+        """Token ids (batch, num_return_sequences, length); padding alone for invalid texts."""
+        valid = inputs["valid"]
+        mean = self.model.get_latents(inputs["input_ids"], inputs["attention_mask"])[:, None]
+        noise = inputs["noise"].view(len(mean), -1, *mean.shape[2:])
+        written = decode_latents(self.model, (mean + radius * noise)[valid].flatten(0, 1))
+        complete = written.new_full(
+            (*noise.shape[:2], written.shape[1]), self.model.config.pad_token_id
+        )
+        complete[valid] = written.view(-1, *complete.shape[1:])
+        return {"tokens": complete, "valid": valid}
+
+    def postprocess(self, outputs: dict[str, torch.Tensor]) -> list[dict[str, str | None]]:
+        """One row of a batch: its texts."""
+        tokens = outputs["tokens"][0]
+        if not outputs["valid"][0]:
+            return [{"generated_smiles": None} for _ in tokens]
+        texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        return [{"generated_smiles": text} for text in texts]
+
+
+class MoleculePredictionPipeline(_MoleculePipeline):
+    """Predicts the labels of a fine-tuned checkpoint: `"molecule-prediction"`.
+
+    Molecules are rewritten as RDKit does first, as they were for training, so that every writing of
+    one gives the same prediction, and what is no molecule is refused. (The pipeline
+    `"text-classification"` of transformers takes any text as it stands.)
+
+    A text's output is a dictionary from the names of the labels to numbers: values in the labels'
+    own units of a regression, probabilities otherwise. The arguments below can be given to
+    `pipeline` and to each call, which takes precedence.
+
+    Args:
+        canonicalize: Rewrite molecules, which needs RDKit; `False` takes SMILES that are canonical
+            already as they are.
+        on_invalid: What becomes of an input that is no molecule, or longer than the model reads:
+            `"raise"` a ValueError that names it, `"none"` gives NaN for each label. A pipeline
+            gives one output for each input, so there is no `"skip"`.
+
+    Raises:
+        ImportError: RDKit is not there.
+        ValueError: An unknown choice, an invalid input and `on_invalid="raise"`, or a checkpoint
+            that does not say what its labels are.
+    """
+
+    _task, _gap, _instead = "predicted for", "predictions of NaN", "a list of molecules"
+
+    def _sanitize_parameters(
+        self,
+        canonicalize: bool | None = None,
+        on_invalid: str | None = None,
+        local_files_only: bool | None = None,  # `pipeline` passes it on
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        self._check_policy(on_invalid)
+        if self.model.config.problem_type is None and self.model.config.num_labels > 1:
+            raise ValueError(
+                "The checkpoint does not say what its labels are (problem_type is None): fine-tune "
+                "it, or set problem_type in its config, before it predicts."
+            )
+        return _given(on_invalid=on_invalid, canonicalize=canonicalize), {}, {}
+
+    def preprocess(
+        self, text: Any, on_invalid: str = "raise", canonicalize: bool = True
+    ) -> dict[str, torch.Tensor]:
+        """As of the other pipelines, of the molecule's canonical writing."""
+        if canonicalize and text_problem(text) is None:
+            text, reason = _canonical(text), f"RDKit cannot read {text!r:.80}"
+            if text is None and on_invalid == "raise":
+                raise ValueError(
+                    f"{reason}: it is no molecule. Mend or remove it, or pass on_invalid='none' "
+                    f"for {self._gap} in its place."
+                )
+        return super().preprocess(text, on_invalid)
+
+    def _forward(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        kind = self.model.config.problem_type
+        scores = self.model(inputs["input_ids"], inputs["attention_mask"]).logits
+        if kind == "multi_label_classification":
+            scores = scores.sigmoid()
+        elif kind == "single_label_classification":
+            scores = scores.softmax(dim=-1)
+        return {"scores": scores.masked_fill(~inputs["valid"][:, None], torch.nan)}
+
+    def postprocess(self, outputs: dict[str, torch.Tensor]) -> dict[str, float]:
+        """One row of a batch: the numbers by the names of the labels."""
+        names = self.model.config.id2label
+        return {names[place]: value for place, value in enumerate(outputs["scores"][0].tolist())}
+
+
+def _canonical(text: str) -> str | None:
+    """RDKit's canonical SMILES, or None of what is no molecule."""
+    try:
+        from rdkit import Chem, rdBase
+    except ImportError as error:
+        raise ImportError(
+            "Predictions need RDKit, which writes molecules as the model knows them: pip install "
+            "rdkit, or pass canonicalize=False for SMILES that are canonical already."
+        ) from error
+    with rdBase.BlockLogs():
+        molecule = Chem.MolFromSmiles(text) if len(text) <= _MOST_CHARACTERS else None
+    return None if molecule is None else Chem.MolToSmiles(molecule)
+
+
+def _check_choice(name: str, value: str | None, known: tuple[str, ...]) -> None:
+    if value is not None and value not in known:
+        raise ValueError(f"Unknown {name} {value!r}; choose one of {', '.join(known)}.")
+
+
+def _given(**parameters: Any) -> dict[str, Any]:
+    return {name: value for name, value in parameters.items() if value is not None}
+
+
+__all__ = [
+    "MoleculeEmbeddingPipeline",
+    "MoleculeGenerationPipeline",
+    "MoleculePredictionPipeline",
+]

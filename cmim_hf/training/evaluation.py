@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What training measures beside its loss: term averages, exact reconstruction, a ridge probe."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch.nn import functional
+
+from ..data.row_encoder import EncodedRows
+from ..data.token_batches import padded_batches
+from ..model.decoding_cmim import decode_latents
+from ..model.modeling_cmim import CMIMModel
+
+Tokens = Sequence[int] | np.ndarray
+
+
+class TermAverages:
+    """Weighted means of named quantities over steps and ranks.
+
+    Sums stay on the device until [`~TermAverages.pop`], so that no training step waits for it.
+    """
+
+    def __init__(self) -> None:
+        """Empty."""
+        self._sums: dict[str, torch.Tensor] = {}
+
+    def add(self, name: str, values: torch.Tensor, weight: torch.Tensor | None = None) -> None:
+        """Count `values` in: each alike, or a sum given with its total `weight`.
+
+        What is not finite is left out, and counted in `<name>_nonfinite`.
+        """
+        dtype = (
+            torch.float32 if values.device.type == "mps" else torch.float64
+        )  # MPS has no float64
+        values = values.detach().to(dtype)
+        finite = values.isfinite()
+        count = finite.sum() if weight is None else weight * finite.all()
+        bad = (~finite).sum()
+        sums = torch.stack((values.where(finite, 0.0).sum(), count.to(dtype), bad.to(dtype)))
+        self._sums[name] = self._sums[name] + sums if name in self._sums else sums
+
+    def pop(self, accelerator: Accelerator) -> dict[str, float]:
+        """The means over all ranks since the last call; every rank must call it."""
+        if not self._sums:
+            return {}
+        names = list(self._sums)
+        sums = accelerator.reduce(torch.stack([self._sums[name] for name in names]), "sum")
+        self._sums = {}
+        means: dict[str, float] = {}
+        for name, (total, weight, bad) in zip(names, sums.tolist(), strict=True):
+            means[name] = total / weight if weight else math.nan
+            if bad:
+                means[f"{name}_nonfinite"] = int(bad)
+        return means
+
+
+def _batches(
+    model: CMIMModel, sequences: Sequence[Tokens], batch_size: int
+) -> Iterator[tuple[np.ndarray, torch.Tensor, torch.Tensor]]:
+    """Row numbers, ids and mask (batch, length) of batches of similar length, longest first."""
+    lengths = np.array([len(sequence) for sequence in sequences])
+    rows = np.arange(len(lengths))
+    tokens = np.concatenate([np.asarray(sequence) for sequence in sequences])
+    encoded = EncodedRows(tokens, lengths, rows, [])
+    for places, ids, mask in padded_batches(
+        encoded, rows, batch_size * int(lengths.max()), model.config.pad_token_id
+    ):
+        mask = torch.ones_like(ids) if mask is None else mask
+        yield places, ids.to(model.device), mask.to(model.device)
+
+
+@torch.no_grad()
+def exact_reconstructions(model: CMIMModel, sequences: Sequence[Tokens], batch_size: int) -> int:
+    """How many sequences greedy decoding of their mean code gives back token for token.
+
+    Args:
+        model: In `eval()`.
+        sequences: Token ids of each molecule, end token included.
+        batch_size: Molecules decoded at once, if they are long.
+    """
+    exact = 0
+    for _, ids, mask in _batches(model, sequences, batch_size) if len(sequences) else ():
+        length = ids.shape[1]
+        latents = model.get_latents(ids, mask)
+        written = decode_latents(model, latents, max_length=length + 1)[:, 1:]
+        written = functional.pad(
+            written, (0, length - written.shape[1]), value=model.config.pad_token_id
+        )
+        exact += int(((written == ids) | (mask == 0)).all(dim=1).sum())
+    return exact
+
+
+@torch.no_grad()
+def frozen_features(
+    model: CMIMModel,
+    sequences: Sequence[Tokens],
+    batch_size: int,
+    representations: Sequence[str] = ("latent", "informative"),
+) -> dict[str, np.ndarray]:
+    """Representations (n, size) by name, in the order of the sequences; the model in `eval()`."""
+    features = {
+        name: np.empty((len(sequences), model.representation_size(name)), np.float32)
+        for name in representations
+    }
+    for rows, ids, mask in _batches(model, sequences, batch_size):
+        for name, values in features.items():
+            found = model.get_representation(ids, mask, representation=name)
+            values[rows] = found.float().cpu().numpy()
+    return features
+
+
+def ridge_probe(features: np.ndarray, target: np.ndarray) -> float:
+    """Root mean squared error of ridge regression, predicted out of fold (5 folds, fixed seed).
+
+    Args:
+        features: (n, d), standardised here.
+        target: (n,), in the unit of the result.
+    """
+    from sklearn.linear_model import RidgeCV
+    from sklearn.model_selection import KFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    model = make_pipeline(StandardScaler(), RidgeCV(alphas=np.logspace(-2, 4, 13)))
+    folds = KFold(n_splits=5, shuffle=True, random_state=0)
+    predicted = cross_val_predict(model, features, target, cv=folds)
+    return float(np.sqrt(np.mean((predicted - target) ** 2)))
+
+
+def read_labelled(path: str, smiles: str | None, target: str) -> tuple[list[str], np.ndarray]:
+    """Canonical SMILES and labels of a .csv, .tsv or .parquet table; unlabelled rows are left out.
+
+    Args:
+        path: The table.
+        smiles: Its SMILES column; found by name if `None`.
+        target: Its label column.
+
+    Raises:
+        ValueError: An unknown file type or column, a SMILES that does not parse, or a label that
+            is no number.
+    """
+    import pandas as pd
+
+    from ..chemistry.smiles import canonicalize
+    from ..data.smiles_files import find_column
+
+    name = Path(path).name.lower().removesuffix(".gz")
+    if name.endswith(".parquet"):
+        table = pd.read_parquet(path)
+    elif name.endswith((".csv", ".tsv")):
+        table = pd.read_csv(path, sep="\t" if name.endswith(".tsv") else ",")
+    else:
+        raise ValueError(f"{path} must be a .csv, .tsv or .parquet table.")
+    smiles = find_column(list(table.columns), smiles, path)
+    target = find_column(list(table.columns), target, path)
+    labels = pd.to_numeric(table[target], errors="coerce")
+    not_numbers = table[target][labels.isna() & table[target].notna()]
+    if len(not_numbers):
+        raise ValueError(
+            f"{path}: column {target!r} must hold numbers, row {not_numbers.index[0] + 1} holds "
+            f"{not_numbers.iloc[0]!r}."
+        )
+    known = labels.notna()
+    texts = []
+    for row, text in table[smiles][known].items():
+        try:
+            texts.append(canonicalize(text))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path} row {row + 1}: {error}") from error
+    return texts, labels[known].to_numpy(float)
+
+
+__all__ = [
+    "TermAverages",
+    "exact_reconstructions",
+    "frozen_features",
+    "read_labelled",
+    "ridge_probe",
+]

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The model card of a training run, from the packaged template."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import accelerate
+import torch
+import transformers
+from huggingface_hub import ModelCard, ModelCardData
+
+from ..atomic_files import write_whole
+from ..model.modeling_cmim import CMIMModel
+from ..version import __version__
+from .arguments import CMIMTrainingArguments
+
+_TEMPLATE = Path(__file__).with_name("model_card_template.md")
+_SECRET_OPTIONS = ("hub_token", "push_to_hub_token")
+_CURVE = ("eval_nll", "eval_token_accuracy", "eval_exact_reconstruction", "eval_mean_cosine")
+_SHOWN_ARGUMENTS = (
+    "objective",
+    "preset",
+    "nll_reduction",
+    "latent_reduction",
+    "latent_warmup_steps",
+    "latent_weight",
+    "beta",
+    "contrastive_weight",
+    "contrastive_temperature",
+    "contrastive_block_size",
+    "property_weight",
+    "optimizer",
+    "optim",
+    "learning_rate",
+    "muon_learning_rate",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "weight_decay",
+    "max_grad_norm",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "bucket_by_length",
+    "bf16",
+    "torch_compile",
+    "seed",
+)
+
+
+def write_model_card(
+    folder: str | Path,
+    *,
+    model: CMIMModel,
+    args: CMIMTrainingArguments,
+    steps: int,
+    history: Sequence[Mapping[str, Any]],
+    data: str | None = None,
+    name: str | None = None,
+    license: str | None = None,
+    tags: list[str] | None = None,
+    command: str | None = None,
+    settings: Mapping[str, str] | None = None,
+    figures: str | None = None,
+) -> Path:
+    """Write `README.md` with Hub metadata and everything known of the run.
+
+    Args:
+        folder: Where the checkpoint is.
+        model: The trained model.
+        args: Its training arguments.
+        steps: Optimiser steps taken.
+        history: What the Trainer logged (`state.log_history`): the evaluations in it are the curve,
+            the last of them the figures of the card, and its training time is named.
+        data: A sentence on the training data and their licence.
+        name: The model's name; the folder's if not given.
+        license: Licence of the weights, which depends on the data; left open if not given.
+        tags: Hub tags beside the card's own.
+        command: What trained it; the command line of this process if not given.
+        settings: Rows of the table of settings that are known better than from this process, for
+            a card that is written after the run.
+        figures: Markdown with what was measured besides.
+
+    Returns:
+        The file written.
+    """
+    evaluations = [entry for entry in history if "eval_loss" in entry]
+    known = settings or {}
+    unused = {"optim"} if args.optimizer == "muon" else {"muon_learning_rate"}
+    if not model.config.num_properties:
+        unused.add("property_weight")
+    settings = {key: _shown(getattr(args, key)) for key in _SHOWN_ARGUMENTS if key not in unused}
+    settings["processes"] = str(args.world_size)
+    settings["steps"] = str(steps)
+    settings["molecules presented"] = str(
+        steps * args.train_batch_size * args.world_size * args.gradient_accumulation_steps
+    )
+    if seconds := [entry["train_runtime"] for entry in history if "train_runtime" in entry]:
+        settings["training time"] = f"{seconds[-1] / 60:.0f} minutes since its last start"
+    settings["hardware"] = _hardware(args)
+    if commit := _commit():
+        settings["commit, as this card was written"] = commit
+    settings["versions"] = (
+        f"cmim-hf {__version__}, torch {torch.__version__}, transformers "
+        f"{transformers.__version__}, accelerate {accelerate.__version__}"
+    )
+    settings.update(known)
+    card = ModelCard.from_template(
+        ModelCardData(
+            license=license,
+            library_name="transformers",
+            pipeline_tag="feature-extraction",
+            tags=["cmim-hf", "chemistry", "molecules", "smiles", "cmim", *(tags or [])],
+        ),
+        template_path=str(_TEMPLATE),
+        name=name or Path(folder).resolve().name,
+        version=__version__,
+        config=model.config,
+        parameters=f"{model.num_parameters():,}",
+        data=data or "not stated.",
+        settings=settings,
+        command=command or _command(sys.argv),
+        metrics={
+            key: f"{value:.4g}"
+            for key, value in (evaluations[-1] if evaluations else {}).items()
+            if _is_quality(key)
+        },
+        curve=[
+            [entry["step"], *(f"{entry[key]:.4g}" if key in entry else "–" for key in _CURVE)]
+            for entry in {entry["step"]: entry for entry in evaluations}.values()
+        ],
+        curve_names=[key.removeprefix("eval_") for key in _CURVE],
+        figures=figures,
+    )
+    path = Path(folder) / "README.md"
+    write_whole(path, str(card))
+    return path
+
+
+def _is_quality(metric: str) -> bool:
+    return metric.startswith("eval_") and not metric.endswith(("_runtime", "_per_second"))
+
+
+def _hardware(args: CMIMTrainingArguments) -> str:
+    """What trained: processes of one kind of device."""
+    if args.device.type == "cuda":
+        return f"{args.world_size} x {torch.cuda.get_device_name(args.device)}"
+    return f"{os.cpu_count()} cores, {platform.machine()}, {args.device.type}"
+
+
+def _commit() -> str | None:
+    """The commit of this package, where it lies in a repository of its own."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True
+        )
+    except FileNotFoundError:  # no git here
+        return None
+    return found.stdout.strip() or None
+
+
+def _command(argv: list[str]) -> str:
+    """The command line, without what is secret in it: options may be cut short or have dashes."""
+    shown = [word if not word.startswith("hf_") else "..." for word in argv]
+    for place, word in enumerate(argv):
+        option, given, _ = word.partition("=")
+        name = option.lstrip("-").replace("-", "_")
+        if len(option) < 3 or option[:2] != "--":
+            continue
+        if any(secret.startswith(name) for secret in _SECRET_OPTIONS):
+            if given:
+                shown[place] = f"{option}=..."
+            elif place + 1 < len(argv) and not argv[place + 1].startswith("--"):
+                shown[place + 1] = "..."
+    return shlex.join(["python", *shown])
+
+
+def _shown(value: object) -> str:
+    return str(getattr(value, "value", value))
+
+
+def read_settings(card: str | Path) -> dict[str, str]:
+    """The table of settings of a card that `write_model_card` wrote; empty if there is none."""
+    path = Path(card)
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    if "| setting | value |" not in lines:
+        return {}
+    rows = lines[lines.index("| setting | value |") + 2 :]
+    table = list(takewhile(lambda line: line.startswith("| "), rows))
+    return dict(tuple(line.strip("| ").split(" | ", 1)) for line in table)
+
+
+__all__ = ["read_settings", "write_model_card"]

@@ -1,0 +1,348 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The training objectives: ae, vae, mim, cmim, cae, cvae and infonce. Tensors in, tensors out.
+
+With nll_i the reconstruction −log p(x_i|z_i), log q_i and log p_i the log-densities of the code
+under posterior and prior, and log k_i the contrastive log-probability, the loss of molecule i is
+
+    ae        nll
+    vae       nll + w·β·(log q − log p)
+    mim       nll − w·½·(log q + log p)
+    cmim      nll − w·½·(log q + log p) − c·log k
+    cae       nll − c·log k
+    cvae      nll + w·β·(log q − log p) − c·log k
+    infonce   −c·log k, where −log k is the InfoNCE loss of two views; no decoder
+
+w is `latent_weight` times the warm-up ramp, c is `contrastive_weight`. Where molecules are
+labelled, each of them also has the property term, + `property_weight` · `property_error`. Nothing
+here knows of process groups: gathered codes come in as `all_latents` with the offset of this rank's
+rows.
+
+Sources: MIM (arXiv:1910.03175); MolMIM (arXiv:2208.09016); cMIM (arXiv:2502.19642).
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import torch
+from torch.nn import functional
+
+from ..model.gaussian_cmim import gaussian_sample, log_posterior, log_prior
+from .contrastive import (
+    check_block_size,
+    check_temperature,
+    contrastive_log_prob,
+    info_nce_loss,
+    mean_cosine,
+)
+
+__all__ = [
+    "OBJECTIVES",
+    "PRESETS",
+    "Objective",
+    "ObjectiveOutput",
+    "Preset",
+    "contrastive_log_prob",
+    "gaussian_sample",
+    "info_nce_loss",
+    "log_posterior",
+    "log_prior",
+    "mean_cosine",
+    "property_error",
+]
+
+OBJECTIVES = ("ae", "vae", "mim", "cmim", "cae", "cvae", "infonce")
+_REDUCTIONS = ("sum", "mean")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Settings of a published training that go together; see `PRESETS`.
+
+    Attributes:
+        nll_reduction: "sum" or "mean" of the reconstruction over the tokens of a molecule.
+        latent_reduction: "sum" or "mean" of the log-densities over the dimensions of a code.
+        latent_warmup_steps: Optimizer steps over which the latent weight rises from 0 to 1.
+        max_grad_norm: Bound of the gradient norm. Sums have gradients about a hundred times those
+            of means, so a bound that suits one would clip the other at every step.
+    """
+
+    nll_reduction: str
+    latent_reduction: str
+    latent_warmup_steps: int
+    max_grad_norm: float
+
+
+PRESETS: Mapping[str, Preset] = MappingProxyType(
+    {
+        # The bound as derived: log-probabilities of whole molecules and whole codes.
+        "theory": Preset("sum", "sum", latent_warmup_steps=0, max_grad_norm=100.0),
+        # MolMIM-70M 24.3: both per element, and the decoder learns to use the code before the
+        # densities act on it.
+        "molmim": Preset("mean", "mean", latent_warmup_steps=1000, max_grad_norm=1.0),
+        # KERMT's public cMIM: long molecules don't outweigh short ones, densities stay sums.
+        "kermt": Preset("mean", "sum", latent_warmup_steps=0, max_grad_norm=1.0),
+    }
+)
+
+
+@dataclass(frozen=True)
+class ObjectiveOutput:
+    """What an objective returns.
+
+    Attributes:
+        loss: (batch,), with gradient; the mean over it is what is minimised.
+        terms: The terms the objective has, each (batch,) and detached, after reduction and before
+            weighting: "nll", "log_posterior", "log_prior", "log_contrastive", "property_error".
+    """
+
+    loss: torch.Tensor
+    terms: dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A training objective by name, with its weights; call it on the outputs of a model.
+
+    Attributes:
+        name: One of `OBJECTIVES`; the module says what each is.
+        temperature: τ of the contrastive term or of InfoNCE, in units of the cosine.
+        nll_reduction: "sum" over the tokens of a molecule, or "mean".
+        latent_reduction: "sum" over the dimensions of a code (num_latents · latent_size), or
+            "mean"; for both log-densities.
+        latent_weight: Weight of the log-densities.
+        contrastive_weight: Weight of the contrastive term or of InfoNCE.
+        beta: β of vae and cvae, beside `latent_weight`.
+        property_weight: Weight of the property term, where there are properties and labels.
+        block_size: Tile edge of the contrastive term, see `contrastive_log_prob`.
+
+    Raises:
+        ValueError: If an attribute is out of its range or has no meaning for this objective.
+    """
+
+    name: str
+    temperature: float = 0.1
+    nll_reduction: str = "sum"
+    latent_reduction: str = "sum"
+    latent_weight: float = 1.0
+    contrastive_weight: float = 1.0
+    beta: float = 1.0
+    property_weight: float = 1.0
+    block_size: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check every attribute."""
+        _check_choice("objective", self.name, OBJECTIVES)
+        _check_choice("nll_reduction", self.nll_reduction, _REDUCTIONS)
+        _check_choice("latent_reduction", self.latent_reduction, _REDUCTIONS)
+        check_temperature(self.temperature)
+        check_block_size(self.block_size)
+        for name in ("latent_weight", "contrastive_weight", "beta", "property_weight"):
+            if not 0.0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"`{name}` must be finite and ≥ 0, got {getattr(self, name)}.")
+        if self.beta != 1.0 and self.name not in ("vae", "cvae"):
+            raise ValueError(
+                f"`beta` belongs to vae and cvae, got {self.beta} for {self.name!r}; "
+                "use `latent_weight` instead."
+            )
+        if self.block_size is not None and self.name == "infonce":
+            raise ValueError("InfoNCE has no blocked form: leave `block_size` at None.")
+
+    @property
+    def uses_noise(self) -> bool:
+        """Whether codes are drawn from the posterior in training, rather than its mean taken."""
+        return self.uses_densities
+
+    @property
+    def uses_densities(self) -> bool:
+        """Whether log q and log p enter the loss."""
+        return self.name in ("vae", "mim", "cmim", "cvae")
+
+    @property
+    def uses_decoder(self) -> bool:
+        """Whether the reconstruction enters the loss."""
+        return self.name != "infonce"
+
+    @property
+    def uses_contrastive(self) -> bool:
+        """Whether codes of different molecules are compared, so that ranks must gather them."""
+        return self.name in ("cmim", "cae", "cvae", "infonce")
+
+    def __call__(
+        self,
+        *,
+        latents: torch.Tensor,
+        nll: torch.Tensor | None = None,
+        num_tokens: torch.Tensor | None = None,
+        mean: torch.Tensor | None = None,
+        log_std: torch.Tensor | None = None,
+        all_latents: torch.Tensor | None = None,
+        offset: int = 0,
+        keys: torch.Tensor | None = None,
+        properties: torch.Tensor | None = None,
+        property_labels: torch.Tensor | None = None,
+        latent_scale: float = 1.0,
+    ) -> ObjectiveOutput:
+        """Loss and terms of each molecule.
+
+        For infonce the batch holds two views of each molecule: `latents` has 2·batch rows, all
+        first views and then all second views in the same order. The gathered rows then are those of
+        rank 0, first views before second, then those of rank 1, just as gathering leaves them.
+
+        Args:
+            latents: (batch, num_latents, latent_size) or (batch, size).
+            nll: (batch,), summed over tokens, in nats; unused by infonce.
+            num_tokens: (batch,), tokens summed in `nll`; used by nll_reduction "mean".
+            mean: Posterior mean, of the shape of `latents`; used by vae, mim, cmim, cvae.
+            log_std: Logarithm of the posterior standard deviation, likewise.
+            all_latents: (rows, ...), the codes of all ranks; by default `latents`.
+            offset: Row of this rank's first code in `all_latents`.
+            keys: int64, one for each molecule of all ranks, equal for equal molecules: (rows,), or
+                (rows / 2,) for infonce, whose two views of a molecule share its key.
+            properties: Predictions, see `property_error`; of the rows of `latents`.
+            property_labels: (batch, num_properties), NaN where not known; without one of the two
+                there is no property term.
+            latent_scale: Position on the warm-up ramp in [0, 1]; it scales the log-densities
+                only, not the contrastive term.
+
+        Raises:
+            ValueError: If a tensor that the objective needs is missing, or shapes don't fit.
+        """
+        if not 0.0 <= latent_scale <= 1.0:
+            raise ValueError(f"`latent_scale` must lie in [0, 1], got {latent_scale}.")
+        terms: dict[str, torch.Tensor] = {}
+        if self.uses_decoder:
+            terms["nll"] = self._reduced_nll(nll, num_tokens, len(latents))
+        if self.uses_densities:
+            mean, log_std = self._require(mean=mean, log_std=log_std)
+            size = math.prod(latents.shape[1:]) if self.latent_reduction == "mean" else 1
+            terms["log_posterior"] = log_posterior(latents, mean, log_std) / size
+            terms["log_prior"] = log_prior(latents) / size
+        if self.uses_contrastive:
+            terms["log_contrastive"] = self._log_contrastive(latents, all_latents, offset, keys)
+        if properties is not None and property_labels is not None and self.property_weight:
+            terms["property_error"] = self._property_error(properties, property_labels)
+        loss = self._combine(terms, self.latent_weight * latent_scale)
+        return ObjectiveOutput(loss, {name: term.detach() for name, term in terms.items()})
+
+    def _combine(self, terms: dict[str, torch.Tensor], latent_weight: float) -> torch.Tensor:
+        parts = []
+        if "nll" in terms:
+            parts.append(terms["nll"])
+        if self.name in ("vae", "cvae"):
+            divergence = terms["log_posterior"] - terms["log_prior"]
+            parts.append(latent_weight * self.beta * divergence)
+        elif "log_posterior" in terms:
+            parts.append(-0.5 * latent_weight * (terms["log_posterior"] + terms["log_prior"]))
+        if "log_contrastive" in terms:
+            parts.append(-self.contrastive_weight * terms["log_contrastive"])
+        if "property_error" in terms:
+            parts.append(self.property_weight * terms["property_error"])
+        return torch.stack(parts).sum(0)
+
+    def _reduced_nll(
+        self, nll: torch.Tensor | None, num_tokens: torch.Tensor | None, batch: int
+    ) -> torch.Tensor:
+        (nll,) = self._require(nll=nll)
+        if nll.shape != (batch,):
+            raise ValueError(
+                f"`nll` must be ({batch},), one sum for each code, got {tuple(nll.shape)}."
+            )
+        if self.nll_reduction == "sum":
+            return nll
+        (num_tokens,) = self._require(num_tokens=num_tokens)
+        if num_tokens.shape != nll.shape:
+            raise ValueError(
+                f"`num_tokens` must have the shape of `nll`, {tuple(nll.shape)}, "
+                f"got {tuple(num_tokens.shape)}."
+            )
+        return nll / num_tokens
+
+    def _log_contrastive(
+        self,
+        latents: torch.Tensor,
+        all_latents: torch.Tensor | None,
+        offset: int,
+        keys: torch.Tensor | None,
+    ) -> torch.Tensor:
+        if self.name != "infonce":
+            return contrastive_log_prob(
+                latents,
+                all_latents,
+                temperature=self.temperature,
+                offset=offset,
+                keys=keys,
+                block_size=self.block_size,
+            )
+        rows = len(latents)
+        all_latents = latents if all_latents is None else all_latents
+        if rows % 2 or len(all_latents) % rows or offset % rows:
+            raise ValueError(
+                "infonce takes two views of each molecule, first all first views, then all second "
+                f"views, equally many on every rank: got {rows} rows at offset {offset} among "
+                f"{len(all_latents)}."
+            )
+        first, second = latents.chunk(2)
+        all_first, all_second = _views(all_latents, rows)
+        return -info_nce_loss(
+            first,
+            second,
+            all_first,
+            all_second,
+            temperature=self.temperature,
+            offset=offset // 2,
+            keys=keys,
+        )
+
+    def _property_error(self, properties: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        if self.name != "infonce":
+            return property_error(properties, labels)
+        return property_error(properties, labels.repeat(2, 1)).unflatten(0, (2, -1)).mean(0)
+
+    def _require(self, **tensors: torch.Tensor | None) -> list[torch.Tensor]:
+        for name, tensor in tensors.items():
+            if tensor is None:
+                raise ValueError(f"The objective {self.name!r} needs `{name}`, got None.")
+        return [tensor for tensor in tensors.values() if tensor is not None]
+
+
+def property_error(properties: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The Huber error (δ = 1) of each molecule's properties, its mean over those that are labelled.
+
+    For molecule i, h(p_ij − y_ij) with h(e) = e²/2 for |e| ≤ 1 and |e| − ½ beyond, averaged over
+    the j with a label and over the projections; 0, without gradient, for a molecule without any.
+
+    Args:
+        properties: (batch, num_properties), or (projections, batch, num_properties), standardised.
+        labels: (batch, num_properties), standardised, NaN where not known.
+
+    Returns:
+        (batch,), float32 at least.
+
+    Raises:
+        ValueError: Shapes that don't fit.
+    """
+    if properties.ndim not in (2, 3) or properties.shape[-2:] != labels.shape:
+        raise ValueError(
+            "`properties` must be (batch, num_properties) or (projections, batch, num_properties) "
+            f"for `property_labels` of {tuple(labels.shape)}, got {tuple(properties.shape)}."
+        )
+    properties = properties.to(torch.promote_types(properties.dtype, torch.float32))
+    known = ~labels.isnan()
+    targets = labels.to(properties.dtype).masked_fill(~known, 0.0).expand_as(properties)
+    errors = functional.huber_loss(properties, targets, reduction="none")
+    total = errors.masked_fill(~known, 0.0).sum(dim=-1)
+    error = total / known.sum(dim=-1).clamp(min=1)
+    return error if error.ndim == 1 else error.mean(dim=0)
+
+
+def _views(gathered: torch.Tensor, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """First and second views of all ranks, from `rows` consecutive rows of each rank."""
+    by_rank = gathered.unflatten(0, (-1, 2, rows // 2))
+    return by_rank[:, 0].flatten(0, 1), by_rank[:, 1].flatten(0, 1)
+
+
+def _check_choice(argument: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"Unknown {argument} {value!r}; choose one of {', '.join(choices)}.")

@@ -1,0 +1,528 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`CMIMTrainer`: transformers' Trainer with the cMIM objective and its measurements."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import compress
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, Sampler
+from transformers import (
+    DataCollator,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+    set_seed,
+)
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import (
+    EvalLoopOutput,
+    PredictionOutput,
+    TrainOutput,
+    get_last_checkpoint,
+    has_length,
+)
+from transformers.utils import logging
+
+from ..atomic_files import write_whole, writing
+from ..cpu_kernels import sped_up
+from ..data.training_batches import CMIMCollator, LengthBucketSampler, molecule_key
+from ..model.checksums_cmim import check_weights
+from .aggregate_posterior import set_prior
+from .arguments import CMIMTrainingArguments
+from .cross_rank_gather import gather_keys, gather_with_gradient
+from .evaluation import (
+    TermAverages,
+    exact_reconstructions,
+    frozen_features,
+    read_labelled,
+    ridge_probe,
+)
+from .model_card import write_model_card
+from .muon import MuonAdamW, parameter_groups
+from .nonfinite_guard import FiniteGuard
+from .objectives import ObjectiveOutput, mean_cosine
+from .property_matching import match_properties
+from .time_limit import TimeLimit
+
+logger = logging.get_logger(__name__)
+
+_RUN = "run.txt"  # which run a folder, or a checkpoint in it, is of
+_PRIOR_MOLECULES = 2000  # the spread to about two per cent
+
+
+class _RankNoise(TrainerCallback):
+    """Gives each rank its own latent noise: Trainer seeds all ranks alike."""
+
+    def on_train_begin(self, args: CMIMTrainingArguments, *_: Any, **__: Any) -> None:
+        if args.process_index:
+            set_seed(args.seed + args.process_index)
+
+
+class CMIMTrainer(Trainer):
+    """Trains a [`CMIMModel`] by the objective of its [`CMIMTrainingArguments`].
+
+    Negatives of the contrastive term are the molecules of all ranks' batches. Every term, the mean
+    cosine, the posterior's std and the token accuracy are logged; evaluation adds the share of
+    molecules reconstructed exactly by greedy decoding, and a ridge probe if one is asked for. A
+    step whose terms or gradients are not finite stops the run, or is left out ([`FiniteGuard`]).
+
+    Takes the arguments and the data of `Trainer`: a data set whose rows have `input_ids`, or an
+    iterable one, or a list. What a batch lacks of `labels` and `keys` (a number for each molecule,
+    equal for equal ones) is made of its tokens; InfoNCE needs a [`CMIMCollator`] with two views.
+    """
+
+    args: CMIMTrainingArguments
+
+    def __init__(
+        self,
+        model: nn.Module | None = None,
+        args: CMIMTrainingArguments | None = None,
+        data_collator: DataCollator | None = None,
+        *others: Any,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """See `Trainer`; with a tokenizer and no collator it is a [`CMIMCollator`]."""
+        if processing_class is not None:
+            kwargs["processing_class"] = processing_class
+            data_collator = data_collator or CMIMCollator(processing_class)
+        super().__init__(model, args, data_collator, *others, **kwargs)
+        if not isinstance(self.args, CMIMTrainingArguments):
+            raise TypeError(
+                f"CMIMTrainer needs CMIMTrainingArguments, got {type(self.args).__name__}."
+            )
+        self.objective = self.args.build_objective()
+        self._terms = {"train": TermAverages(), "eval": TermAverages()}
+        self._probe = self._read_probe()
+        self._guard = FiniteGuard(self.args.on_nonfinite)
+        self.add_callback(_RankNoise)
+        if self.args.max_minutes is not None:
+            self.add_callback(TimeLimit(60 * self.args.max_minutes))
+        match_properties(self.model, self.objective, self.train_dataset, self.eval_dataset)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """As of `Trainer`, or Muon beside AdamW."""
+        if self.optimizer is None and self.args.optimizer == "muon":
+            trained = self.model if model is None else model
+            groups = parameter_groups(
+                trained,
+                lr=self.args.learning_rate,
+                muon_lr=self.args.muon_learning_rate,
+                weight_decay=self.args.weight_decay,
+                decayed=set(self.get_decay_parameter_names(trained)),
+            )
+            betas = (self.args.adam_beta1, self.args.adam_beta2)
+            self.optimizer = MuonAdamW(groups, betas=betas, eps=self.args.adam_epsilon)
+        return super().create_optimizer(model)
+
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        """As of `Trainer`; on a CPU by faster means ([`sped_up`]).
+
+        Raises:
+            ChildProcessError: A worker of the data loader ended before its time.
+        """
+        resumed = args[0] if args else kwargs.get("resume_from_checkpoint")
+        if self.args.should_save:
+            _name_run(Path(self.args.output_dir), resumed)
+        with _ends_of_workers_named(), sped_up(self.model):
+            return super().train(*args, **kwargs)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """As of `Trainer`.
+
+        Raises:
+            ChildProcessError: A worker of the data loader ended before its time.
+        """
+        with _ends_of_workers_named(), sped_up(self.model):
+            return super().evaluate(*args, **kwargs)
+
+    def predict(self, *args: Any, **kwargs: Any) -> PredictionOutput:
+        """As of `Trainer`.
+
+        Raises:
+            ChildProcessError: A worker of the data loader ended before its time.
+        """
+        with _ends_of_workers_named(), sped_up(self.model):
+            return super().predict(*args, **kwargs)
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        if dataset is None or not has_length(dataset):
+            return None
+        global_batch = self.args.train_batch_size * self.args.world_size
+        if len(dataset) < global_batch:
+            raise ValueError(
+                f"{len(dataset)} training molecules do not fill one batch of {global_batch} "
+                f"({self.args.train_batch_size} on each of {self.args.world_size} processes). "
+                "Use more data or a smaller per_device_train_batch_size."
+            )
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        lengths = getattr(dataset, "lengths", None)
+        if lengths is None:  # not one of ours
+            lengths = [len(row["input_ids"]) for row in dataset]
+        return LengthBucketSampler(
+            lengths,
+            global_batch,
+            seed=seed,
+            bucket=self.args.bucket_by_length,
+            dataset=dataset if hasattr(dataset, "set_epoch") else None,
+        )
+
+    def training_step(
+        self,
+        model: nn.Module,
+        inputs: Mapping[str, torch.Tensor],
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """Forward and backward; after the last batch of a step, look whether it is finite."""
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if self.accelerator.sync_gradients:
+            self._guard.check(
+                model,
+                step=self.state.global_step + 1,
+                output_dir=self.args.output_dir,
+                rank=self.args.process_index,
+                gradients=self.accelerator.scaler is None,
+            )
+        return loss
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Mapping[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, Any]:
+        """The objective's mean over this process's batch.
+
+        Args:
+            model: The (wrapped) model; only its `forward` is called.
+            inputs: What the collator made: `input_ids`, and perhaps `attention_mask`, `labels`,
+                `keys` and `property_labels`.
+            return_outputs: Also return the model's outputs.
+            num_items_in_batch: Ignored: each molecule weighs the same.
+        """
+        batch, inputs = inputs, _completed(inputs)
+        targets = {name: inputs.pop(name) for name in ("keys", "property_labels") if name in inputs}
+        if not self.objective.uses_decoder:
+            inputs.pop("labels", None)
+        elif "labels" in inputs:
+            targets["labels"] = inputs["labels"]
+        outputs = model(
+            **inputs,
+            sample_latents=None if self.objective.uses_noise else False,
+            decode=self.objective.uses_decoder,
+            use_cache=False,
+        )
+        latent_scale = 1.0  # an evaluation means the same at every step
+        if model.training:
+            latent_scale = self.args.latent_scale(self.state.global_step, self.state.max_steps)
+        result = self.compute_objective(outputs, targets, latent_scale)
+        self._record("train" if model.training else "eval", outputs, result, targets)
+        if model.training:
+            self._guard.watch(batch, result.terms)
+        loss = result.loss.mean()
+        return (loss, outputs) if return_outputs else loss
+
+    def compute_objective(
+        self, outputs: Any, targets: Mapping[str, torch.Tensor], latent_scale: float
+    ) -> ObjectiveOutput:
+        """The loss and the terms of each molecule of a batch; what another objective overrides.
+
+        Args:
+            outputs: Of the model.
+            targets: `keys` (batch,); `labels` (rows, length), if there is a decoder term;
+                `property_labels` (batch, num_properties), if the molecules have any.
+            latent_scale: Position on the warm-up ramp of the latent terms, in [0, 1].
+        """
+        latents, labels, keys = outputs.latents.flatten(1), targets.get("labels"), targets["keys"]
+        all_latents, offset = None, 0
+        if self.objective.uses_contrastive:
+            all_latents, offset = gather_with_gradient(latents)
+            keys, _ = gather_keys(keys)
+        return self.objective(
+            nll=outputs.nll,
+            num_tokens=None if labels is None else (labels != -100).sum(dim=1),
+            latents=latents,
+            mean=outputs.latent_mean.flatten(1),
+            log_std=outputs.latent_log_std.flatten(1),
+            all_latents=all_latents,
+            offset=offset,
+            keys=keys,
+            properties=outputs.property_projections,
+            property_labels=targets.get("property_labels"),
+            latent_scale=latent_scale,
+        )
+
+    @torch.no_grad()
+    def _record(
+        self,
+        mode: str,
+        outputs: Any,
+        result: ObjectiveOutput,
+        targets: Mapping[str, torch.Tensor],
+    ) -> None:
+        terms = self._terms[mode]
+        for name, values in result.terms.items():
+            if name == "property_error":  # its mean is over the labelled molecules
+                labelled = (~targets["property_labels"].isnan()).any(dim=1)
+                terms.add(name, values.sum(), labelled.sum())
+            else:
+                terms.add(name, values)
+        if len(outputs.latents) > 1:
+            rows = torch.tensor(len(outputs.latents), device=outputs.latents.device)
+            terms.add("mean_cosine", mean_cosine(outputs.latents) * rows, rows)
+        terms.add("posterior_std", outputs.latent_log_std.exp())
+        if "labels" in targets:
+            real = targets["labels"] != -100
+            hits = (outputs.logits.argmax(dim=-1) == targets["labels"]) & real
+            terms.add("token_accuracy", hits.sum(), real.sum())
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the terms' means since the last log to the training log."""
+        if "loss" in logs:
+            logs.update(self._terms["train"].pop(self.accelerator))
+            if self._guard.skipped:
+                logs["skipped_steps"] = self._guard.skipped
+        super().log(logs, start_time)
+
+    def evaluation_loop(
+        self, dataloader: DataLoader, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any
+    ) -> EvalLoopOutput:
+        """The stock loop, then the terms' means, exact reconstruction and the probe."""
+        output = super().evaluation_loop(
+            dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs
+        )
+        measured = self._terms["eval"].pop(self.accelerator)
+        measured |= self._measure_reconstruction(dataloader.dataset)
+        measured |= self._measure_probe()
+        output.metrics.update(
+            {f"{metric_key_prefix}_{name}": value for name, value in measured.items()}
+        )
+        return output
+
+    def _measure_reconstruction(self, dataset: Dataset) -> dict[str, float]:
+        """Exact reconstruction of a sample, shared out between the ranks."""
+        samples = self.args.reconstruction_samples
+        if not samples or not self.objective.uses_decoder or not has_length(dataset):
+            return {}
+        rows = spread_rows(len(dataset), samples)
+        rows = rows[self.args.process_index :: self.args.world_size]
+        sequences = [dataset[int(row)]["input_ids"] for row in rows]
+        model = self.accelerator.unwrap_model(self.model)
+        exact = exact_reconstructions(model, sequences, self.args.eval_batch_size)
+        counted = torch.tensor([exact, len(sequences)], device=self.args.device)
+        exact, total = self.accelerator.reduce(counted, "sum").tolist()
+        return {"exact_reconstruction": exact / total}
+
+    def _read_probe(self) -> tuple[list[list[int]], np.ndarray] | None:
+        """The probe's token ids and labels: now, since an error in hours would cost them."""
+        if self.args.probe_file is None:
+            return None
+        if importlib.util.find_spec("sklearn") is None:
+            raise ImportError("probe_file needs scikit-learn: pip install 'cmim-hf[sklearn]'")
+        smiles, target = read_labelled(
+            self.args.probe_file, self.args.probe_smiles, self.args.probe_target
+        )
+        sequences = self.processing_class(smiles, verbose=False)["input_ids"]
+        limit = self.model.config.max_position_embeddings
+        for text, ids in zip(smiles, sequences, strict=True):
+            if len(ids) > limit:
+                raise ValueError(
+                    f"{self.args.probe_file}: {text} has {len(ids)} tokens, more than the model's "
+                    f"{limit}. Take it out of the file."
+                )
+        return sequences, target
+
+    def _measure_probe(self) -> dict[str, float]:
+        """Error of ridge regression on frozen embeddings of the labelled file."""
+        if self._probe is None:
+            return {}
+        sequences, target = self._probe
+        model = self.accelerator.unwrap_model(self.model)
+        features = frozen_features(model, sequences, self.args.eval_batch_size)
+        return {
+            f"probe_rmse_{name}": ridge_probe(values, target) for name, values in features.items()
+        }
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """As of `Trainer`; a new folder that this process could not fill is removed."""
+        folder = Path(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
+        existed = folder.exists()
+        try:
+            with writing(folder):
+                if self.args.should_save:
+                    folder.mkdir(parents=True, exist_ok=True)
+                    shutil.copy(Path(self.args.output_dir, _RUN), folder)
+                super()._save_checkpoint(model, trial)
+        except OSError:
+            if self.args.should_save and not existed and _lacks(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the model, with the mean and spread of its training molecules' codes.
+
+        They are taken of at most 2,000 molecules (of the evaluation's, where training streams).
+        """
+        dataset = self.train_dataset
+        if dataset is None or not has_length(dataset):
+            dataset = self.eval_dataset
+        if has_length(dataset) and len(dataset) > 1:
+            self._fit_prior(dataset)
+        with writing(output_dir or self.args.output_dir):
+            super().save_model(output_dir, _internal_call)
+
+    def _fit_prior(self, dataset: Dataset) -> None:
+        rows = spread_rows(len(dataset), _PRIOR_MOLECULES)
+        examples = [dataset[int(row)] for row in rows]
+        if "input_ids" not in examples[0]:
+            return
+        sequences = [example["input_ids"] for example in examples]
+        model = self.accelerator.unwrap_model(self.model)
+        training = model.training
+        model.eval()
+        codes = frozen_features(model, sequences, self.args.eval_batch_size, ("latent",))["latent"]
+        model.train(training)
+        shape = (-1, model.config.num_latents, model.config.latent_size)
+        try:
+            set_prior(model, torch.from_numpy(codes).view(shape))
+        except ValueError as error:
+            logger.warning(f"The model is saved without a fitted prior. {error}")
+
+    def create_model_card(
+        self,
+        language: str | None = None,
+        license: str | None = None,
+        tags: str | list[str] | None = None,
+        model_name: str | None = None,
+        finetuned_from: str | None = None,
+        tasks: str | list[str] | None = None,
+        dataset_tags: str | list[str] | None = None,
+        dataset: str | list[str] | None = None,
+        dataset_args: str | list[str] | None = None,
+    ) -> None:
+        """Write the card of this run to the output folder; `dataset` describes the data.
+
+        The other arguments are those of `Trainer.create_model_card`; a run of this trainer has no
+        language, task or parent to name.
+        """
+        if not self.is_world_process_zero():
+            return
+        write_model_card(
+            self.args.output_dir,
+            model=self.accelerator.unwrap_model(self.model),
+            args=self.args,
+            steps=self.state.global_step,
+            history=self.state.log_history,
+            data=", ".join(dataset) if isinstance(dataset, list) else dataset,
+            name=model_name or self.args.hub_model_id,
+            license=license,
+            tags=[tags] if isinstance(tags, str) else tags,
+        )
+
+
+def _completed(inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A batch with the labels and keys that its collator may not have made."""
+    ids, mask = inputs["input_ids"], inputs.get("attention_mask")
+    real = torch.ones_like(ids) if mask is None else mask
+    inputs = dict(inputs)
+    inputs.setdefault("labels", ids.masked_fill(real == 0, -100))
+    if "keys" not in inputs:
+        rows = zip(ids.tolist(), real.bool().tolist(), strict=True)
+        keys = [molecule_key(list(compress(row, kept))) for row, kept in rows]
+        inputs["keys"] = torch.tensor(keys, device=ids.device)
+    return inputs
+
+
+def spread_rows(rows: int, most: int) -> np.ndarray:
+    """At most `most` of so many rows, evenly spread: sources stand in a data set one by one."""
+    return np.linspace(0, rows - 1, min(rows, most)).astype(int)
+
+
+def newest_checkpoint(output_dir: str | Path) -> str | None:
+    """The newest checkpoint of a run that was written to its end, or `None`.
+
+    A run killed while it wrote a checkpoint leaves one without its state file, which is written
+    last; resuming from such a folder, or from one with damaged weights, fails, so the one before
+    it is taken, and that is said. So it is of those of an earlier run into the same folder.
+    """
+    steps = [
+        int(folder.name.removeprefix("checkpoint-"))
+        for folder in Path(output_dir).glob("checkpoint-*")
+        if folder.name.removeprefix("checkpoint-").isdecimal()
+    ]
+    run = _run_of(Path(output_dir))
+    for step in sorted(steps, reverse=True):
+        folder = Path(output_dir, f"checkpoint-{step}")
+        if reason := _lacks(folder):
+            logger.warning(f"{folder} is passed over: {reason}")
+        elif run is not None and _run_of(folder) != run:
+            logger.warning(f"{folder} is passed over: it is of an earlier run into {output_dir}.")
+        else:
+            return str(folder)
+    return None
+
+
+def _name_run(output_dir: Path, resumed: str | bool | None) -> None:
+    """Put a run's name into its folder: a new one, or that of the checkpoint it goes on from."""
+    if resumed is True:
+        resumed = get_last_checkpoint(output_dir) if output_dir.is_dir() else None
+    folder = Path(resumed) if resumed else None
+    name = (_run_of(folder) if folder else None) or uuid4().hex
+    if folder is not None and folder.is_dir():  # first, as other processes may look for it now
+        write_whole(folder / _RUN, name + "\n")
+    write_whole(output_dir / _RUN, name + "\n")
+
+
+def _run_of(folder: Path) -> str | None:
+    file = folder / _RUN
+    return file.read_text().strip() if file.is_file() else None
+
+
+def _lacks(checkpoint: Path) -> str:
+    """Why a checkpoint cannot be gone on from; "" where it can."""
+    try:
+        json.loads((checkpoint / TRAINER_STATE_NAME).read_text())
+        check_weights(checkpoint)
+    except (FileNotFoundError, ValueError) as error:
+        return str(error)
+    return ""
+
+
+@contextmanager
+def _ends_of_workers_named() -> Iterator[None]:
+    """What torch raises, wherever the program is then, becomes a ChildProcessError.
+
+    That is a RuntimeError, or, while a batch is being handed over, what its connection ends in.
+    """
+    try:
+        yield
+    except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as error:
+        if isinstance(error, RuntimeError):
+            known = str(error).startswith("DataLoader worker")
+        else:
+            frames = traceback.extract_tb(error.__traceback__)
+            known = any("multiprocessing" in Path(frame.filename).parts for frame in frames)
+        if not known:
+            raise
+        raise ChildProcessError(
+            f"A worker of the data loader ended before its time ({str(error).strip()}). If that "
+            "was for want of memory, take fewer (dataloader_num_workers). resume_from_checkpoint "
+            "goes on from what was saved."
+        ) from error
+
+
+__all__ = ["CMIMTrainer", "newest_checkpoint"]

@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: Apache-2.0
+import gzip
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cmim_hf import MoleculeEmbedder
+from cmim_hf.cli.main import main
+
+SMILES = ["CCO", "c1ccccc1O", "C[C@H]([NH3+])C(=O)[O-]"]
+
+
+@pytest.fixture(scope="module")
+def expected():
+    return MoleculeEmbedder(progress=False).embed(SMILES)
+
+
+def vectors_of(path):
+    table = pq.read_table(path)
+    return table["embedding"].combine_chunks().flatten().to_numpy().reshape(table.num_rows, -1)
+
+
+def close(found, expected):
+    return found.shape == expected.shape and abs(found - expected).max() <= 1e-5
+
+
+def as_file(kind, folder):
+    """The molecules with names, as a file of each kind that is read."""
+    path = folder / f"molecules{kind}"
+    plain = path.with_suffix("") if kind.endswith(".gz") else path
+    if ".parquet" in kind:
+        pq.write_table(pa.table({"id": [1, 2, 3], "smiles": SMILES}), plain)
+    elif ".smi" in kind:
+        plain.write_text("".join(f"{s} name {i}\n" for i, s in enumerate(SMILES)))
+    else:
+        mark = "," if ".csv" in kind else "\t"
+        rows = [mark.join(("id", "SMILES")), *(f"00{i}{mark}{s}" for i, s in enumerate(SMILES))]
+        plain.write_text("\n".join(rows) + "\n")
+    if plain != path:
+        path.write_bytes(gzip.compress(plain.read_bytes()))
+    return path
+
+
+KINDS = [".smi", ".smi.gz", ".csv", ".csv.gz", ".tsv", ".parquet", ".parquet.gz"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_file_keeps_its_columns(kind, expected, tmp_path, capsys):
+    output = tmp_path / "out.parquet"
+    assert main(["embed", str(as_file(kind, tmp_path)), "-o", str(output)]) == 0
+    assert close(vectors_of(output), expected)
+    table = pq.read_table(output).drop_columns("embedding").to_pydict()
+    if ".smi" in kind:
+        assert table == {"smiles": SMILES, "name": ["name 0", "name 1", "name 2"]}
+    elif ".parquet" in kind:
+        assert table == {"id": [1, 2, 3], "smiles": SMILES}
+    else:
+        assert table == {"id": ["000", "001", "002"], "SMILES": SMILES}
+    assert "Embedded 3 of 3 rows" in capsys.readouterr().err
+
+
+def test_numpy_output_and_settings(expected, tmp_path):
+    source, output = as_file(".smi", tmp_path), tmp_path / "out.npy"
+    assert main(["embed", str(source), "-o", str(output)]) == 0
+    assert close(np.load(output), expected)
+    assert main(["embed", str(source), "-o", str(output), "--representation", "both",
+                 "--pooling", "max", "--batch-tokens", "10"]) == 0  # fmt: skip
+    both = MoleculeEmbedder(representation="both", pooling="max").embed(SMILES)
+    assert close(np.load(output), both)
+    assert np.load(output, mmap_mode="r").flags["C_CONTIGUOUS"]
+
+
+def test_many_batches_make_one_file(sample, tmp_path, monkeypatch):
+    monkeypatch.setattr("cmim_hf.cli.main.BATCH_ROWS", 37)
+    source = tmp_path / "many.smi"
+    rows = [row.text for row in sample[:200]]
+    rows[50] = "C(C"
+    source.write_text("\n".join(rows))
+    expected = MoleculeEmbedder(on_invalid="none").embed(rows)
+    for policy, wanted in (("none", expected), ("skip", np.delete(expected, 50, axis=0))):
+        for name in ("out.npy", "out.parquet"):
+            output = tmp_path / name
+            assert main(["embed", str(source), "-o", str(output), "--on-invalid", policy]) == 0
+            found = np.load(output) if name.endswith("npy") else vectors_of(output)
+            assert found.shape == wanted.shape
+            assert np.array_equal(np.isnan(found), np.isnan(wanted))
+            assert np.nanmax(abs(found - wanted)) <= 1e-5
+
+
+def test_standard_input(expected, tmp_path):
+    for arguments, text in (
+        ([], "\n".join(SMILES)),
+        (["--file-type", ".csv", "--column", "mol"], "mol\n" + "\n".join(SMILES)),
+    ):
+        output = tmp_path / "out.npy"
+        result = subprocess.run(
+            [sys.executable, "-m", "cmim_hf.cli", "embed", "-", "-o", str(output), *arguments],
+            input=text, capture_output=True, text=True, timeout=120,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr
+        assert close(np.load(output), expected)
+
+
+def test_the_command_is_installed():
+    command = os.path.join(os.path.dirname(sys.executable), "cmim")
+    result = subprocess.run([command, "embed", "--help"], capture_output=True, text=True)
+    assert result.returncode == 0 and "--on-invalid" in result.stdout
+    version = subprocess.run([command, "--version"], capture_output=True, text=True)
+    assert version.stdout.startswith("cmim-hf ")
+
+
+BAD_ROWS = {
+    "an empty row": '""',
+    "a space": '"C C"',
+    "5,000 characters": "C" * 5000,
+    "an invalid valence": "CN(C)(C)(C)C",
+    "a number": "12",
+    "a missing value": "",
+}
+
+
+@pytest.mark.parametrize("what", BAD_ROWS)
+def test_invalid_rows_follow_the_policy(what, tmp_path, capsys, expected):
+    source, output = tmp_path / "bad.csv", tmp_path / "out.parquet"
+    source.write_text(f"id,smiles\na,{SMILES[0]}\nb,{BAD_ROWS[what]}\nc,{SMILES[1]}\n")
+    assert main(["embed", str(source), "-o", str(output)]) == 1
+    message = capsys.readouterr().err
+    assert f"cmim embed: Row 2 of {source}" in message and not output.exists()
+    assert main(["embed", str(source), "-o", str(output), "--on-invalid", "none"]) == 0
+    report = capsys.readouterr().err
+    assert "Embedded 2 of 3 rows" in report and "  row 2: " in report
+    table = pq.read_table(output)
+    assert table["id"].to_pylist() == ["a", "b", "c"]
+    assert [error is None for error in table["embedding_error"].to_pylist()] == [True, False, True]
+    assert np.isnan(vectors_of(output)[1]).all()
+    assert main(["embed", str(source), "-o", str(output), "--on-invalid", "skip"]) == 0
+    assert pq.read_table(output)["id"].to_pylist() == ["a", "c"]
+    assert close(vectors_of(output), expected[:2])
+
+
+def bad_file(what, folder):
+    path = folder / "input.csv"
+    if what == "no column":
+        path.write_text("name,value\na,1\n")
+    elif what == "truncated":
+        path = folder / "input.smi.gz"
+        noise = np.random.default_rng(0).integers(1, 60, 20000)
+        whole = gzip.compress("\n".join("C" * length for length in noise).encode())
+        path.write_bytes(whole[: len(whole) // 2])
+    elif what == "empty":
+        path.write_text("")
+    elif what == "no file":
+        path = folder / "nothing.smi"
+    elif what == "unknown type":
+        path = folder / "input.docx"
+        path.write_text("CCO")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("no column", "has no column with SMILES; its columns are 'name', 'value'"),
+        ("truncated", "is damaged after row "),
+        ("empty", "holds no rows"),
+        ("no file", "There is no file"),
+        ("unknown type", "unknown file type"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".parquet", ".npy"])
+def test_unusable_input_is_one_message_and_no_output(what, message, suffix, tmp_path, capsys):
+    source = bad_file(what, tmp_path)
+    output = tmp_path / f"out{suffix}"
+    assert main(["embed", str(source), "-o", str(output), "--on-invalid", "skip"]) == 1
+    shown = capsys.readouterr().err
+    assert message in shown and str(source) in shown
+    assert {path for path in tmp_path.iterdir()} <= {source}
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [("out.csv", "must end in one of .parquet, .npy"), ("no/out.npy", "There is no folder")],
+)
+def test_unusable_output_is_said_before_any_work(output, message, tmp_path, capsys):
+    source = as_file(".smi", tmp_path)
+    assert main(["embed", str(source), "-o", str(tmp_path / output)]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_an_existing_file_is_replaced_only_by_a_whole_one(tmp_path, expected):
+    source, output = as_file(".smi", tmp_path), tmp_path / "out.npy"
+    output.write_bytes(b"precious")
+    broken = tmp_path / "broken.smi"
+    broken.write_text("CCO\nC(C\n")
+    assert main(["embed", str(broken), "-o", str(output)]) == 1
+    assert output.read_bytes() == b"precious"
+    assert main(["embed", str(source), "-o", str(output)]) == 0
+    assert close(np.load(output), expected)
+
+
+def test_the_input_is_not_overwritten(tmp_path, capsys):
+    source = as_file(".parquet", tmp_path)
+    before = source.read_bytes()
+    link = tmp_path / "link.parquet"
+    link.symlink_to(source)
+    for output in (source, link):
+        assert main(["embed", str(source), "-o", str(output)]) == 1
+        assert "is the input itself" in capsys.readouterr().err
+    assert source.read_bytes() == before
+
+
+def test_a_link_stays_a_link(tmp_path, expected):
+    source, target, link = as_file(".smi", tmp_path), tmp_path / "a.npy", tmp_path / "b.npy"
+    target.write_bytes(b"")
+    link.symlink_to(target)
+    assert main(["embed", str(source), "-o", str(link)]) == 0
+    assert link.is_symlink() and close(np.load(target), expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--workers", "-1"], "--workers is at least 0, not -1"),
+        (["--dtype", "float8_e4m3fn"], "dtype is one of float32"),
+        (["--checkpoint", "./nothing"], "There is no checkpoint folder ./nothing"),
+        (["--batch-tokens", "0"], "batch_tokens is a whole number from 1, not 0"),
+        (["--file-type", ".sdf"], "file_type is one of .smi"),
+    ],
+)
+def test_unusable_options_are_one_message(arguments, message, tmp_path, capsys):
+    source = as_file(".smi", tmp_path)
+    assert main(["embed", str(source), "-o", str(tmp_path / "out.npy"), *arguments]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_folder_is_no_output(tmp_path, capsys):
+    (tmp_path / "folder.npy").mkdir()
+    source = as_file(".smi", tmp_path)
+    assert main(["embed", str(source), "-o", str(tmp_path / "folder.npy")]) == 1
+    assert "is a folder; give the name of a file" in capsys.readouterr().err
+
+
+def test_left_out_rows_of_an_array_are_spoken_of(tmp_path, capsys):
+    source = tmp_path / "bad.smi"
+    source.write_text("CCO\nC(C\n")
+    assert main(["embed", str(source), "-o", str(tmp_path / "a.npy"), "--on-invalid", "skip"]) == 0
+    assert "does not say which rows were left out" in capsys.readouterr().err
+
+
+def test_workers_change_nothing(tmp_path, expected):
+    source = as_file(".smi", tmp_path)
+    result = subprocess.run(
+        [sys.executable, "-m", "cmim_hf.cli", "embed", str(source), "-o",
+         str(tmp_path / "out.npy"), "--workers", "2"],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert close(np.load(tmp_path / "out.npy"), expected)

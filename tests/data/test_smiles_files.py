@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sources of SMILES: every format, every damage."""
+
+import gzip
+import os
+import subprocess
+import sys
+import threading
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from cmim_hf.data.smiles_files import Row, read_smiles
+
+MOLECULES = ["CCO", "C/C=C\\C", "[Na+].[Cl-]", "NaN", "null"]
+
+
+def texts(source, **arguments):
+    return [row.text for row in read_smiles(source, **arguments)]
+
+
+def collect(rows, seen):
+    for row in rows:
+        seen.append(row.text)
+
+
+def write(path, content):
+    data = content if isinstance(content, bytes) else content.encode()
+    path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+    return path
+
+
+def write_parquet(path, **columns):
+    pyarrow.parquet.write_table(pyarrow.table(columns), path, row_group_size=1000)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.smi", "a.SMI", "a.txt", "a.smiles", "a.smi.gz", "a.txt.gz"])
+def test_text_file_first_fields(tmp_path, name):
+    path = write(tmp_path / name, "SMILES name\nCCO ethanol 1\n\n  \n CCN\r\nC1CC\n")
+    assert list(read_smiles(path)) == [
+        Row(str(path), 1, "CCO"),
+        Row(str(path), 2, "CCN"),
+        Row(str(path), 3, "C1CC"),
+    ]
+
+
+def test_text_file_without_header_or_final_newline_keeps_all(tmp_path):
+    assert texts(write(tmp_path / "a.smi", "\ufeffC\nsmiles\nN")) == ["C", "smiles", "N"]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.tsv", "a.tsv.gz"])
+def test_table_keeps_every_string_as_written(tmp_path, name):
+    delimiter = "\t" if ".tsv" in name else ","
+    lines = [delimiter.join(["id", "Canonical_SMILES"])]
+    lines += [delimiter.join([str(i), text]) for i, text in enumerate([*MOLECULES, "", "007"])]
+    path = write(tmp_path / name, "\n".join(lines))
+    assert texts(path) == [*MOLECULES, "", "007"]
+
+
+def test_table_quotes_short_rows_and_column_choice(tmp_path):
+    path = write(tmp_path / "a.csv", 'name,mol,smiles\n"a,b\nc",X,"C,C"\nonly a name\n')
+    assert texts(path) == ["C,C", ""]
+    assert texts(path, column="mol") == ["X", ""]
+
+
+def test_parquet_keeps_strings_and_nulls_over_batches(tmp_path):
+    molecules = [*MOLECULES, None] * 500
+    path = write_parquet(tmp_path / "a.parquet", y=list(range(3000)), SMILES=molecules)
+    rows = list(read_smiles(path, batch_rows=7))
+    assert [row.text for row in rows] == [text or "" for text in molecules]
+    assert [row.number for row in rows] == list(range(1, 3001))
+
+
+def test_folder_goes_through_load_dataset(tmp_path):
+    for split, size in [("train", 5), ("test", 2)]:
+        write_parquet(tmp_path / f"{split}.parquet", smiles=MOLECULES[:size], y=[0] * size)
+    assert texts(str(tmp_path), batch_rows=2) == MOLECULES
+    assert texts(tmp_path, split="test") == MOLECULES[:2]
+    with pytest.raises(ValueError, match=r"no column 'x'; its columns are 'smiles', 'y'"):
+        texts(str(tmp_path), column="x")
+    with pytest.raises(ValueError, match="column 'y' holds int, not text"):
+        texts(str(tmp_path), column="y")
+
+
+def test_moses_is_found_without_importing_it(tmp_path, monkeypatch):
+    folder = tmp_path / "moses"
+    (folder / "dataset" / "data").mkdir(parents=True)
+    (folder / "__init__.py").write_text("raise RuntimeError('imported')\n")
+    for name, smiles in [("train", "CC"), ("test", "CN"), ("test_scaffolds", "CO")]:
+        write(folder / "dataset" / "data" / f"{name}.csv.gz", f"SMILES\n{smiles}\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "moses", raising=False)
+    assert list(read_smiles("moses")) == [Row("moses", 1, "CC")]
+    assert texts("moses:test") == ["CN"]
+    assert texts("moses:test_scaffolds") == ["CO"]
+
+
+def test_moses_missing_says_how_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    with pytest.raises(FileNotFoundError, match=r"pip install --no-deps molsets==0\.3\.1"):
+        texts("moses:test")
+
+
+@pytest.mark.parametrize("name", ["no/where.csv", "nowhere.smi.gz", "/nowhere/at all"])
+def test_missing_file_is_named(name):
+    with pytest.raises(FileNotFoundError, match=name):
+        texts(name)
+
+
+def test_unknown_dataset_is_named(monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    with pytest.raises(FileNotFoundError, match="'nobody/nothing' is neither a file here nor"):
+        texts("nobody/nothing")
+
+
+@pytest.mark.parametrize("name", ["a.sdf", "a", "a.pdf.gz", "a.smi.zip"])
+def test_unknown_type_lists_the_known(tmp_path, name):
+    with pytest.raises(ValueError, match=rf"{name} has an unknown file type.*\.parquet"):
+        texts(write(tmp_path / name, "C\n"))
+
+
+@pytest.mark.parametrize(
+    ("name", "file_type"),
+    [("data", ".csv"), ("data.gz", ".csv.gz"), ("data.smi", ".csv"), ("moses", ".csv")],
+)
+def test_file_type_overrides_the_name(tmp_path, monkeypatch, name, file_type):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / name, "id,smiles\n007,CCO\n")
+    assert list(read_smiles(name, file_type=file_type)) == [Row(name, 1, "CCO")]
+
+
+@pytest.mark.parametrize("file_type", ["csv", ".sdf", ".gz", ".txt", ""])
+def test_unknown_file_type_lists_the_known(tmp_path, file_type):
+    known = r"\.smi, \.csv, \.tsv, \.parquet, with or without \.gz"
+    with pytest.raises(ValueError, match=rf"one of {known} behind, not '{file_type}'"):
+        texts(write(tmp_path / "a.smi", "C\n"), file_type=file_type)
+
+
+def test_file_type_means_a_file(tmp_path):
+    for source in ["nobody/nothing", str(tmp_path)]:
+        with pytest.raises(FileNotFoundError, match=f"There is no file {source}"):
+            texts(source, file_type=".smi")
+
+
+def test_zipped_parquet(tmp_path):
+    data = write_parquet(tmp_path / "a.parquet", y=[1, 2], smiles=["CCO", None]).read_bytes()
+    path = write(tmp_path / "a.parquet.gz", data)
+    assert texts(path) == ["CCO", ""]
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ValueError, match=r"a\.parquet\.gz is damaged after row 0: Compressed file"):
+        texts(path)
+
+
+@pytest.mark.parametrize("name", ["a.smi", "a.parquet"])
+def test_named_pipe(tmp_path, name):
+    if name == "a.parquet":
+        data = write_parquet(tmp_path / "file", smiles=["CCO", "CCN"]).read_bytes()
+    else:
+        data = b"CCO\nCCN\n"
+    os.mkfifo(tmp_path / name)
+    writer = threading.Thread(target=(tmp_path / name).write_bytes, args=[data], daemon=True)
+    writer.start()
+    assert texts(tmp_path / name) == ["CCO", "CCN"]
+    writer.join()
+
+
+@pytest.mark.parametrize("file_type", [".smi", ".csv", ".parquet.gz"])
+def test_standard_input_of_a_process(tmp_path, file_type):
+    if file_type == ".parquet.gz":
+        path = write_parquet(tmp_path / "a", smiles=["CCO", "[Na+]"], id=["1", "2"])
+        data = gzip.compress(path.read_bytes())
+    else:
+        data = b"id,smiles\n1,CCO\n2,[Na+]\n" if file_type == ".csv" else b"CCO 1\n[Na+] 2\n"
+    code = (
+        "import sys; from cmim_hf.data.smiles_files import read_smiles\n"
+        f"print([tuple(row) for row in read_smiles('-', file_type={file_type!r})])\n"
+        "print(sys.stdin.buffer.closed)"
+    )
+    run = [sys.executable, "-c", code]
+    result = subprocess.run(run, input=data, capture_output=True, check=True)
+    rows = [("-", 1, "CCO"), ("-", 2, "[Na+]")]
+    assert result.stdout.decode().splitlines() == [str(rows), "False"]
+
+
+def test_standard_input_holds_a_text_file_unless_said_otherwise(tmp_path, monkeypatch):
+    with open(write(tmp_path / "in", "CCO 1\nCCN 2\n")) as stream:
+        monkeypatch.setattr(sys, "stdin", stream)
+        assert texts("-") == ["CCO", "CCN"]
+        assert not stream.buffer.closed
+    with open(write_parquet(tmp_path / "in", smiles=["C"])) as stream:
+        monkeypatch.setattr(sys, "stdin", stream)
+        assert texts("-", file_type=".parquet") == ["C"]
+        assert not stream.buffer.closed
+
+
+@pytest.mark.parametrize(
+    ("data", "file_type", "said"),
+    [
+        (b"", None, "holds no rows"),
+        (b"C\n\xe9\n", None, ", line 2: byte 0xe9 is not UTF-8"),
+        (gzip.compress(b"C\n" * 9, mtime=0)[:-9], ".smi.gz", " is damaged after row "),
+        (b"id\n1\n", ".csv", " has no column with SMILES"),
+        (b"no Parquet", ".parquet", " is damaged after row 0"),
+    ],
+)
+def test_standard_input_is_named_in_errors(tmp_path, monkeypatch, data, file_type, said):
+    with open(write(tmp_path / "in", data)) as stream:
+        monkeypatch.setattr(sys, "stdin", stream)
+        with pytest.raises(ValueError, match=rf"^standard input ?{said}"):
+            texts("-", file_type=file_type)
+
+
+@pytest.mark.parametrize("name", ["a.smi", "a.csv", "a.smi.gz", "a.parquet"])
+def test_no_rows(tmp_path, name):
+    if name == "a.parquet":
+        path = write_parquet(tmp_path / name, smiles=pyarrow.array([], pyarrow.string()))
+    else:
+        path = write(tmp_path / name, "smiles\n" if name == "a.csv" else "")
+    with pytest.raises(ValueError, match=f"{name} holds no rows"):
+        texts(path)
+
+
+def test_missing_column_lists_the_columns(tmp_path):
+    path = write(tmp_path / "a.csv", "id,text\n1,C\n")
+    with pytest.raises(ValueError, match=r"a\.csv has no column with SMILES.*'id', 'text'"):
+        texts(path)
+    with pytest.raises(ValueError, match="no column 'smiles'"):
+        texts(path, column="smiles")
+    assert texts(path, column="TEXT") == ["C"]
+    assert texts(write(tmp_path / "a.smi", "C\n"), column="smiles") == ["C"]
+    with pytest.raises(ValueError, match="column 'y' holds int64, not text"):
+        texts(write_parquet(tmp_path / "a.parquet", y=[1]), column="y")
+    with pytest.raises(ValueError, match=r"column 'y' holds list<.*string>, not text"):
+        texts(write_parquet(tmp_path / "a.parquet", y=[["C"]]), column="y")
+
+
+@pytest.mark.parametrize(("name", "header"), [("a.smi.gz", ""), ("a.csv.gz", "smiles\n")])
+def test_truncated_gzip_names_the_row_reached(tmp_path, name, header):
+    molecules = [f"{'C' * (i % 97 + 1)}N{'O' * (i * 7 % 89)}" for i in range(20000)]
+    path = write(tmp_path / name, header + "\n".join(molecules))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    seen = []
+    with pytest.raises(ValueError, match=r"is damaged after row (\d+)") as caught:
+        collect(read_smiles(path), seen)
+    assert 1000 < len(seen) < 20000
+    assert seen == molecules[: len(seen)]
+    assert f"damaged after row {len(seen)}:" in str(caught.value)
+
+
+def test_broken_gzip_and_parquet(tmp_path):
+    zipped = tmp_path / "a.smi.gz"
+    zipped.write_bytes(b"CCO\nCCN\n")
+    with pytest.raises(ValueError, match=r"a\.smi\.gz is damaged after row 0"):
+        texts(zipped)
+    data = gzip.compress(b"CCO\nCCN\n" * 9, mtime=0)
+    zipped.write_bytes(data[:10] + b"\xff" * 9 + data[19:])  # no such block of deflate
+    with pytest.raises(ValueError, match=r"a\.smi\.gz is damaged after row 0: Error -3"):
+        texts(zipped)
+    path = write_parquet(tmp_path / "a.parquet", smiles=[f"{'C' * i}" for i in range(3000)])
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 200] = bytes(200)
+    path.write_bytes(data)
+    seen = []
+    with pytest.raises(ValueError, match=r"a\.parquet is damaged after row \d+"):
+        collect(read_smiles(path, batch_rows=1000), seen)
+    assert seen == ["C" * i for i in range(len(seen))]
+    path.write_bytes(data[:-100])
+    with pytest.raises(ValueError, match=r"a\.parquet is damaged after row 0"):
+        texts(path)
+
+
+@pytest.mark.parametrize("name", ["a.smi", "a.csv"])
+def test_other_encoding_names_line_and_byte(tmp_path, name):
+    path = write(tmp_path / name, b"smiles\n" + b"C\n" * 5000 + "CCO \xe9\n".encode("latin-1"))
+    seen = []
+    with pytest.raises(ValueError, match=rf"{name}, line 5002: byte 0xe9 is not UTF-8"):
+        collect(read_smiles(path), seen)
+    assert len(seen) == 5000
+    assert texts(write(tmp_path / name, "smiles\nCCO é\n".encode()))[0].startswith("CCO")

