@@ -8,7 +8,7 @@ nothing reaches the standard error stream.
 
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from rdkit import Chem, DataStructs, rdBase
@@ -86,8 +86,15 @@ def similarity(first: str, second: str) -> float:
         TypeError: an argument is not a string.
         ValueError: as in `canonicalize`.
     """
-    fingerprints = [_FINGERPRINTS.GetFingerprint(parse(smiles)) for smiles in (first, second)]
-    return DataStructs.TanimotoSimilarity(*fingerprints)
+    return similarities(first, [second])[0]
+
+
+def similarities(reference: str, smiles: Iterable[str]) -> list[float]:
+    """Return the `similarity` of each molecule to one, which is parsed once."""
+    reference, *others = (
+        _FINGERPRINTS.GetFingerprint(parse(text)) for text in (reference, *smiles)
+    )
+    return list(DataStructs.BulkTanimotoSimilarity(reference, others))
 
 
 def draw_grid(

@@ -154,6 +154,9 @@ def test_similarity():
     assert chem.similarity("C", "[Na+].[Cl-]") == 0.0
     # Six bits each (three atoms, three neighbourhoods); CH3, CH2 and CH3-C are shared.
     assert chem.similarity("CCO", "CCN") == pytest.approx(3 / 9)
+    near = chem.similarities("CCO", ["OCC", "CCN", "C", "CCO"])
+    assert near == [chem.similarity("CCO", text) for text in ("CCO", "CCN", "C", "OCC")]
+    assert chem.similarities("CCO", []) == []
 
 
 def test_grid_is_png_or_svg_of_the_right_size():
