@@ -18,7 +18,7 @@ from torch.utils.data import Dataset, IterableDataset
 from transformers import Pipeline
 
 from .decoding_cmim import decode_latents
-from .smiles_text_cmim import text_problem
+from .smiles_text_cmim import text_problem, without_extension
 
 _POOLINGS = ("mean", "last", "max")
 _ON_INVALID = ("raise", "none")
@@ -102,6 +102,7 @@ class _MoleculePipeline(Pipeline):
 
         An invalid text has one padding token in its place, so that it can stand in a batch.
         """
+        text = without_extension(text)
         problem = text_problem(text)
         reason = None if problem is None else problem[1]
         ids = [] if reason else self.tokenizer(text, verbose=False)["input_ids"]
@@ -242,7 +243,7 @@ class MoleculeGenerationPipeline(_MoleculePipeline):
 
         It is drawn here, where texts are still apart, so that batches do not matter.
         """
-        generator = None
+        text, generator = without_extension(text), None
         if seed is not None:
             digest = hashlib.sha256(f"{seed} {text}".encode(errors="replace")).digest()
             generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big"))
@@ -318,6 +319,7 @@ class MoleculePredictionPipeline(_MoleculePipeline):
         self, text: Any, on_invalid: str = "raise", canonicalize: bool = True
     ) -> dict[str, torch.Tensor]:
         """As of the other pipelines, of the molecule's canonical writing."""
+        text = without_extension(text)
         if canonicalize and text_problem(text) is None:
             text, reason = _canonical(text), f"RDKit cannot read {text!r:.80}"
             if text is None and on_invalid == "raise":

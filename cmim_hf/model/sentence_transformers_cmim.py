@@ -22,7 +22,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from .smiles_text_cmim import text_problem
+from .smiles_text_cmim import text_problem, without_extension
 
 _POOLINGS = ("mean", "last", "max")
 
@@ -181,11 +181,12 @@ class CMIMSentenceEmbedding(InputModule):
                 f"cMIM takes no prompt, got {prompt!r}: text before a SMILES changes the molecule. "
                 "Encode without prompt and prompt_name."
             )
-        for text in inputs:
+        texts = [without_extension(text) for text in inputs]
+        for text in texts:
             if problem := text_problem(text):
                 raise _refusal(text, problem[1])
-        ids = self.tokenizer(list(inputs), verbose=False)["input_ids"]
-        for text, row in zip(inputs, ids, strict=True):
+        ids = self.tokenizer(texts, verbose=False)["input_ids"]
+        for text, row in zip(texts, ids, strict=True):
             if len(row) > self.max_seq_length:
                 raise _refusal(
                     text, f"it has {len(row)} tokens, the model reads at most {self.max_seq_length}"

@@ -7,6 +7,20 @@ import reprlib
 from typing import Any
 
 
+def without_extension(text: Any) -> Any:
+    """The SMILES of a CXSMILES: `"C[C@H](F)Cl |&1:1|"` becomes `"C[C@H](F)Cl"`.
+
+    The extension, what stands behind a blank between two `|`, says of a molecule what a SMILES
+    cannot, such as that a stereo centre is racemic; it is dropped, as the model reads SMILES alone.
+    What has no extension comes back as it is, text or not.
+    """
+    if isinstance(text, str) and text.endswith("|"):
+        smiles, _, extension = text.partition(" ")
+        if len(extension) > 1 and extension.startswith("|"):
+            return smiles
+    return text
+
+
 def text_problem(text: Any) -> tuple[str, str] | None:
     """Why `text` cannot be a SMILES: None if it can, else the kind of problem and the reason.
 
@@ -24,4 +38,4 @@ def text_problem(text: Any) -> tuple[str, str] | None:
     return "not printable", reason
 
 
-__all__ = ["text_problem"]
+__all__ = ["text_problem", "without_extension"]

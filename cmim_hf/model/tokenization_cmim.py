@@ -33,7 +33,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from .smiles_text_cmim import text_problem
+from .smiles_text_cmim import text_problem, without_extension
 
 CMIMTokenizer = PreTrainedTokenizerFast
 
@@ -129,7 +129,7 @@ def _lines(path: str | os.PathLike[str]) -> Iterator[str]:
 
 
 def _checked_rows(rows: Iterable[str]) -> Iterator[str]:
-    for index, row in enumerate(rows):
+    for index, row in enumerate(map(without_extension, rows)):
         if problem := text_problem(row):
             kind, reason = problem
             raise (TypeError if kind == "not text" else ValueError)(
