@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """cMIM for molecules: one probabilistic encoder-decoder for embeddings and generation.
 
-Importing the package registers the model with transformers' Auto classes and its pipelines, and
-does nothing else.
-What needs rdkit or the training stack is imported when first used.
+Importing the package imports neither torch nor transformers; each name below is imported when it
+is first used. Who imports transformers, before or after, finds the model in its Auto classes and
+its pipelines.
 """
 
 from __future__ import annotations
@@ -11,55 +11,46 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForSeq2SeqLM,
-    AutoModelForSequenceClassification,
-)
-from transformers.pipelines import PIPELINE_REGISTRY
-
 from .checkpoints import DEFAULT_CHECKPOINT, list_checkpoints
-from .model.configuration_cmim import CMIMConfig
-from .model.informative_embeddings_cmim import informative_embeddings
-from .model.modeling_cmim import CMIMModel, CMIMOutput
-from .model.pipelines_cmim import (
-    MoleculeEmbeddingPipeline,
-    MoleculeGenerationPipeline,
-    MoleculePredictionPipeline,
-)
-from .model.sequence_classification_cmim import CMIMForSequenceClassification
-from .model.tokenization_cmim import CMIMTokenizer, default_tokenizer, train_tokenizer
+from .registration import register_with_transformers
 from .version import __version__
 
 if TYPE_CHECKING:
+    from .chemistry.smiles import canonicalize
     from .embedding.embedder import MoleculeEmbedder
     from .embedding.sklearn_featurizer import MoleculeFeaturizer
     from .generation.generator import MoleculeGenerator
+    from .model.configuration_cmim import CMIMConfig
+    from .model.informative_embeddings_cmim import informative_embeddings
+    from .model.modeling_cmim import CMIMModel, CMIMOutput
+    from .model.pipelines_cmim import (
+        MoleculeEmbeddingPipeline,
+        MoleculeGenerationPipeline,
+        MoleculePredictionPipeline,
+    )
+    from .model.sequence_classification_cmim import CMIMForSequenceClassification
+    from .model.tokenization_cmim import CMIMTokenizer, default_tokenizer, train_tokenizer
     from .training.arguments import CMIMTrainingArguments
     from .training.trainer import CMIMTrainer
 
-AutoConfig.register("cmim", CMIMConfig, exist_ok=True)
-AutoModel.register(CMIMConfig, CMIMModel, exist_ok=True)
-AutoModelForSeq2SeqLM.register(CMIMConfig, CMIMModel, exist_ok=True)
-AutoModelForSequenceClassification.register(
-    CMIMConfig, CMIMForSequenceClassification, exist_ok=True
-)
-for _task, _pipeline, _auto in (
-    ("molecule-embedding", MoleculeEmbeddingPipeline, AutoModel),
-    ("molecule-generation", MoleculeGenerationPipeline, AutoModel),
-    ("molecule-prediction", MoleculePredictionPipeline, AutoModelForSequenceClassification),
-):
-    PIPELINE_REGISTRY.register_pipeline(
-        _task, pipeline_class=_pipeline, pt_model=_auto, type="text"
-    )
-
-_LAZY = {
-    "CMIMTrainer": ".training.trainer",
-    "CMIMTrainingArguments": ".training.arguments",
-    "MoleculeEmbedder": ".embedding.embedder",
-    "MoleculeFeaturizer": ".embedding.sklearn_featurizer",
-    "MoleculeGenerator": ".generation.generator",
+_WHERE = {
+    "CMIMConfig": "model.configuration_cmim",
+    "CMIMForSequenceClassification": "model.sequence_classification_cmim",
+    "CMIMModel": "model.modeling_cmim",
+    "CMIMOutput": "model.modeling_cmim",
+    "CMIMTokenizer": "model.tokenization_cmim",
+    "CMIMTrainer": "training.trainer",
+    "CMIMTrainingArguments": "training.arguments",
+    "MoleculeEmbedder": "embedding.embedder",
+    "MoleculeEmbeddingPipeline": "model.pipelines_cmim",
+    "MoleculeFeaturizer": "embedding.sklearn_featurizer",
+    "MoleculeGenerationPipeline": "model.pipelines_cmim",
+    "MoleculeGenerator": "generation.generator",
+    "MoleculePredictionPipeline": "model.pipelines_cmim",
+    "canonicalize": "chemistry.smiles",
+    "default_tokenizer": "model.tokenization_cmim",
+    "informative_embeddings": "model.informative_embeddings_cmim",
+    "train_tokenizer": "model.tokenization_cmim",
 }
 
 __all__ = [
@@ -78,6 +69,7 @@ __all__ = [
     "MoleculeGenerator",
     "MoleculePredictionPipeline",
     "__version__",
+    "canonicalize",
     "default_tokenizer",
     "informative_embeddings",
     "list_checkpoints",
@@ -86,6 +78,15 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(_LAZY[name], __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_WHERE[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+register_with_transformers()

@@ -9,7 +9,16 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "cmim_hf"
 ARROWS = {
-    "__init__": {"checkpoints", "embedding", "generation", "model", "training", "version"},
+    "__init__": {
+        "checkpoints",
+        "chemistry",
+        "embedding",
+        "generation",
+        "model",
+        "registration",
+        "training",
+        "version",
+    },
     "allocator": set(),
     "atomic_files": set(),
     "checkpoints": {"cpu_kernels", "data", "model"},
@@ -33,6 +42,7 @@ ARROWS = {
     "metrics": {"chemistry"},
     "model": set(),
     "optimization": {"atomic_files", "chemistry"},
+    "registration": {"model"},
     "training": {"atomic_files", "chemistry", "cpu_kernels", "data", "model", "version"},
     "version": set(),
 }
