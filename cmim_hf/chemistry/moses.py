@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from rdkit import Chem
+from rdkit import Chem, DataStructs
 from rdkit.Chem import FilterCatalog, rdFingerprintGenerator
 from rdkit.Chem.Scaffolds import MurckoScaffold
 from tqdm.auto import tqdm
@@ -57,9 +57,15 @@ def smiles_without_stereo(molecule: Molecule) -> str:
     return Chem.MolToSmiles(Chem.RemoveHs(flat))
 
 
-def fingerprints(molecules: Iterable[Molecule]) -> np.ndarray:
-    """Morgan fingerprints of radius 2, 1,024 bits, packed: uint8 (molecules, 128)."""
-    return np.stack([np.packbits(_MORGAN.GetFingerprintAsNumPy(one)) for one in molecules])
+def similarities(molecules: Iterable[Molecule], others: Iterable[Molecule]) -> Iterator[np.ndarray]:
+    """Each molecule's Tanimoto similarities to all others, one row (others,) after the other.
+
+    `|A ∩ B| / |A ∪ B|` over the bits of Morgan fingerprints of radius 2, 1,024 bits.
+    """
+    fingerprints = [_MORGAN.GetFingerprint(molecule) for molecule in others]
+    for one in tqdm(molecules, desc="Comparing", unit=" molecules", delay=5.0, leave=False):
+        row = DataStructs.BulkTanimotoSimilarity(_MORGAN.GetFingerprint(one), fingerprints)
+        yield np.array(row)
 
 
 def fragments(molecules: Iterable[Molecule]) -> Counter[str]:
@@ -123,10 +129,10 @@ __all__ = [
     "SCAFFOLD_RINGS",
     "Molecule",
     "canonical_smiles",
-    "fingerprints",
     "fragments",
     "passes_filters",
     "read_molecules",
     "scaffolds",
+    "similarities",
     "smiles_without_stereo",
 ]

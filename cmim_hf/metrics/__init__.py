@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Metrics of generated molecules as modules of Hugging Face's `evaluate`, without network.
 
-    from cmim_hf import metrics
-
-    snn = metrics.load("snn")
-    snn.compute(predictions=["CCO", "CC(", None], reference_smiles=["CCO", "CCN"])
-    # {"snn": 1.0, "invalid": 2}
+    >>> from cmim_hf import metrics
+    >>> snn = metrics.load("snn")
+    >>> snn.compute(predictions=["CCO", "CC(", None], reference_smiles=["CCO", "CCN"])
+    {'snn': 1.0, 'invalid': 2}
 
 `predictions` are SMILES; None, NaN and strings that are no molecule may be among them. A set to
 compare with, of any length, is the argument `reference_smiles` of `compute`, and each of its rows
@@ -27,9 +26,7 @@ must be a molecule.
 
 Each returns `invalid` as well, how many predictions are no molecule. `validity` and
 `reconstruction` count these as failures; the others leave them out and raise ValueError if nothing
-remains. Definitions are those that MOSES has (Polykovskiy et al., arXiv 1811.12823), values equal
-to its package molsets 0.3.1; novelty canonicalises the reference set, which molsets takes as
-written; reconstruction is not of MOSES. Each module's `description` has the formula.
+remains. Formulas and sources: `measures` and `frechet`, and each module's `description`.
 
 `evaluate.combine` takes loaded modules and hands each the arguments that it knows. A module's
 folder, `cmim_hf/metrics/<name>`, loads by `evaluate.load`, too, with evaluate's options.
@@ -50,12 +47,9 @@ def list_metrics() -> list[str]:
 
 
 def load(name: str) -> evaluate.EvaluationModule:
-    """Load a metric from its script in this package.
+    """Load one of [`list_metrics`] from its script in this package.
 
     Predictions stay in memory, so that any number of processes may compute at once.
-
-    Args:
-        name: One of [`list_metrics`].
 
     Raises:
         ValueError: An unknown name.

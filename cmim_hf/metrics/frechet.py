@@ -1,29 +1,46 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ChemNet's features of molecules and the Fréchet distance of two sets of them."""
+"""The Fréchet ChemNet Distance, with the network and weights of the package `fcd-torch`.
+
+The package's own distance needs what scipy 1.18 and numpy are about to remove.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from ..chemistry.moses import Molecule, canonical_smiles
+
 BATCH_SIZE = 256
 
 
-def chemnet_features(smiles: Sequence[str]) -> np.ndarray:
-    """Activations of ChemNet's last hidden layer, float64 (molecules, 512).
+def fcd(molecules: Sequence[Molecule], reference: Iterable[Molecule]) -> dict[str, float]:
+    """FCD: the squared Fréchet distance of Gaussians fitted to ChemNet's last hidden layer.
 
-    The network and its weights come with the package `fcd-torch`, which opens them with
-    `torch.load`: from torch 2.6 on, tensors and plain containers only, no code. ChemNet reads a
-    SMILES up to its first dot and its first 349 symbols.
+    `‖μ₁ - μ₂‖² + Tr(C₁ + C₂ - 2 (C₁ C₂)^½)` with means μ and covariances C of the activations (512)
+    over the molecules predicted and over a reference set, at least 2 molecules each (Preuer et al.,
+    J. Chem. Inf. Model. 2018, 58, 1736). Lower is better; 0 for equal sets. It depends on the sizes
+    of the sets and falls as they grow, so compare equal sizes, of thousands. ChemNet sees a SMILES
+    up to its first dot and its first 349 symbols. Needs `pip install 'cmim-hf[fcd]'`, which brings
+    the network's weights; they are opened as tensors, without running code of the file.
 
-    Args:
-        smiles: Canonical SMILES.
+    Returns:
+        fcd: at least 0, up to rounding.
+    """
+    known, predicted = (tuple(map(canonical_smiles, each)) for each in (reference, molecules))
+    return {"fcd": frechet_distance(chemnet_features(predicted), chemnet_features(known))}
+
+
+@lru_cache(maxsize=2)
+def chemnet_features(smiles: tuple[str, ...]) -> np.ndarray:
+    """Activations of ChemNet's last hidden layer of canonical SMILES, float64 (molecules, 512).
+
+    The last two sets are kept, one of which may be the reference of the next comparison.
 
     Raises:
         ImportError: `fcd-torch` is not installed.
@@ -36,7 +53,7 @@ def chemnet_features(smiles: Sequence[str]) -> np.ndarray:
             "The Fréchet ChemNet Distance needs fcd-torch: pip install 'cmim-hf[fcd]'."
         ) from error
     network = FCD().model
-    batches = DataLoader(SmilesDataset(list(smiles), canonize=False), batch_size=BATCH_SIZE)
+    batches = DataLoader(SmilesDataset(smiles, canonize=False), batch_size=BATCH_SIZE)
     features = []
     with torch.inference_mode():
         for batch in tqdm(batches, desc="ChemNet", unit=" batches", delay=5.0, leave=False):
@@ -44,54 +61,24 @@ def chemnet_features(smiles: Sequence[str]) -> np.ndarray:
     return np.concatenate(features)
 
 
-class Gaussian(NamedTuple):
-    """Mean (features,) and covariance (features, features)."""
+def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
+    """The squared Fréchet distance of Gaussians fitted to two sets, each (molecules, features).
 
-    mean: np.ndarray
-    covariance: np.ndarray
-
-
-def fit(features: np.ndarray) -> Gaussian:
-    """The Gaussian of features (n, features), n at least 2.
+    The trace of the root of `C₁ C₂` is the sum of the roots of its eigenvalues, which are none
+    below 0 but for rounding.
 
     Raises:
-        ValueError: Fewer rows.
+        ValueError: A set of fewer than 2.
     """
-    if len(features) < 2:
+    if (least := min(len(first), len(second))) < 2:
         raise ValueError(
-            "The Fréchet distance needs at least 2 molecules in each set, got a set of "
-            f"{len(features)}."
+            f"The Fréchet distance needs at least 2 molecules in each set, got a set of {least}."
         )
-    return Gaussian(features.mean(axis=0), np.cov(features, rowvar=False))
+    shift = first.mean(axis=0) - second.mean(axis=0)
+    covariances = [np.cov(features, rowvar=False) for features in (first, second)]
+    eigenvalues = np.linalg.eigvals(covariances[0] @ covariances[1]).real.clip(min=0)
+    spread = sum(map(np.trace, covariances))
+    return float(shift @ shift + spread - 2 * np.sqrt(eigenvalues).sum())
 
 
-@lru_cache(maxsize=2)
-def reference_gaussian(smiles: tuple[str, ...]) -> Gaussian:
-    """The Gaussian of ChemNet's features of molecules, kept for the next set compared with them.
-
-    Args:
-        smiles: As in `chemnet_features`.
-    """
-    return fit(chemnet_features(smiles))
-
-
-def frechet_distance(first: Gaussian, second: Gaussian) -> float:
-    """The squared Fréchet distance of two Gaussians.
-
-    `‖μ₁ - μ₂‖² + Tr(C₁ + C₂ - 2 (C₁ C₂)^½)` with means μ and covariances C. The trace of the root
-    is the sum of the singular values of `C₁^½ C₂^½`, here from symmetric matrices alone, so that
-    sets smaller than the number of features need no correction.
-    """
-    shift = first.mean - second.mean
-    overlap = np.linalg.svd(_root(first.covariance) @ _root(second.covariance), compute_uv=False)
-    spread = np.trace(first.covariance) + np.trace(second.covariance)
-    return float(shift @ shift + spread - 2 * overlap.sum())
-
-
-def _root(covariance: np.ndarray) -> np.ndarray:
-    """The symmetric square root of a covariance; rounding may have left eigenvalues below 0."""
-    values, vectors = np.linalg.eigh(covariance)
-    return (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
-
-
-__all__ = ["Gaussian", "chemnet_features", "fit", "frechet_distance", "reference_gaussian"]
+__all__ = ["chemnet_features", "fcd", "frechet_distance"]
