@@ -276,7 +276,7 @@ def encode_parts(
         encoded = encoder(rows)
         if len(encoded.kept) == 0:
             raise ValueError(f"{name}: {none_usable(len(rows), encoded.rejects)}")
-        rejects.items += encoded.rejects
+        rejects += encoded.rejects
         tokens = np.split(encoded.tokens, np.cumsum(encoded.lengths)[:-1])
         kept = encoded.kept.tolist()
         parts[name] = Part(

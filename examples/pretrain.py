@@ -36,13 +36,20 @@ from cmim_hf import (
 from cmim_hf.allocator import keep_freed_memory
 from cmim_hf.atomic_files import check_writable, writing
 from cmim_hf.cli.exit_status import run_script
+from cmim_hf.data.collator import CMIMCollator
 from cmim_hf.data.labelling import read_property_scale
-from cmim_hf.data.packed_molecules import is_packed
-from cmim_hf.data.prepare import PropertyOptions, SourceOptions, prepare_sources, retokenize
+from cmim_hf.data.packed_molecules import PackedMolecules, is_packed
+from cmim_hf.data.prepare import (
+    PropertyOptions,
+    SourceOptions,
+    prepare,
+    prepare_sources,
+    retokenize,
+)
 from cmim_hf.data.property_labels import PropertyScale
-from cmim_hf.data.row_encoder import Rejects, prepare
+from cmim_hf.data.row_encoder import Rejects
 from cmim_hf.data.smiles_files import Row, read_smiles
-from cmim_hf.data.training_batches import CMIMCollator, PackedMolecules, StreamedMolecules
+from cmim_hf.data.streamed_molecules import StreamedMolecules
 from cmim_hf.training.cross_rank_gather import leave_process_group
 from cmim_hf.training.trainer import newest_checkpoint
 
@@ -82,7 +89,7 @@ class DataArguments:
         default_factory=list,
         metadata={
             "help": "Any mix of files (.smi, .txt, .csv, .tsv, .parquet, gz too), Hub dataset "
-            "names, moses, and folders made by examples/prepare.py."
+            "names, moses, and folders made by `cmim prepare`."
         },
     )
     validation_sources: list[str] = field(
@@ -153,12 +160,12 @@ def parse_arguments(
     if data_args.streaming and model_args.merges:
         raise ValueError(
             "--merges learns from all molecules, which streaming does not hold: train a tokenizer "
-            "with examples/prepare.py on a part of them and pass it as --tokenizer."
+            "with `cmim prepare` on a part of them and pass it as --tokenizer."
         )
     if data_args.streaming and (data_args.properties or data_args.property_columns):
         raise ValueError(
             "Labels are standardised over all molecules, which streaming does not hold: leave out "
-            "--streaming, or prepare the molecules with examples/prepare.py."
+            "--streaming, or prepare the molecules with `cmim prepare`."
         )
     return model_args, data_args, args
 

@@ -11,7 +11,7 @@ the end, the weights stand in `--export` as float16, in files of at most 15 MB, 
     CMIMModel.from_pretrained("out", dtype="float32").save_pretrained("runs/base")
 
 and the tokenizer of the prepared molecules beside them. Needs torch, transformers and accelerate,
-and molecules that `examples/prepare.py` has prepared; `make gpu-kit` packs these, and prints the
+and molecules that `cmim prepare` has prepared; `make gpu-kit` packs these, and prints the
 command.
 """
 

@@ -3,8 +3,8 @@
 
 from pathlib import Path
 
+from cmim_hf.data.prepare import prepare
 from cmim_hf.data.smiles_files import Row
-from cmim_hf.data.training_batches import prepare
 
 SAMPLE = Path(__file__).parents[1] / "examples" / "data" / "moses_test.smi"
 

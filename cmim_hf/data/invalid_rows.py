@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from .row_encoder import EncodedRows, Reject, RowEncoder, chunked, encode_in_order
+from .row_encoder import EncodedRows, Reject, RowEncoder
 from .smiles_files import Row
+from .worker_pool import chunked, encode_in_order
 
 ON_INVALID = ("raise", "none", "skip")
 

@@ -17,9 +17,9 @@ from ..model.configuration_cmim import CMIMConfig
 from ..model.modeling_cmim import CMIMModel
 from .packed_molecules import PackedMolecules, is_packed
 from .property_labels import PropertyScale
-from .row_encoder import chunked, encode_in_order
-from .smiles_files import Row, read_batches
+from .smiles_files import Batch, Row, read_batches
 from .tables import find_column
+from .worker_pool import chunked, encode_in_order
 
 logger = logging.get_logger(__name__)
 
@@ -33,7 +33,7 @@ class PropertyOptions:
     Attributes:
         columns: Columns of the source files, empty where a molecule has no value.
         descriptors: Descriptors of RDKit's, or sets of them, to be computed; see
-            `chem_descriptors`. Either these or columns.
+            [`~cmim_hf.chemistry.descriptors.descriptor_names`]. Either these or columns.
         rows: Molecules, chosen at random, for which descriptors are computed; None: all.
         scale: Standardise by this, as other molecules were, instead of by these molecules.
     """
@@ -105,13 +105,8 @@ class LabelledRows:
         """
         for source in self._sources:
             for batch in read_batches(source, **self._options):
-                names = batch.columns.column_names
-                values = []
-                for column in self._columns:
-                    name = find_column(names, column, batch.source, "property_columns")
-                    cells = batch.columns.column(name).to_pylist()
-                    values.append(_numbers(cells, name, batch.source, batch.start))
-                self._blocks.append(np.stack(values, axis=1))
+                values = [_numbers(batch, column) for column in self._columns]
+                self._blocks.append(np.array(values, np.float32).T)
                 for number, text in enumerate(batch.smiles, batch.start):
                     yield Row(batch.source, number, text)
 
@@ -120,34 +115,31 @@ class LabelledRows:
         return np.concatenate(self._blocks)
 
 
-def _numbers(values: list, name: str, where: str, start: int) -> np.ndarray:
-    numbers = np.full(len(values), np.nan, np.float32)
-    for place, value in enumerate(values):
-        if value is None or (isinstance(value, str) and value.strip().lower() in _MISSING_WORDS):
-            continue
+def _numbers(batch: Batch, column: str) -> list[float]:
+    name = find_column(batch.columns.column_names, column, batch.source, "property_columns")
+    numbers = []
+    for row, value in enumerate(batch.columns.column(name).to_pylist(), batch.start):
+        missing = value is None or str(value).strip().lower() in _MISSING_WORDS
         try:
-            numbers[place] = float(value)
+            numbers.append(np.nan if missing else float(value))
         except (TypeError, ValueError):
             raise ValueError(
-                f"{where}, row {start + place}: column {name!r} holds {value!r}, which is no "
-                "number. Properties are numbers; leave a cell empty where there is none."
+                f"{batch.source}, row {row}: column {name!r} holds {value!r}, which is no number. "
+                "Properties are numbers; leave a cell empty where there is none."
             ) from None
     return numbers
 
 
 def label_with_columns(
-    molecules: PackedMolecules, rows: LabelledRows, kept: np.ndarray, options: PropertyOptions
+    molecules: PackedMolecules, values: np.ndarray, options: PropertyOptions
 ) -> PackedMolecules:
-    """Label molecules with the columns of the rows that they came from.
+    """Label molecules with the numbers in the columns of their tables.
 
     Args:
-        molecules: Of the usable ones of `rows`.
-        rows: Read to their end.
-        kept: (molecules,), the place of each among all rows.
+        molecules: Without labels.
+        values: (molecules, columns), NaN where missing.
         options: With the columns.
     """
-    values = rows.values()[kept]
-    labelled = np.flatnonzero(~np.isnan(values).all(axis=1))
     scale = options.scale or PropertyScale.fit(options.columns, values)
     if [name.lower() for name in scale.names] != [name.lower() for name in options.columns]:
         raise ValueError(
@@ -155,6 +147,7 @@ def label_with_columns(
             f"{', '.join(options.columns[:5])}: name the same ones, in the same order, or a "
             "folder that holds a tokenizer alone."
         )
+    labelled = np.flatnonzero(~np.isnan(values).all(axis=1))
     return molecules.labelled(labelled, values[labelled], scale)
 
 
@@ -172,53 +165,42 @@ def label_with_descriptors(
         molecules: Without labels.
         tokenizer: What they were prepared with.
         options: With the descriptors and, perhaps, the number of rows.
-        num_workers: As in `prepare`.
+        num_workers: As in `encode_in_order`.
         seed: Of the choice of rows.
 
     Raises:
-        ValueError: The molecules have labels already, or a descriptor is unknown. Those that are
-            the same for all molecules are left out, and named.
+        ValueError: A descriptor is unknown. Those that are the same for all molecules are left
+            out, and named.
     """
     from ..chemistry.descriptors import DescriptorTable, descriptor_names
 
-    if molecules.property_scale is not None:
-        raise ValueError(
-            "These molecules were prepared with labels already "
-            f"({', '.join(molecules.property_scale.names[:3])} ...): leave out --properties."
-        )
-    names = descriptor_names(options.descriptors)
-    if options.scale is not None:
-        if missing := set(options.scale.names) - set(names):
+    names, scale = descriptor_names(options.descriptors), options.scale
+    if scale is not None:
+        if missing := set(scale.names) - set(names):
             raise ValueError(
                 f"The scale to standardise by is also of {', '.join(sorted(missing)[:5])}: ask for "
                 "the properties that the other molecules were labelled with."
             )
-        names = options.scale.names
+        names = scale.names
     rows = np.arange(len(molecules))
     if options.rows is not None and options.rows < len(rows):
         rows = np.sort(np.random.default_rng(seed).choice(rows, options.rows, replace=False))
+    ids = (molecules[row]["input_ids"].tolist() for row in rows.tolist())
+    texts = (tokenizer.decode(each, skip_special_tokens=True) for each in ids)
     blocks = []
     with tqdm(desc="Computing properties", unit=" molecules", total=len(rows)) as bar:
-        texts = _texts(molecules, rows, tokenizer)
         for block in encode_in_order(DescriptorTable(names), chunked(texts), num_workers):
             blocks.append(block)
             bar.update(len(block))
     values = np.concatenate(blocks)
-    if options.scale is not None:
-        return molecules.labelled(rows, values, options.scale)
-    varied = np.array([len(np.unique(column[~np.isnan(column)])) > 1 for column in values.T])
-    if not varied.all():
-        same = [name for name, varies in zip(names, varied, strict=True) if not varies]
-        logger.warning(f"Left out, the same for all {len(rows)} molecules: {', '.join(same)}.")
-    names = [name for name, varies in zip(names, varied, strict=True) if varies]
-    return molecules.labelled(rows, values[:, varied], PropertyScale.fit(names, values[:, varied]))
-
-
-def _texts(
-    molecules: PackedMolecules, rows: np.ndarray, tokenizer: PreTrainedTokenizerBase
-) -> Iterator[str]:
-    for row in rows:
-        yield tokenizer.decode(molecules[int(row)]["input_ids"].tolist(), skip_special_tokens=True)
+    if scale is None:
+        varies = np.array([len(np.unique(column[~np.isnan(column)])) > 1 for column in values.T])
+        if not varies.all():
+            same = ", ".join(np.array(names)[~varies])
+            logger.warning(f"Left out, the same for all {len(rows)} molecules: {same}.")
+        values = values[:, varies]
+        scale = PropertyScale.fit(np.array(names)[varies].tolist(), values)
+    return molecules.labelled(rows, values, scale)
 
 
 __all__ = [

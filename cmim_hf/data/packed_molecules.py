@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Molecules as one flat array of token ids, on disk and in memory; read without chemistry."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -21,14 +23,7 @@ from .property_labels import PropertyLabels, PropertyScale
 
 FORMAT_VERSION = 2  # 1 had no labels, and is read as well
 
-_FILES = ("tokens.npy", "offsets.npy", "packed.json")
-_LABEL_FILES = ("labels.npy", "label_places.npy", "property_quantiles.npy")
 _GATHER_ROWS = 65536
-
-
-def token_dtype(tokenizer: PreTrainedTokenizerBase) -> type[np.unsignedinteger]:
-    """Return the smallest of uint16 and uint32 that holds every id of the tokenizer."""
-    return np.uint16 if len(tokenizer) <= 2**16 else np.uint32
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -46,29 +41,12 @@ def is_packed(folder: str | os.PathLike) -> bool:
     return Path(folder, "packed.json").is_file()
 
 
-def _write_array(
-    path: Path, dtype: np.dtype, blocks: Iterable[np.ndarray], shape: tuple[int, ...]
-) -> None:
-    """Write a `.npy` file of the blocks; a mapped one would die of SIGBUS on a full disk."""
-    header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
-    with open(path, "wb") as stream:
-        np.lib.format.write_array_header_1_0(stream, header)
-        for block in blocks:
-            stream.write(np.ascontiguousarray(block, dtype).data)
-        stream.flush()
-        os.fsync(stream.fileno())
+def _read_about(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "packed.json").read_text(encoding="utf-8"))
 
 
-def _read_scale(folder: Path, about: dict[str, Any]) -> PropertyScale | None:
-    """The scale of the labels that a folder of packed molecules holds, if any."""
-    if "properties" not in about:
-        return None
-    if missing := [name for name in _LABEL_FILES if not (folder / name).is_file()]:
-        raise ValueError(f"{', '.join(missing)} is missing")
-    quantiles = np.load(folder / _LABEL_FILES[-1])
-    if len(quantiles) != len(about["properties"]):
-        raise ValueError(f"{len(quantiles)} quantiles of {len(about['properties'])} properties")
-    return PropertyScale(tuple(about["properties"]), quantiles)
+def _offsets(lengths: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -78,26 +56,41 @@ class _Pack:
     tokens: np.ndarray
     offsets: np.ndarray
     labels: PropertyLabels | None = None
-    folder: Path | None = None
+    folder: Path | None = None  # where the arrays are mapped from
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     def __reduce__(self) -> tuple:
         if self.folder is not None:
-            scale = None if self.labels is None else self.labels.scale
-            return _Pack.open, (self.folder, True, scale)
+            return _Pack.open, (self.folder, True)
         return _Pack, (self.tokens, self.offsets, self.labels)
 
+    def counts(self) -> dict[str, int]:
+        """What `packed.json` says of the arrays."""
+        counts = {"molecules": len(self), "tokens": len(self.tokens)}
+        return counts if self.labels is None else counts | {"labelled": len(self.labels.codes)}
+
     @staticmethod
-    def open(folder: Path, mmap: bool, scale: PropertyScale | None) -> "_Pack":
+    def open(folder: Path, mmap: bool) -> _Pack:
+        """Read the arrays of a folder, and see that they are as long as it says."""
+        about = _read_about(folder)
+
         def read(name: str) -> np.ndarray:
             return np.load(folder / f"{name}.npy", mmap_mode="r" if mmap else None)
 
         labels = None
-        if scale is not None:
+        if names := about.get("properties"):
+            scale = PropertyScale(tuple(names), np.load(folder / "property_quantiles.npy"))
             labels = PropertyLabels(read("labels"), read("label_places"), scale)
-        return _Pack(read("tokens"), read("offsets"), labels, folder if mmap else None)
+        pack = _Pack(read("tokens"), read("offsets"), labels, folder if mmap else None)
+        counts = pack.counts()
+        expected = {name: about[name] for name in counts}
+        if counts != expected or pack.offsets[-1] != len(pack.tokens):
+            raise ValueError(f"it holds {counts}, packed.json says {expected}")
+        if labels is not None and len(labels.places) != len(pack):
+            raise ValueError(f"it has labels of {len(labels.places)} molecules, not {len(pack)}")
+        return pack
 
 
 class PackedMolecules(Dataset):
@@ -110,6 +103,8 @@ class PackedMolecules(Dataset):
     standardised float32, NaN where not known.
 
     Loaded with `mmap`, the dataset is pickled as the path of its folder.
+
+    Made by `prepare`, `load`, `from_tokens` and `concatenate`.
     """
 
     def __init__(
@@ -119,7 +114,7 @@ class PackedMolecules(Dataset):
         vocab_size: int,
         tokenizer_hash: str,
     ) -> None:
-        """Join the packs; `rows` picks some of their molecules. Users call the class methods."""
+        """Join the packs; `rows` picks some of their molecules."""
         self._packs = list(packs)
         self._starts = [0, *accumulate(map(len, self._packs))]
         self._rows = rows
@@ -143,35 +138,34 @@ class PackedMolecules(Dataset):
         lengths: np.ndarray,
         tokenizer: PreTrainedTokenizerBase,
         labels: PropertyLabels | None = None,
-    ) -> "PackedMolecules":
+    ) -> PackedMolecules:
         """Build from flat ids and the length of each molecule, `lengths.sum() == len(tokens)`."""
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        offsets = _offsets(lengths)
         if offsets[-1] != len(tokens):
             raise ValueError(f"The lengths sum to {offsets[-1]}, but there are {len(tokens)} ids.")
-        pack = _Pack(tokens.astype(token_dtype(tokenizer), copy=False), offsets, labels)
+        pack = _Pack(tokens, offsets, labels)
         return cls([pack], None, len(tokenizer), tokenizer_fingerprint(tokenizer))
 
     @classmethod
-    def concatenate(cls, parts: "Sequence[PackedMolecules]") -> "PackedMolecules":
+    def concatenate(cls, parts: Sequence[PackedMolecules]) -> PackedMolecules:
         """Return one dataset over several, in order, without copying; rows are numbered anew.
 
         Raises:
-            ValueError: no part, or parts of different tokenizers.
+            ValueError: No part, or parts of different tokenizers.
         """
-        if len({part.tokenizer_hash for part in parts}) != 1:
+        hashes = {part.tokenizer_hash for part in parts}
+        if len(hashes) != 1:
             raise ValueError(
-                f"{len(parts)} sets of packed molecules come from "
-                f"{len({part.tokenizer_hash for part in parts})} tokenizers; give one or more sets "
-                "that were prepared with one tokenizer."
+                f"{len(parts)} sets of packed molecules come from {len(hashes)} tokenizers; give "
+                "one or more sets that were prepared with one tokenizer."
             )
-        starts = accumulate((part._starts[-1] for part in parts), initial=0)
-        rows = [start + part._row_numbers() for start, part in zip(starts, parts, strict=False)]
-        whole = all(part._rows is None for part in parts)
+        rows = None
+        if any(part._rows is not None for part in parts):
+            starts = accumulate((part._starts[-1] for part in parts), initial=0)
+            numbered = zip(starts, parts, strict=False)
+            rows = np.concatenate([start + part._row_numbers() for start, part in numbered])
         packs = [pack for part in parts for pack in part._packs]
-        first = parts[0]
-        return cls(
-            packs, None if whole else np.concatenate(rows), first.vocab_size, first.tokenizer_hash
-        )
+        return cls(packs, rows, parts[0].vocab_size, parts[0].tokenizer_hash)
 
     def __len__(self) -> int:
         """Return the number of molecules."""
@@ -200,46 +194,36 @@ class PackedMolecules(Dataset):
         tokenizer: PreTrainedTokenizerBase | None = None,
         *,
         mmap: bool = True,
-    ) -> "PackedMolecules":
+    ) -> PackedMolecules:
         """Open a folder that `save` wrote.
 
         Args:
-            folder: where it is.
-            tokenizer: given, it must be the one the molecules were prepared with.
-            mmap: leave the arrays on disk and read what is asked for; False reads all now.
+            folder: Where it is.
+            tokenizer: Given, it must be the one the molecules were prepared with.
+            mmap: Leave the arrays on disk and read what is asked for; False reads all now.
 
         Raises:
-            FileNotFoundError: the folder lacks one of its files.
-            ValueError: another format version, another tokenizer, or arrays that do not match
+            FileNotFoundError: The folder lacks one of its files.
+            ValueError: Another format version, another tokenizer, or arrays that do not match
                 their description (a copy that was cut off).
         """
         folder = Path(folder).absolute()
-        missing = [name for name in _FILES if not (folder / name).is_file()]
-        if missing:
+        try:
+            about = _read_about(folder)
+            known = about.get("format_version") in (1, FORMAT_VERSION)
+            pack = _Pack.open(folder, mmap) if known else None
+        except FileNotFoundError as error:
             raise FileNotFoundError(
-                f"{folder} holds no packed molecules: {', '.join(missing)} is missing. "
-                "Give a folder written by PackedMolecules.save."
-            )
-        about = json.loads((folder / "packed.json").read_text(encoding="utf-8"))
-        if about.get("format_version") not in (1, FORMAT_VERSION):
+                f"{folder} holds no packed molecules, or not all of their files: "
+                f"{Path(error.filename).name} is missing. Give a folder that `cmim prepare` wrote."
+            ) from error
+        except (ValueError, EOFError) as error:
+            raise ValueError(f"{folder} is damaged: {error}. Prepare or copy it again.") from error
+        if pack is None:
             raise ValueError(
                 f"{folder} has format version {about.get('format_version')}; this version reads "
                 f"1 and {FORMAT_VERSION}. Prepare the molecules again."
             )
-        try:
-            pack = _Pack.open(folder, mmap, _read_scale(folder, about))
-        except (ValueError, EOFError) as error:
-            raise ValueError(f"{folder} is damaged: {error}. Prepare or copy it again.") from error
-        counts = {"molecules": len(pack), "tokens": len(pack.tokens)}
-        if counts != {key: about[key] for key in counts} or pack.offsets[-1] != counts["tokens"]:
-            raise ValueError(f"{folder} is damaged: it holds {counts}, packed.json says {about}.")
-        if pack.labels is not None:
-            shape = (about["labelled"], len(about["properties"]))
-            if pack.labels.codes.shape != shape or len(pack.labels.places) != len(pack):
-                raise ValueError(
-                    f"{folder} is damaged: its labels are {pack.labels.codes.shape} of "
-                    f"{len(pack.labels.places)} molecules, packed.json says {shape} of {len(pack)}."
-                )
         molecules = cls([pack], None, about["vocab_size"], about["tokenizer_hash"])
         if tokenizer is not None:
             molecules.check_tokenizer(tokenizer)
@@ -251,57 +235,50 @@ class PackedMolecules(Dataset):
         The folder appears whole or not at all. A view writes its own molecules only.
 
         Raises:
-            FileExistsError: there is such a folder already.
-            OSError: the disk is full.
+            FileExistsError: There is such a folder already.
+            OSError: The disk is full.
         """
         folder = Path(folder)
         if folder.exists():
             raise FileExistsError(f"{folder} exists; remove it or save under another name.")
-        with whole_folder(folder) as partial:
-            partial.mkdir()
-            self._write(partial)
-
-    def _write(self, folder: Path) -> None:
-        offsets = np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int64)
-        dtype = max((pack.tokens.dtype for pack in self._packs), key=lambda kind: kind.itemsize)
-        _write_array(folder / "offsets.npy", np.dtype(np.int64), [offsets], offsets.shape)
-        filled = int(offsets[-1])
-        _write_array(folder / "tokens.npy", dtype, self._token_blocks(), (filled,))
+        pack = self._gathered()
+        arrays = {"tokens": pack.tokens, "offsets": pack.offsets}
         about = {
             "format_version": FORMAT_VERSION,
-            "molecules": len(self),
-            "tokens": filled,
+            **pack.counts(),
             "vocab_size": self.vocab_size,
             "tokenizer_hash": self.tokenizer_hash,
         }
-        if self.property_scale is not None:
-            about |= {
-                "properties": self.property_scale.names,
-                "labelled": self._write_labels(folder),
-            }
-        text = json.dumps(about, indent=2) + "\n"
-        (folder / "packed.json").write_text(text, encoding="utf-8")
+        if pack.labels is not None:
+            arrays["labels"], arrays["label_places"] = pack.labels.codes, pack.labels.places
+            arrays["property_quantiles"] = pack.labels.scale.quantiles
+            about["properties"] = pack.labels.scale.names
+        with whole_folder(folder) as partial:
+            partial.mkdir()
+            for name, array in arrays.items():
+                with open(partial / f"{name}.npy", "wb") as stream:
+                    np.save(stream, array)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+            text = json.dumps(about, indent=2) + "\n"
+            (partial / "packed.json").write_text(text, encoding="utf-8")
 
-    def _write_labels(self, folder: Path) -> int:
-        """Write the label files; return the number of labelled molecules."""
-        labels = self.labels()
-        arrays = (labels.codes, labels.places, labels.scale.quantiles)
-        for name, array in zip(_LABEL_FILES, arrays, strict=True):
-            _write_array(folder / name, array.dtype, [array], array.shape)
-        return len(labels.codes)
-
-    def _token_blocks(self) -> Iterator[np.ndarray]:
+    def _gathered(self) -> _Pack:
+        """The molecules here as one pack, copied into memory where they are not one already."""
+        if len(self._packs) == 1 and self._rows is None:
+            return self._packs[0]
         if self._rows is None:
-            yield from (pack.tokens for pack in self._packs)
-            return
-        for start in range(0, len(self), _GATHER_ROWS):
-            stop = min(start + _GATHER_ROWS, len(self))
-            yield np.concatenate([self[i]["input_ids"] for i in range(start, stop)])
+            blocks = [pack.tokens for pack in self._packs]
+        else:
+            starts = range(0, len(self), _GATHER_ROWS)
+            chunks = [range(at, min(at + _GATHER_ROWS, len(self))) for at in starts]
+            blocks = [np.concatenate([self[i]["input_ids"] for i in rows]) for rows in chunks]
+        return _Pack(np.concatenate(blocks), _offsets(self.lengths), self.labels())
 
     def labelled(
         self, rows: np.ndarray, values: np.ndarray, scale: PropertyScale
-    ) -> "PackedMolecules":
-        """The same molecules with labels.
+    ) -> PackedMolecules:
+        """The same molecules, gathered in memory, with labels.
 
         Args:
             rows: (labelled,), which of the molecules here they belong to.
@@ -309,9 +286,8 @@ class PackedMolecules(Dataset):
             scale: By which they are standardised.
         """
         labels = PropertyLabels.of_values(values, rows, len(self), scale)
-        tokens = np.concatenate(list(self._token_blocks()))
-        offsets = np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int64)
-        pack = _Pack(tokens, offsets, labels)
+        pack = self._gathered()
+        pack = _Pack(pack.tokens, pack.offsets, labels)
         return PackedMolecules([pack], None, self.vocab_size, self.tokenizer_hash)
 
     def labels(self) -> PropertyLabels | None:
@@ -352,7 +328,7 @@ class PackedMolecules(Dataset):
         """Set the epoch that the items carry, in every process."""
         self._epoch.fill_(epoch)
 
-    def split(self, size: int, seed: int) -> "tuple[PackedMolecules, PackedMolecules]":
+    def split(self, size: int, seed: int) -> tuple[PackedMolecules, PackedMolecules]:
         """Hold `size` molecules out, the same ones for the same (molecules, size, seed).
 
         Returns:
@@ -369,7 +345,7 @@ class PackedMolecules(Dataset):
         rows = self._row_numbers()
         return self._view(rows[~held]), self._view(rows[held])
 
-    def _view(self, rows: np.ndarray) -> "PackedMolecules":
+    def _view(self, rows: np.ndarray) -> PackedMolecules:
         return PackedMolecules(self._packs, rows, self.vocab_size, self.tokenizer_hash)
 
     def _row_numbers(self) -> np.ndarray:

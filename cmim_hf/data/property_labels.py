@@ -17,11 +17,11 @@ _PER_UNIT = 31  # bytes' steps in one standard deviation: ±4 is ±124
 
 @dataclass(frozen=True)
 class PropertyScale:
-    """Names of properties, and the quantiles by which they are standardised.
+    """How properties are standardised: Φ⁻¹(F(y)), F being the distribution of a property's values.
 
     Attributes:
         names: Of the properties.
-        quantiles: (properties, QUANTILES), float32, rising; see `properties_cmim`.
+        quantiles: (properties, `QUANTILES`), float32, rising: F⁻¹ at `quantile_levels`.
     """
 
     names: tuple[str, ...]
@@ -44,15 +44,16 @@ class PropertyScale:
         Raises:
             ValueError: A repeated name, or a column that is infinite somewhere, nowhere known, or
                 constant.
+
+        >>> scale = PropertyScale.fit(["logP"], np.array([[0.0], [1.0], [np.nan], [2.0]]))
+        >>> scale.standardized(np.array([[0.0], [1.0], [2.0], [np.nan]])).ravel().tolist()
+        [-124, 0, 124, -128]
         """
         if len(set(names)) < len(names):
             raise ValueError(f"Properties need different names, got {', '.join(names)}.")
-        levels = quantile_levels().numpy()
         quantiles = np.empty((len(names), QUANTILES), np.float32)
         for place, name in enumerate(names):
-            column = values[:, place]
-            _check_finite(name, column)
-            known = column[~np.isnan(column)].astype(np.float64)
+            known = _known(name, values[:, place])
             if not len(known):
                 raise ValueError(f"Property {name!r} has no value at all: leave it out.")
             if known.min() == known.max():
@@ -60,13 +61,14 @@ class PropertyScale:
                     f"Property {name!r} is {known[0]:g} for all {len(known)} labelled molecules: "
                     "there is nothing to learn from it; leave it out."
                 )
-            quantiles[place] = np.quantile(known, levels)
+            quantiles[place] = np.quantile(known.astype(np.float64), quantile_levels().numpy())
         return cls(tuple(names), quantiles)
 
     def standardized(self, values: np.ndarray) -> np.ndarray:
-        """Φ⁻¹(F(y)) as int8, see `as_floats`; values (rows, properties), NaN becomes `MISSING`.
+        """Φ⁻¹(F(y)) in 31sts, clipped to ±`LIMIT`, as int8; `as_floats` divides.
 
-        Of a value that is frequent F is the middle of its step.
+        Of a value that is frequent F is the middle of its step. `values` are (rows, properties),
+        NaN becomes `MISSING`.
 
         Raises:
             ValueError: A value is infinite.
@@ -74,22 +76,23 @@ class PropertyScale:
         levels = quantile_levels().numpy()
         codes = np.full(values.shape, MISSING, np.int8)
         for place, quantiles in enumerate(self.quantiles.astype(np.float64)):
-            _check_finite(self.names[place], values[:, place])
-            known = ~np.isnan(values[:, place])
-            column = values[known, place]
-            upper = np.interp(column, quantiles, levels)
-            lower = -np.interp(-column, -quantiles[::-1], -levels[::-1])
+            known = _known(self.names[place], values[:, place])
+            upper = np.interp(known, quantiles, levels)
+            lower = -np.interp(-known, -quantiles[::-1], -levels[::-1])
             normal = torch.special.ndtri(torch.from_numpy((upper + lower) / 2)).numpy()
-            codes[known, place] = np.rint(normal.clip(-LIMIT, LIMIT) * _PER_UNIT)
+            rounded = np.rint(normal.clip(-LIMIT, LIMIT) * _PER_UNIT)
+            codes[~np.isnan(values[:, place]), place] = rounded
         return codes
 
 
-def _check_finite(name: str, column: np.ndarray) -> None:
+def _known(name: str, column: np.ndarray) -> np.ndarray:
+    """The values of a column that are not NaN."""
     if (places := np.flatnonzero(np.isinf(column))).size:
         raise ValueError(
             f"Property {name!r} is infinite for {places.size} molecules, first for number "
             f"{places[0] + 1}: leave such values empty."
         )
+    return column[~np.isnan(column)]
 
 
 def as_floats(codes: np.ndarray) -> np.ndarray:
@@ -124,9 +127,9 @@ class PropertyLabels:
         """The labels of some of the molecules, in the order of `rows`."""
         places = self.places[rows]
         labelled = places >= 0
-        fresh = np.full(len(rows), -1, np.int32)
-        fresh[labelled] = np.arange(labelled.sum(), dtype=np.int32)
-        return PropertyLabels(self.codes[places[labelled]], fresh, self.scale)
+        codes = self.codes[places[labelled]]
+        places[labelled] = np.arange(len(codes), dtype=np.int32)
+        return PropertyLabels(codes, places, self.scale)
 
     def __getitem__(self, row: int) -> np.ndarray:
         """The labels of a molecule (properties,), float32, NaN where not known."""

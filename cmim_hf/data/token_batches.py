@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Encoded molecules in batches: of similar lengths, and each distinct molecule once."""
+"""Encoded molecules in padded batches: of similar lengths, and each distinct molecule once."""
 
 from __future__ import annotations
 
@@ -24,6 +24,22 @@ def batch_rows(device: torch.device) -> int:
     return _CPU_ROWS if device.type == "cpu" else _ACCELERATOR_ROWS
 
 
+def padded(
+    tokens: np.ndarray, starts: np.ndarray, lengths: np.ndarray, pad_token_id: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows `tokens[start : start + length]` as ids (rows, longest), int64, and what is real.
+
+    >>> ids, real = padded(np.array([7, 8, 9]), np.array([0, 2]), np.array([2, 1]), 0)
+    >>> ids.tolist(), real.tolist()
+    ([[7, 8], [9, 0]], [[True, True], [True, False]])
+    """
+    column = np.arange(lengths.max())
+    real = column < lengths[:, None]
+    ids = tokens[np.minimum(starts[:, None] + column, len(tokens) - 1)].astype(np.int64)
+    ids[~real] = pad_token_id
+    return ids, real
+
+
 def padded_batches(
     encoded: EncodedRows, rows: np.ndarray, max_tokens: int, pad_token_id: int
 ) -> Iterator[tuple[np.ndarray, torch.Tensor, torch.Tensor | None]]:
@@ -40,38 +56,28 @@ def padded_batches(
     """
     starts = (np.cumsum(encoded.lengths) - encoded.lengths)[rows]
     lengths = encoded.lengths[rows]
-    last = len(encoded.tokens) - 1
     order = np.argsort(-lengths, kind="stable")
     begin = 0
     while begin < len(order):
         longest = int(lengths[order[begin]])
         chosen = order[begin : begin + max(1, max_tokens // longest)]
         begin += len(chosen)
-        column = np.arange(longest)
-        real = column < lengths[chosen, None]
-        ids = encoded.tokens[np.minimum(starts[chosen, None] + column, last)].astype(np.int64)
-        if real.all():
-            yield chosen, torch.from_numpy(ids), None
-        else:
-            ids[~real] = pad_token_id
-            yield chosen, torch.from_numpy(ids), torch.from_numpy(real.astype(np.int64))
+        ids, real = padded(encoded.tokens, starts[chosen], lengths[chosen], pad_token_id)
+        mask = None if real.all() else torch.from_numpy(real.astype(np.int64))
+        yield chosen, torch.from_numpy(ids), mask
 
 
 def distinct_rows(encoded: EncodedRows) -> tuple[np.ndarray, np.ndarray]:
     """First rows of distinct molecules; for each row, the place of its molecule among them."""
     content = encoded.tokens.tobytes()
-    width = encoded.tokens.itemsize
+    ends = (np.cumsum(encoded.lengths) * encoded.tokens.itemsize).tolist()
     places: dict[bytes, int] = {}
-    first, place = [], np.empty(len(encoded.lengths), np.int64)
-    ends = (np.cumsum(encoded.lengths) * width).tolist()
-    start = 0
-    for row, end in enumerate(ends):
-        known = places.setdefault(content[start:end], len(first))
-        if known == len(first):
+    first, place = [], np.empty(len(ends), np.int64)
+    for row, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
+        place[row] = places.setdefault(content[start:end], len(first))
+        if place[row] == len(first):
             first.append(row)
-        place[row] = known
-        start = end
     return np.array(first, np.int64), place
 
 
-__all__ = ["batch_rows", "batch_tokens", "distinct_rows", "padded_batches"]
+__all__ = ["batch_rows", "batch_tokens", "distinct_rows", "padded", "padded_batches"]

@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..data.invalid_rows import invalid_row, values_in_place
-from ..data.row_encoder import EncodedRows, Reject, RowEncoder, chunked, encode_in_order
+from ..data.row_encoder import EncodedRows, Reject, RowEncoder
 from ..data.smiles_files import Batch, Row
+from ..data.worker_pool import chunked, encode_in_order
 from ..version import __version__
 from .embedder import MoleculeEmbedder
 
@@ -49,7 +50,7 @@ def embedded_batches(
         batches: Read a bounded number ahead.
         embedder: Its `on_invalid` says what becomes of invalid rows.
         num_workers: Processes that canonicalise and tokenise beside this one (see
-            [`~cmim_hf.data.row_encoder.prepare`]); the result is the same.
+            [`~cmim_hf.data.worker_pool.encode_in_order`]); the result is the same.
 
     Raises:
         ValueError: An invalid row and `on_invalid="raise"`.

@@ -37,7 +37,8 @@ from transformers.utils import logging
 
 from ..atomic_files import write_whole, writing
 from ..cpu_kernels import sped_up
-from ..data.training_batches import CMIMCollator, LengthBucketSampler, molecule_key
+from ..data.collator import CMIMCollator, molecule_key
+from ..data.length_buckets import LengthBucketSampler
 from ..model.checksums_cmim import check_weights
 from .aggregate_posterior import set_prior
 from .arguments import CMIMTrainingArguments

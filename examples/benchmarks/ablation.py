@@ -43,8 +43,9 @@ from cmim_hf import (
     default_tokenizer,
 )
 from cmim_hf.allocator import keep_freed_memory
+from cmim_hf.data.collator import CMIMCollator
+from cmim_hf.data.packed_molecules import PackedMolecules
 from cmim_hf.data.prepare import SourceOptions, prepare_sources, retokenize
-from cmim_hf.data.training_batches import CMIMCollator, PackedMolecules
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402

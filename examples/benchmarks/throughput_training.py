@@ -26,8 +26,10 @@ from transformers import (
 from turns import take_turns
 
 from cmim_hf import CMIMConfig, CMIMModel, CMIMTrainer, CMIMTrainingArguments
+from cmim_hf.data.collator import CMIMCollator
+from cmim_hf.data.packed_molecules import PackedMolecules
+from cmim_hf.data.prepare import prepare
 from cmim_hf.data.smiles_files import Row
-from cmim_hf.data.training_batches import CMIMCollator, PackedMolecules, prepare
 
 WARM_UP = 2  # steps
 LENGTH = 40  # tokens of the molecules of one length

@@ -9,10 +9,8 @@ import numpy as np
 import pytest
 from packed_rows import decoded, pack, rows_of
 
-from cmim_hf.data.training_batches import (
-    PackedMolecules,
-    prepare,
-)
+from cmim_hf.data.packed_molecules import PackedMolecules
+from cmim_hf.data.prepare import prepare
 from cmim_hf.model.tokenization_cmim import train_tokenizer
 
 
@@ -51,7 +49,7 @@ def test_rejects_are_counted_and_written(tokenizer, tmp_path):
         "too long": 1,
         "not text": 1,
     }
-    assert [item.row.number for item in rejects.items] == [2, 3, 4, 5, 7, 8, 9]
+    assert [item.row.number for item in rejects] == [2, 3, 4, 5, 7, 8, 9]
     path = tmp_path / "rejects.tsv"
     rejects.write(path)
     with open(path, encoding="utf-8", newline="") as stream:
@@ -135,6 +133,7 @@ def test_load_refuses_what_does_not_fit(packed, tokenizer, tmp_path):
     for mmap in (True, False):
         with pytest.raises(ValueError, match="is damaged"):
             PackedMolecules.load(folder, mmap=mmap)
+    (folder / "tokens.npy").write_bytes(data)
     (folder / "offsets.npy").unlink()
     with pytest.raises(FileNotFoundError, match=r"offsets\.npy is missing"):
         PackedMolecules.load(folder)

@@ -16,15 +16,12 @@ from hypothesis import strategies as st
 from packed_rows import SAMPLE, decoded, pack, rows_of
 from torch.utils.data import DataLoader
 
-from cmim_hf import chem
+from cmim_hf.chemistry import smiles as chem
+from cmim_hf.data.collator import CMIMCollator, molecule_key
+from cmim_hf.data.length_buckets import LengthBucketSampler
+from cmim_hf.data.packed_molecules import PackedMolecules
 from cmim_hf.data.smiles_files import read_smiles
-from cmim_hf.data.training_batches import (
-    CMIMCollator,
-    LengthBucketSampler,
-    PackedMolecules,
-    StreamedMolecules,
-    molecule_key,
-)
+from cmim_hf.data.streamed_molecules import StreamedMolecules
 
 
 @settings(max_examples=60, deadline=None)
@@ -262,7 +259,10 @@ class Block:
             raise ImportError(f"{name} is blocked")
 
 sys.meta_path.insert(0, Block())
-from cmim_hf.data.training_batches import *
+from cmim_hf.data.collator import CMIMCollator
+from cmim_hf.data.length_buckets import LengthBucketSampler
+from cmim_hf.data.packed_molecules import PackedMolecules
+from cmim_hf.data.prepare import prepare
 from cmim_hf.data.smiles_files import Row
 from cmim_hf.model.tokenization_cmim import default_tokenizer
 

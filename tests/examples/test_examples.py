@@ -12,8 +12,9 @@ import torch
 
 from cmim_hf import DEFAULT_CHECKPOINT, CMIMModel, CMIMTokenizer, list_checkpoints
 from cmim_hf.chemistry.smiles import canonicalize
+from cmim_hf.data.collator import CMIMCollator
+from cmim_hf.data.prepare import prepare
 from cmim_hf.data.smiles_files import read_smiles
-from cmim_hf.data.training_batches import CMIMCollator, prepare
 
 ROOT = Path(__file__).parents[2]
 

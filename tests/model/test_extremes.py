@@ -6,8 +6,9 @@ import math
 import pytest
 import torch
 
+from cmim_hf.data.collator import CMIMCollator
+from cmim_hf.data.prepare import prepare
 from cmim_hf.data.smiles_files import Row
-from cmim_hf.data.training_batches import CMIMCollator, prepare
 from cmim_hf.training.objectives import OBJECTIVES, Objective, contrastive_log_prob
 
 BATCHES = {

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from cmim_hf import CMIMConfig, CMIMModel, CMIMTrainer, CMIMTrainingArguments, MoleculeGenerator
+from cmim_hf.data.collator import CMIMCollator
 from cmim_hf.data.property_labels import PropertyLabels, PropertyScale, as_floats
-from cmim_hf.data.training_batches import CMIMCollator
 from cmim_hf.training.model_card import read_settings
 from cmim_hf.training.objectives import OBJECTIVES, Objective, property_error
 

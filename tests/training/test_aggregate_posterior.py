@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from cmim_hf import CMIMModel, CMIMTrainer, CMIMTrainingArguments, MoleculeGenerator
 from cmim_hf.checkpoints.loading import load_checkpoint
-from cmim_hf.data.training_batches import CMIMCollator
+from cmim_hf.data.collator import CMIMCollator
 from cmim_hf.training.aggregate_posterior import fitted_prior, set_prior
 
 KEYS = ("posterior.aggregate_mean", "posterior.aggregate_std")

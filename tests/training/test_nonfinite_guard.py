@@ -13,8 +13,9 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from cmim_hf import CMIMTrainer, CMIMTrainingArguments, finite
+from cmim_hf.data.collator import CMIMCollator
+from cmim_hf.data.prepare import prepare
 from cmim_hf.data.smiles_files import Row
-from cmim_hf.data.training_batches import CMIMCollator, prepare
 from cmim_hf.model.checksums_cmim import check_weights
 from cmim_hf.training.evaluation import TermAverages
 from cmim_hf.training.nonfinite_guard import FOLDER

@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
 from cmim_hf import CMIMTrainer, CMIMTrainingArguments
+from cmim_hf.data.collator import CMIMCollator
+from cmim_hf.data.prepare import prepare
 from cmim_hf.data.smiles_files import Row
-from cmim_hf.data.training_batches import CMIMCollator, prepare
 from cmim_hf.training.evaluation import exact_reconstructions, frozen_features, ridge_probe
 from cmim_hf.training.model_card import read_settings
 from cmim_hf.training.objectives import PRESETS
