@@ -10,8 +10,9 @@ import pytest
 import torch
 from rdkit import Chem
 
-from cmim_hf import DEFAULT_CHECKPOINT, MoleculeEmbedder, inputs, list_checkpoints
+from cmim_hf import DEFAULT_CHECKPOINT, MoleculeEmbedder, list_checkpoints
 from cmim_hf.chemistry.smiles import canonicalize, randomize
+from cmim_hf.data import invalid_rows
 from cmim_hf.data.smiles_files import Row
 from cmim_hf.data.token_batches import padded_batches
 
@@ -231,7 +232,7 @@ def test_numbers_that_are_not_finite_are_no_vectors():
 def test_a_slow_call_shows_a_bar(embedder, molecules, monkeypatch, capfd):
     embedder.embed(molecules, progress=True)
     assert capfd.readouterr().err == ""
-    monkeypatch.setattr(inputs, "_SECONDS_BEFORE_BAR", 0.0)
+    monkeypatch.setattr(invalid_rows, "_SECONDS_BEFORE_BAR", 0.0)
     embedder.embed(molecules, progress=True)
     shown = capfd.readouterr().err
     assert "Reading molecules" in shown and "Embedding molecules" in shown

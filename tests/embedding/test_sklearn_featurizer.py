@@ -23,10 +23,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.utils import get_tags
 
-from cmim_hf import CMIMModel, MoleculeEmbedder, MoleculeFeaturizer, featurizer, list_checkpoints
+import cmim_hf
+from cmim_hf import CMIMModel, MoleculeEmbedder, MoleculeFeaturizer, list_checkpoints
+from cmim_hf.embedding import sklearn_featurizer as featurizer
 
 SIZES = {"informative": 192, "latent": 192, "both": 384}
-PACKAGE = Path(featurizer.__file__).parent
+PACKAGE = Path(cmim_hf.__file__).parent
 
 
 @pytest.fixture(scope="module")
