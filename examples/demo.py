@@ -29,6 +29,7 @@ from cmim_hf.chemistry.properties import logp
 from cmim_hf.chemistry.smiles import canonicalize, draw_grid, similarity
 from cmim_hf.cli.exit_status import run_script
 from cmim_hf.data.smiles_files import read_smiles
+from cmim_hf.embedding.nearest import nearest_neighbors
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
@@ -118,11 +119,8 @@ def neighbours(
     start = time.perf_counter()
     vectors = embedder.embed([drug, *smiles])
     seconds = time.perf_counter() - start
-    centred = vectors - vectors.mean(axis=0)
-    unit = centred / np.linalg.norm(centred, axis=1, keepdims=True)
-    cosines = unit[1:] @ unit[0]
-    nearest = np.argsort(-cosines)[:3]
-    legends = [name, *(f"cosine {cosines[row]:.2f}" for row in nearest)]
+    (nearest,), (cosines,) = nearest_neighbors(vectors[:1], vectors[1:], 3)
+    legends = [name, *(f"cosine {cosine:.2f}" for cosine in cosines)]
     text = f"{len(vectors):,} molecules to vectors of {vectors.shape[1]} numbers in {seconds:.1f} s"
     return (
         "Nearest by informative embedding",

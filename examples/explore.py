@@ -18,6 +18,7 @@ from cmim_hf.atomic_files import write_whole
 from cmim_hf.chemistry.smiles import canonicalize, draw_grid, similarity
 from cmim_hf.cli.exit_status import run_script
 from cmim_hf.data.smiles_files import read_smiles
+from cmim_hf.embedding.nearest import nearest_neighbors
 
 
 @dataclass
@@ -38,15 +39,6 @@ class Arguments:
 def compared(first: str, second: str | None) -> tuple[bool, float]:
     """Whether two canonical SMILES are one molecule, and their similarity; 0 if there is none."""
     return first == second, 0.0 if second is None else similarity(first, second)
-
-
-def nearest(embeddings: np.ndarray, query: int, count: int) -> list[tuple[int, float]]:
-    """Rows of highest cosine to row `query`, itself left out, after centring."""
-    centred = embeddings - embeddings.mean(axis=0)
-    unit = centred / np.linalg.norm(centred, axis=1, keepdims=True)
-    cosines = unit @ unit[query]
-    cosines[query] = -np.inf
-    return [(int(row), float(cosines[row])) for row in np.argsort(-cosines)[:count]]
 
 
 def main() -> None:
@@ -75,10 +67,12 @@ def main() -> None:
 
     print("Nearest neighbours by informative embedding (cosine)")
     drawn: list[tuple[str, str]] = []
-    for query in range(min(args.queries, len(smiles))):
+    found = nearest_neighbors(embeddings[: args.queries], embeddings, args.neighbors + 1)
+    for query, (rows, cosines) in enumerate(zip(*found, strict=True)):
         print(f"  {smiles[query]}")
         drawn.append((smiles[query], "query"))
-        for row, cosine in nearest(embeddings, query, args.neighbors):
+        others = [pair for pair in zip(rows, cosines, strict=True) if pair[0] != query]
+        for row, cosine in others[: args.neighbors]:
             print(f"    {cosine:.2f}  {smiles[row]}")
             drawn.append((smiles[row], f"cosine {cosine:.2f}"))
     image = draw_grid(*map(list, zip(*drawn, strict=True)), columns=args.neighbors + 1)

@@ -15,6 +15,7 @@ from ..atomic_files import check_output
 from ..checkpoints import DEFAULT_CHECKPOINT
 from ..model.informative_embeddings_cmim import POOLINGS
 from ..version import __version__
+from . import search
 from .common import BATCH_ROWS
 from .exit_status import exit_status
 from .generation import add_generation_commands
@@ -36,6 +37,9 @@ def _parser() -> argparse.ArgumentParser:
     source_options, model_options = _source_options(), _model_options()
     _add_embed(commands, [source_options, model_options])
     add_generation_commands(commands, source_options, model_options)
+    command = commands.add_parser("search", help=search.__doc__.splitlines()[0])
+    search.add_arguments(command)
+    command.set_defaults(run=search.run)
     return parser
 
 

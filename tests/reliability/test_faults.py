@@ -191,7 +191,6 @@ def test_what_a_user_can_mend_is_told_without_a_stack(tmp_path):
         ],
         "absent": [
             [examples / "embed_library.py", "--checkpoint", tmp_path / "absent"],
-            [examples / "search.py", "--library", tmp_path / "absent", "--queries", "C"],
         ],
         "must be positive and finite, got -1": [
             [examples / "pretrain.py", "--train_sources", MOLECULES, "--size", "tiny",
