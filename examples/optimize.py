@@ -24,7 +24,7 @@ from transformers import HfArgumentParser
 
 from cmim_hf import DEFAULT_CHECKPOINT, MoleculeGenerator
 from cmim_hf.atomic_files import write_whole
-from cmim_hf.chemistry.smiles import draw_grid
+from cmim_hf.chemistry.drawing import draw_grid
 from cmim_hf.cli.exit_status import run_script
 from cmim_hf.data.smiles_files import read_smiles
 from cmim_hf.optimization.cma_search import Optimization

@@ -31,7 +31,7 @@ from transformers import HfArgumentParser
 
 from cmim_hf.atomic_files import write_whole, written_whole
 from cmim_hf.chemistry.moses import smiles_without_stereo
-from cmim_hf.chemistry.smiles import parse
+from cmim_hf.chemistry.smiles import SmilesError, parse
 from cmim_hf.cli.exit_status import run_script
 from cmim_hf.data.row_encoder import Reject, Rejects
 from cmim_hf.data.smiles_files import Row, read_smiles
@@ -125,8 +125,8 @@ def read_chunk(rows: list[Row]) -> tuple[list[tuple[str, str, int]], list[Reject
     for row in rows:
         try:
             molecule = parse(row.text)
-        except ValueError as error:
-            bad.append(Reject(row, "does not parse", str(error)))
+        except SmilesError as error:
+            bad.append(Reject(row, "does not parse", f"it {error.reason}"))
             continue
         smiles = Chem.MolToSmiles(molecule)
         marked = any(mark in smiles for mark in "@/\\[")

@@ -152,7 +152,8 @@ def _embed(options: argparse.Namespace) -> None:
         kinds = ", ".join(f"{number:,} {kind}" for kind, number in done.invalid.most_common())
         print(f"Invalid: {kinds}. The first:", file=sys.stderr)
         for reject in done.first_rejects:
-            print(f"  row {reject.row.number}: {reject.reason}", file=sys.stderr)
+            text = f"{reject.row.text!r:.80}"
+            print(f"  row {reject.row.number}, {text}: {reject.reason}", file=sys.stderr)
         if output.suffix == ".npy" and options.on_invalid == "skip":
             print(
                 "A .npy file does not say which rows were left out: to know, choose --on-invalid "

@@ -93,7 +93,7 @@ class Picture:
         """Write the file, which appears whole or not at all; nothing without a path or a cell."""
         if self.path is None or not self._cells:
             return
-        from ..chemistry.smiles import draw_grid
+        from ..chemistry.drawing import draw_grid
 
         smiles, legends = zip(*self._cells, strict=True)
         kind = self.path.suffix.lower().removeprefix(".")

@@ -11,7 +11,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from .row_encoder import EncodedRows, Reject, RowEncoder
-from .smiles_files import Row
+from .smiles_files import Row, bare_smiles
 from .worker_pool import chunked, encode_in_order
 
 ON_INVALID = ("raise", "none", "skip")
@@ -52,7 +52,7 @@ def invalid_row(reject: Reject) -> ValueError:
     shown = text if len(text) <= 80 else text[:77] + "..."
     return ValueError(
         f"Row {row.number} of {row.source}, {shown}, cannot be used: "
-        f"{reject.reason.rstrip('.')}. Mend or remove it, or choose what becomes of such rows by "
+        f"{reject.reason}. Fix or remove it, or choose what becomes of such rows by "
         "on_invalid: none (a gap in its place) or skip (left out)."
     )
 
@@ -110,7 +110,9 @@ def progress_bar(total: int, what: str, progress: bool) -> tqdm:
 
 
 def texts(smiles: Iterable[str]) -> list[Any]:
-    """The rows of a caller's list, array, series or generator; RDKit's molecules as SMILES.
+    """The rows of a caller's list, array, series or generator, each as `bare_smiles` leaves it.
+
+    RDKit's molecules become SMILES. What is no text stays as it is, to be refused as a row.
 
     Raises:
         TypeError: One string, a table, or something that has no rows.
@@ -122,16 +124,16 @@ def texts(smiles: Iterable[str]) -> list[Any]:
             f"Expected a list of SMILES, got a {type(smiles).__name__}; pass its column of SMILES."
         )
     if hasattr(smiles, "to_pylist"):  # pyarrow, whose items are no strings
-        return smiles.to_pylist()
+        smiles = smiles.to_pylist()
     try:
-        return [_written(item) for item in smiles]
+        return [_smiles(item) for item in smiles]
     except TypeError as error:
         raise TypeError(f"Expected a list of SMILES, got {smiles!r:.80}; pass [smiles].") from error
 
 
-def _written(item: Any) -> Any:
+def _smiles(item: Any) -> Any:
     if not hasattr(item, "GetNumAtoms"):
-        return item
+        return bare_smiles(item)
     from ..chemistry.smiles import write
 
     return write(item)

@@ -157,12 +157,12 @@ class RowEncoder:
     def _read(self, text: Any) -> tuple[str, tuple[str, str] | None]:
         if (problem := text_problem(text)) or not self.canonicalize:
             return text, problem
-        from ..chemistry.smiles import canonicalize
+        from ..chemistry.smiles import SmilesError, canonicalize
 
         try:
             return canonicalize(text), None
-        except ValueError as error:
-            return text, ("does not parse", str(error))
+        except SmilesError as error:
+            return text, ("does not parse", f"it {error.reason}")
 
 
 __all__ = [

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read SMILES from a file, the MOSES package or a dataset of the Hub: rows, or whole tables.
 
-Local files are read here, not by `datasets`: a table library guesses types (a molecule "NaN" or
-"1" is a string) and cannot say at which row a damaged file ends. Memory stays bounded by
-`batch_rows`, whatever the size of the source.
+Memory stays bounded by `batch_rows`, whatever the size of the source.
 """
 
+import bz2
 import csv
 import gzip
 import importlib.util
 import io
+import lzma
 import os
 import re
 import shutil
@@ -18,10 +18,20 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-from .tables import COLUMN_NAMES, HubTable, LineTable, ParquetTable, damaged, find_column
+from ..model.smiles_text_cmim import without_extension
+from .tables import (
+    COLUMN_NAMES,
+    TEXT_NAMES,
+    Unreadable,
+    dataset_pieces,
+    find_column,
+    parquet_pieces,
+    text_pieces,
+)
 
 if TYPE_CHECKING:
     import pyarrow
@@ -31,13 +41,12 @@ _MOSES_FILES = {
     "moses:test": "test.csv.gz",
     "moses:test_scaffolds": "test_scaffolds.csv.gz",
 }
-_DELIMITERS = {".csv": ",", ".tsv": "\t"}
-_FILE_TYPES = (".smi", *_DELIMITERS, ".parquet")
-_SUFFIXES = (*_FILE_TYPES, ".smiles", ".txt")
-# What unpacks to more than both is a bomb: SMILES shrink to about a quarter.
-_LEAST_LIMIT = 64 << 20  # bytes
-_MOST_EXPANSION = 100
+_TEXT_KINDS = (".smi", ".smiles", ".cxsmiles", ".txt")
+_KINDS = (*_TEXT_KINDS, ".csv", ".tsv", ".parquet")
+_UNPACK = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_LARGEST_BATCH = 1 << 31  # bytes
+_DAMAGED = (csv.Error, UnicodeDecodeError, EOFError, zlib.error, lzma.LZMAError)
 
 
 class NoRowsError(ValueError):
@@ -48,7 +57,8 @@ class Row(NamedTuple):
     """One row of a source.
 
     `source` is the name the source was opened by, `number` counts its data rows from 1 (headers
-    and blank lines do not count) and `text` is the SMILES as written, "" where the row has none.
+    and blank lines do not count) and `text` is the SMILES as `bare_smiles` leaves it, "" where the
+    row has none.
     """
 
     source: str
@@ -61,7 +71,7 @@ class Batch(NamedTuple):
 
     `source` is the name the source was opened by, `start` the number of the first row as in `Row`,
     `smiles` the texts as in `Row` and `columns` the columns of the source in their order, the one
-    with SMILES included, whose name is `column`.
+    with SMILES included, as written, whose name is `column`.
     """
 
     source: str
@@ -69,6 +79,17 @@ class Batch(NamedTuple):
     smiles: list[str]
     columns: "pyarrow.Table"
     column: str
+
+
+def bare_smiles(text: Any) -> Any:
+    r"""A SMILES without blanks and line ends around it and without the extension of a CXSMILES.
+
+    What is no text comes back as it is.
+
+    >>> bare_smiles("C[C@H](F)Cl |&1:1|\n")
+    'C[C@H](F)Cl'
+    """
+    return without_extension(text.strip()) if isinstance(text, str) else text
 
 
 def read_smiles(
@@ -83,28 +104,30 @@ def read_smiles(
 
     Args:
         source: one of
-            a text file (.smi, .smiles, .txt): the first field of each line, blank lines and a
-            first line that names the column are skipped;
-            a table (.csv, .tsv, .parquet); all of these also with .gz behind;
+            a text file (.smi, .smiles, .cxsmiles, .txt): the first field of each line; blank lines
+            and a first line that names the column are skipped; one that names it among others,
+            between tabs, commas or semicolons, makes it a table;
+            a table (.csv, .tsv, .parquet); all of these also with .gz, .bz2 or .xz behind;
             "-": standard input, a text file unless `file_type` says otherwise;
             "moses", "moses:test", "moses:test_scaffolds": the files of an installed `molsets`;
             the name of a dataset on the Hub or a folder, for `datasets.load_dataset`, streamed.
         column: the column of a table or dataset, its case aside; None looks for one of
             `COLUMN_NAMES`. Text files have none.
         split: the split of a dataset or folder; files and MOSES have none.
-        file_type: .smi, .csv, .tsv or .parquet, also with .gz behind, for a file whose name does
-            not end in its type; the source is then a file.
-        batch_rows: rows held at once of a .parquet file or a dataset.
+        file_type: .smi, .csv, .tsv or .parquet, also with .gz, .bz2 or .xz behind, for a file whose
+            name does not end in its type; the source is then a file.
+        batch_rows: rows read at once.
 
     Raises:
         FileNotFoundError: no such file, dataset or MOSES package.
-        ValueError: an unknown file type, no such column, a damaged file (with the last row read),
-            a file that is not UTF-8 (with the line), one that unpacks to over 64 MiB and 100 times
-            its size, or no row at all.
+        ValueError: an unknown file type, no such column, a file of which the rest is damaged, not
+            UTF-8 or no table (with the last row read), or no row at all.
+        OSError: a file that can be opened but not read.
     """
-    name = os.fspath(source)
-    with _opened(source, column, split, file_type, batch_rows) as table:
-        for number, text in enumerate(table.texts(), 1):
+    name, number = os.fspath(source), 0
+    for table, chosen in _tables(source, column, split, file_type, batch_rows, True):
+        for text in _texts(table, chosen):
+            number += 1
             yield Row(name, number, text)
 
 
@@ -120,10 +143,9 @@ def read_batches(
     """Yield the rows of a source with all columns, `batch_rows` at a time, in the end fewer.
 
     The columns of a text file are "smiles" and "name", the rest of the line (null where there is
-    none). Those of .csv and .tsv are strings as written: a row with fewer fields ends in nulls, one
-    with more keeps the surplus, joined by the delimiter, in its last column; an empty header
-    becomes "column_3" by its position, a repeated one gets "_2" behind it. Parquet files and
-    datasets keep their types. All batches of a source have one schema.
+    none). Those of .csv and .tsv are strings as written: a row with fewer fields ends in nulls; an
+    empty header becomes "column_3" by its position, a repeated one gets "_2" behind it. Parquet
+    files and datasets keep their types. All batches of a source have one schema.
 
     Args:
         source: as in `read_smiles`, like the next three; so are the errors.
@@ -131,100 +153,178 @@ def read_batches(
         split: the split of a dataset or folder.
         file_type: the type of a file whose name does not end in it.
         batch_rows: rows of a batch, at least 1.
-        wanted: takes the number of a batch, from 0, and says whether to yield it; the rows of
-            others are passed over, and row groups of a .parquet file not read where they can be.
+        wanted: takes the number of a batch, from 0, and says whether to yield it; others are
+            passed over.
 
     Raises:
         FileNotFoundError: no such source.
-        ValueError: as in `read_smiles`, and a dataset whose columns change midway. The full batches
-            before a damage are yielded first.
+        ValueError: as in `read_smiles`, and a dataset whose columns change midway, or a batch that
+            takes over 2 GiB. The full batches before a damage are yielded first.
     """
+    import pyarrow
+
     if batch_rows < 1:
         raise ValueError(f"batch_rows is at least 1, not {batch_rows}.")
-    name = os.fspath(source)
-    with _opened(source, column, split, file_type, batch_rows) as table:
-        for start, smiles, columns in table.tables(wanted):
-            yield Batch(name, start, smiles, columns, table.column)
+    name, held, number = os.fspath(source), [], 0
+
+    def batches(least: int, chosen: str) -> Iterator[Batch]:
+        nonlocal held, number
+        while sum(table.num_rows for table in held) >= least:
+            table = pyarrow.concat_tables(held)
+            held = [table.slice(batch_rows)]
+            table = table.slice(0, batch_rows)
+            if wanted is None or wanted(number):
+                yield Batch(name, number * batch_rows + 1, _texts(table, chosen), table, chosen)
+            number += 1
+
+    for table, chosen in _tables(source, column, split, file_type, batch_rows, False):
+        held.append(table)
+        if sum(table.nbytes for table in held) > _LARGEST_BATCH:
+            raise ValueError(
+                f"{name}: the {batch_rows} rows from row {number * batch_rows + 1} on take over "
+                "2 GiB; read fewer at once, or leave columns out."
+            )
+        yield from batches(batch_rows, chosen)
+    yield from batches(1, chosen)
 
 
-@contextmanager
-def _opened(
+def _texts(table: "pyarrow.Table", column: str) -> list[str]:
+    texts = table.column(table.schema.names.index(column)).to_pylist()  # a name may occur twice
+    return [bare_smiles(text or "") for text in texts]
+
+
+def _tables(
     source: str | os.PathLike,
     column: str | None,
     split: str,
     file_type: str | None,
-    batch_rows: int,
-) -> Iterator[LineTable | ParquetTable | HubTable]:
-    """Open a source; damage found while it is read, and no row in it, become ValueError."""
+    rows: int,
+    smiles_only: bool,
+) -> "Iterator[tuple[pyarrow.Table, str]]":
+    """Yield tables of at most `rows` rows and one schema, and the name of the column with SMILES.
+
+    What goes wrong is said with the last row that was read.
+    """
+    import pyarrow
+
     name = "standard input" if source == "-" else os.fspath(source)
-    file = _find_file(source, file_type)
-    table = None
+    choose = partial(find_column, column=column, where=name)
+    read, chosen = 0, None
     try:
         with ExitStack() as stack:
+            file = _find_file(source, file_type)
             if file is None:
-                table = HubTable(name, split, column, batch_rows)
+                pieces = dataset_pieces(name, split, rows)
+            elif file.kind == ".parquet":
+                data = stack.enter_context(_opened(file, name))
+                pieces = parquet_pieces(data, choose if smiles_only else None, rows)
             else:
-                table = _open_file(file, column, batch_rows, stack)
-            yield table
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise damaged(name, table.row if table else 0, error) from error
+                data = stack.enter_context(_opened(file, name))
+                text = io.TextIOWrapper(data, encoding="utf-8-sig", newline="")
+                stack.callback(text.detach)  # or it would close standard input
+                pieces = text_pieces(text, file.kind, column, rows)
+            for table in pieces:
+                names = table.schema.names
+                if chosen is None:
+                    has_no_columns = file is not None and file.kind in _TEXT_KINDS
+                    chosen = "smiles" if has_no_columns and names == TEXT_NAMES else choose(names)
+                    _check_text(table.schema, chosen, name)
+                if smiles_only:
+                    table = table.select([names.index(chosen)])
+                yield table.cast(_without_views(table.schema)), chosen
+                read += table.num_rows
     except OSError as error:
-        if file is None or error.filename is not None:
+        if isinstance(error, FileNotFoundError) or error.filename is not None:
             raise
-        row = table.row if table else 0
-        raise OSError(error.errno, f"{name} cannot be read after row {row}: {error}") from error
-    except csv.Error as error:
-        raise ValueError(
-            f"{name} cannot be cut into fields after row {table.row if table else 0}: {error}. "
-            'A field that begins with " has to end with it; double the quotes inside of one.'
-        ) from error
-    if table.row == 0:
+        message = f"{name} cannot be read after row {read}: {error}"
+        if error.errno is None:  # what is no fault of the disk is one of the content
+            raise ValueError(f"{message}. Fetch or write it again.") from error
+        raise OSError(error.errno, message) from error
+    except (Unreadable, *_DAMAGED, pyarrow.ArrowException) as error:
+        raise ValueError(f"{name} cannot be read after row {read}: {_reason(error)}") from error
+    if read == 0:
         raise NoRowsError(f"{name} holds no rows; give a source with at least one molecule.")
 
 
+def _reason(error: Exception) -> str:
+    """What is wrong with the content of a file, and what to do."""
+    if isinstance(error, Unreadable):
+        return str(error)
+    if isinstance(error, UnicodeDecodeError):
+        byte = f"byte 0x{error.object[error.start]:02x} is not UTF-8"
+        return f"{byte}. Save it as UTF-8; the name of a compressed file ends in .gz or the like."
+    if isinstance(error, csv.Error):
+        return f'{error}. A field that begins with " ends with it; double the quotes inside of one.'
+    return f"{str(error).rstrip('.')}. Fetch or write it again."
+
+
+def _without_views(schema: "pyarrow.Schema") -> "pyarrow.Schema":
+    """The schema with plain types for views of text and bytes, of which rows cannot be taken."""
+    import pyarrow
+
+    plain = {pyarrow.string_view(): pyarrow.string(), pyarrow.binary_view(): pyarrow.binary()}
+    fields = [field.with_type(plain.get(field.type, field.type)) for field in schema]
+    return pyarrow.schema(fields)
+
+
+def _check_text(schema: "pyarrow.Schema", column: str, name: str) -> None:
+    import pyarrow
+
+    found = kind = _without_views(schema).types[schema.names.index(column)]
+    if pyarrow.types.is_dictionary(kind):
+        kind = kind.value_type
+    if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
+        raise ValueError(
+            f"{name}: column {column!r} holds {found}, not text; name the column with SMILES by "
+            "the argument `column`."
+        )
+
+
 class _File(NamedTuple):
-    """A file to open: `path`, None for standard input; its type; whether that is gzipped."""
+    """A file to open: `path`, None for standard input; its type; what unpacks it, if anything."""
 
     path: Path | None
-    kind: str
-    zipped: bool
+    kind: str | None
+    unpack: Callable[[IO[bytes]], IO[bytes]] | None
 
 
 def _find_file(source: str | os.PathLike, file_type: str | None) -> _File | None:
     """Return the file a source names, None for what `datasets.load_dataset` shall open."""
     name = os.fspath(source)
-    if file_type is not None and file_type.removesuffix(".gz") not in _FILE_TYPES:
+    if file_type is not None and _kind(file_type)[0] not in (".smi", ".csv", ".tsv", ".parquet"):
         raise ValueError(
-            f"file_type is one of {', '.join(_FILE_TYPES)}, with or without .gz behind, "
-            f"not {file_type!r}."
+            "file_type is one of .smi, .csv, .tsv, .parquet, with or without .gz, .bz2 or .xz "
+            f"behind, not {file_type!r}."
         )
     if source == "-":
-        return _File(None, *_split_type(file_type or ".smi"))
+        return _File(None, *_kind(file_type or ".smi"))
     if name in _MOSES_FILES and file_type is None:
-        return _File(_moses_path(name), ".csv", True)
+        return _File(_moses_path(name), ".csv", gzip.open)
     path = Path(source)
-    kind, zipped = _split_type(file_type or path.name)
+    file = _File(path, *_kind(file_type or path.name))
     if path.exists() and not path.is_dir():  # a file or a pipe
-        if kind is None:
+        if file.kind is None:
             raise ValueError(
-                f"{name} has an unknown file type; the name ends in one of {', '.join(_SUFFIXES)}, "
-                "with or without .gz behind. Else say the type by the argument `file_type`."
+                f"{name} has an unknown file type; the name ends in one of {', '.join(_KINDS)}, "
+                "with or without .gz, .bz2 or .xz behind. Else say the type by the argument "
+                "`file_type`."
             )
-        return _File(path, kind, zipped)
+        return file
     if path.is_dir() and file_type is None:
         return None
-    if kind is not None or not isinstance(source, str) or not _HUB_NAME.fullmatch(name):
+    if file.kind is not None or not isinstance(source, str) or not _HUB_NAME.fullmatch(name):
         raise FileNotFoundError(
             f"There is no file {name}; check the path (relative ones start at {Path.cwd()})."
         )
     return None
 
 
-def _split_type(name: str) -> tuple[str | None, bool]:
-    """Return the type a name ends in, None if unknown, and whether .gz follows."""
-    bare = name.lower().removesuffix(".gz")
-    kind = next((suffix for suffix in _SUFFIXES if bare.endswith(suffix)), None)
-    return kind, bare != name.lower()
+def _kind(name: str) -> tuple[str | None, Callable[[IO[bytes]], IO[bytes]] | None]:
+    """Return the type a name ends in, None if unknown, and what unpacks such a file."""
+    name = name.lower()
+    packed = next((ending for ending in _UNPACK if name.endswith(ending)), "")
+    kind = next((kind for kind in _KINDS if name.removesuffix(packed).endswith(kind)), None)
+    return kind, _UNPACK.get(packed)
 
 
 def _moses_path(name: str) -> Path:
@@ -239,90 +339,24 @@ def _moses_path(name: str) -> Path:
     )
 
 
-def _open_file(
-    file: _File, column: str | None, batch_rows: int, stack: ExitStack
-) -> LineTable | ParquetTable:
-    """Open a file; `stack` closes it, standard input apart."""
-    if file.path is None:
-        where, data = "standard input", sys.stdin.buffer
-    else:
-        where, data = str(file.path), stack.enter_context(_still_whole(file.path))
-    if file.zipped:
-        size = 0 if file.path is None else os.fstat(data.fileno()).st_size  # of a pipe 0
-        data = stack.enter_context(_Unpacked(data, where, size))
-    if file.kind == ".parquet":
-        if file.zipped or not data.seekable():
-            data = stack.enter_context(_seekable_copy(data))
-        return ParquetTable(data, where, column, batch_rows)
-    text = io.TextIOWrapper(data, encoding="utf-8", errors="surrogateescape", newline="")
-    stack.callback(text.detach)  # or it would close standard input
-    return LineTable(text, _DELIMITERS.get(file.kind), where, column, batch_rows)
-
-
 @contextmanager
-def _still_whole(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file; ValueError where it is shorter when all of it was read than it was before."""
-    with path.open("rb") as stream:
-        size = os.fstat(stream.fileno()).st_size
-        yield stream
-        left = os.fstat(stream.fileno()).st_size
+def _opened(file: _File, name: str) -> Iterator[IO[bytes]]:
+    """Open a file, unpacked; ValueError where it was cut while it was read."""
+    with ExitStack() as stack:
+        data = sys.stdin.buffer if file.path is None else stack.enter_context(file.path.open("rb"))
+        size = os.fstat(data.fileno()).st_size
+        unpacked = stack.enter_context(file.unpack(data)) if file.unpack else data
+        if file.kind == ".parquet" and not data.seekable():
+            copy = stack.enter_context(tempfile.TemporaryFile())
+            shutil.copyfileobj(unpacked, copy, 1 << 20)
+            unpacked = copy
+        yield unpacked
+        left = os.fstat(data.fileno()).st_size
         if left < size:
             raise ValueError(
-                f"{path} was cut from {size:,} to {left:,} bytes while it was read: rows are "
+                f"{name} was cut from {size:,} to {left:,} bytes while it was read: rows are "
                 "missing. Write it again, and read it when that is done."
             )
-
-
-class _Counted:
-    """A stream of bytes that counts those it gave."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-        self.count = 0
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._stream.read(size)
-        self.count += len(data)
-        return data
-
-
-class _Unpacked(gzip.GzipFile):
-    """The bytes within a gzipped stream; ValueError where they are too many for its own.
-
-    Its own are `size`, or those that were read so far, whatever is more.
-    """
-
-    def __init__(self, packed: IO[bytes], where: str, size: int) -> None:
-        self._packed, self._where, self._size, self._count = _Counted(packed), where, size, 0
-        super().__init__(fileobj=self._packed, mode="rb")
-
-    def read(self, size: int | None = -1) -> bytes:
-        return self._checked(super().read(size))
-
-    def read1(self, size: int = -1) -> bytes:
-        return self._checked(super().read1(size))
-
-    def _checked(self, data: bytes) -> bytes:
-        self._count += len(data)
-        packed = max(self._size, self._packed.count)
-        if self._count > max(_LEAST_LIMIT, _MOST_EXPANSION * packed):
-            raise ValueError(
-                f"{self._where} unpacks to over {_MOST_EXPANSION} times its size, which molecules "
-                "do not. If it is right, unpack it yourself."
-            )
-        return data
-
-
-def _seekable_copy(data: IO[bytes]) -> IO[bytes]:
-    """A temporary file of the bytes."""
-    copy = tempfile.TemporaryFile()
-    try:
-        shutil.copyfileobj(data, copy, 1 << 20)
-    except BaseException:
-        copy.close()
-        raise
-    copy.seek(0)
-    return copy
 
 
 __all__ = [
@@ -330,6 +364,7 @@ __all__ = [
     "Batch",
     "NoRowsError",
     "Row",
+    "bare_smiles",
     "find_column",
     "read_batches",
     "read_smiles",

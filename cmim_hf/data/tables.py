@@ -1,362 +1,245 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an open source holds: `LineTable`, `ParquetTable`, `HubTable`, which are read once.
+"""Tables of molecules as streams of pyarrow tables, and which of their columns holds SMILES.
 
-Each has `row`, the rows read so far, and two ways through them: `texts()` yields the SMILES of one
-row after the other, "" where there is none; `tables(wanted)` yields the start, the SMILES and all
-columns of batches of `batch_rows` rows, of those only whose number (from 0) `wanted` accepts. All
-batches have one schema. `column` is the name of the column with SMILES, once a row is read; `where`
-says in errors what the source is.
+Text goes through Python's `csv`, every column as a string, because it alone refuses a quote that is
+never closed: table libraries take the rows behind it for one field, in silence. Parquet goes
+through pyarrow, datasets and folders through `datasets`.
 """
 
 import csv
+import logging
 import re
-from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from itertools import accumulate, chain, count, islice, zip_longest
-from typing import IO, TYPE_CHECKING, Any
+from functools import cache, partial
+from itertools import chain, count, zip_longest
+from typing import IO, TYPE_CHECKING
 from zipfile import BadZipFile
 
 if TYPE_CHECKING:
     import pyarrow
 
 COLUMN_NAMES = (
-    "smiles",
-    "canonical_smiles",
     "isomeric_smiles",
     "isosmiles",
+    "canonical_smiles",
     "smiles_canonical",
+    "smiles",
     "mol",
     "molecule",
     "structure",
 )
-"""Names looked for, without regard to case and in this order, when no column is given."""
+"""Columns looked for when none is named, the best first; case, blanks and marks do not matter."""
 
-LONGEST_LINE = 1 << 24  # characters; columns of structures or images may be long
+TEXT_NAMES = ["smiles", "name"]
+"""The columns of a text file without a header of several."""
+
+LONGEST_LINE = 1 << 24  # characters, also of a quoted field; columns of structures may be long
+_LARGEST_PIECE = 1 << 26  # characters after which a piece is passed on before it has all its rows
+_DELIMITERS = {".csv": ",;\t", ".tsv": "\t;,"}
 
 csv.field_size_limit(LONGEST_LINE)
-
-Wanted = Callable[[int], bool] | None
-Slice = tuple[int, list[str], "pyarrow.Table"]
-"""Of one batch the number of its first row, from 1; its SMILES; its columns."""
-
-_TEXT_TYPE = re.compile(r"(dictionary<values=)?(large_)?string")
+logger = logging.getLogger(__name__)
 
 
-class LineTable:
-    """The rows of a text file or of a table with delimiters; every column is a string.
-
-    Args:
-        stream: opened with newline="" and errors="surrogateescape".
-        delimiter: None for text files, whose columns are the first field of a line, "smiles", and
-            the rest of it, "name".
-        where: names the source.
-        column: the column with SMILES; text files have no choice.
-        batch_rows: rows of a batch.
-    """
-
-    def __init__(
-        self,
-        stream: IO[str],
-        delimiter: str | None,
-        where: str,
-        column: str | None,
-        batch_rows: int,
-    ) -> None:
-        """Read the header; ValueError where it has no such column."""
-        self.row = 0
-        self._batch_rows = batch_rows
-        self._delimiter = delimiter
-        self._index = 0
-        lines = _utf8_lines(stream, where)
-        if delimiter is None:
-            # A lone \r ends lines of old files; open(newline="") splits there as well.
-            self._rows = filter(None, map(_smiles_and_name, lines))
-            self._names = ["smiles", "name"]
-            first = next(self._rows, None)
-            if first is not None and first[0].lower() not in COLUMN_NAMES:
-                self._rows = chain([first], self._rows)
-        else:
-            # strict, because a quote that is never closed would swallow the rows behind it
-            self._rows = filter(None, csv.reader(lines, delimiter=delimiter, strict=True))
-            self._names = _unique_names(next(self._rows, []))
-            if self._names:
-                self._index = self._names.index(find_column(self._names, column, where))
-        self.column = self._names[self._index] if self._names else ""
-
-    def texts(self) -> Iterator[str]:
-        """Yield the SMILES of every row."""
-        index, rows = self._index, self._rows
-        for self.row, fields in enumerate(rows, 1):
-            yield fields[index] if index < len(fields) else ""
-
-    def tables(self, wanted: Wanted) -> Iterator[Slice]:
-        """Yield the wanted batches; nothing is built of the others."""
-        index = self._index
-        for number in count():
-            keep = wanted is None or wanted(number)
-            start, rows = self.row + 1, []
-            for fields in islice(self._rows, self._batch_rows):
-                self.row += 1
-                if keep:
-                    rows.append(fields)
-            if self.row < start:
-                return
-            if keep:
-                texts = [fields[index] if index < len(fields) else "" for fields in rows]
-                yield start, texts, self._table(rows)
-
-    def _table(self, rows: list[list[str]]) -> "pyarrow.Table":
-        import pyarrow
-
-        width = len(self._names)
-        for fields in rows:
-            if self._delimiter is None:
-                fields[1:] = [rest.rstrip() for rest in fields[1:]]
-            elif len(fields) > width:
-                fields[width - 1 :] = [self._delimiter.join(fields[width - 1 :])]
-        columns = list(zip_longest(*rows))
-        columns += [(None,) * len(rows)] * (width - len(columns))
-        return pyarrow.table(
-            [pyarrow.array(values, pyarrow.string()) for values in columns], self._names
-        )
-
-
-class ParquetTable:
-    """The rows of a Parquet file, decoded in pieces of at most `batch_rows`.
-
-    Args:
-        file: the file, opened for reading bytes and able to seek.
-        where: names the source.
-        column: the column with SMILES.
-        batch_rows: rows of a batch.
-    """
-
-    def __init__(self, file: IO[bytes], where: str, column: str | None, batch_rows: int) -> None:
-        """Read the footer; ValueError where it is damaged or has no such column of text."""
-        import pyarrow
-        import pyarrow.parquet
-
-        self._where = where
-        self._batch_rows = batch_rows
-        self._errors = (pyarrow.ArrowException, OSError)
-        self.row = 0
-        try:
-            self._file = pyarrow.parquet.ParquetFile(file)
-        except self._errors as error:
-            raise damaged(where, 0, error) from error
-        self._schema = self._file.schema_arrow.remove_metadata()
-        self._plain_schema = _without_views(self._schema)
-        self.column = find_column(self._schema.names, column, where)
-        kind = str(self._plain_schema.types[self._schema.names.index(self.column)])
-        if not _TEXT_TYPE.match(kind):
-            raise _not_text(kind, self.column, where)
-        groups = range(self._file.metadata.num_row_groups)
-        sizes = [self._file.metadata.row_group(group).num_rows for group in groups]
-        self._borders = [0, *accumulate(sizes)]
-        self._columns: list[str] | None = None
-        self._piece_stop = 0
-        self._run_stop = 0
-
-    def texts(self) -> Iterator[str]:
-        """Yield the SMILES of every row; no other column is read."""
-        self._columns = [self.column]
-        for piece in self._read(0, self._borders[-1]):
-            yield from self._texts_of(piece)
-
-    def tables(self, wanted: Wanted) -> Iterator[Slice]:
-        """Yield the wanted batches; row groups without a row of theirs are not decoded."""
-        import pyarrow
-
-        total = self._borders[-1]
-        for number, start in enumerate(range(0, total, self._batch_rows)):
-            if wanted is None or wanted(number):
-                pieces = self._read(start, min(start + self._batch_rows, total))
-                table = pyarrow.Table.from_batches(pieces, self._schema)
-                if self._plain_schema != self._schema:
-                    table = table.cast(self._plain_schema)
-                yield start + 1, self._texts_of(table), table
-        self.row = total
-
-    def _texts_of(self, columns: "pyarrow.RecordBatch | pyarrow.Table") -> list[str]:
-        index = columns.schema.names.index(self.column)  # a name may occur twice
-        return _text_list(columns.column(index).to_pylist(), self.column, self._where)
-
-    def _read(self, start: int, stop: int) -> "Iterator[pyarrow.RecordBatch]":
-        """Yield the rows from `start` (from 0) to before `stop`; later calls lie behind."""
-        while start < stop:
-            while self._piece_stop <= start:
-                self._decode_piece(start, stop)
-            first = self._piece_stop - self._piece.num_rows
-            piece = self._piece.slice(start - first, stop - start)
-            yield piece
-            start += piece.num_rows
-
-    def _decode_piece(self, start: int, stop: int) -> None:
-        """Decode the next piece on the way to row `start`, where needed in the groups to `stop`."""
-        if start >= self._run_stop:
-            first, last = (bisect_right(self._borders, row) - 1 for row in (start, stop - 1))
-            self._piece_stop, self._run_stop = self._borders[first], self._borders[last + 1]
-            self._pieces = self._file.iter_batches(
-                self._batch_rows, row_groups=range(first, last + 1), columns=self._columns
-            )
-        self.row = self._piece_stop
-        try:
-            self._piece = next(self._pieces, None)
-            if self._piece is not None:
-                self._piece.validate(full=True)  # what is wrong would show up later, if at all
-        except self._errors as error:
-            raise damaged(self._where, self.row, error) from error
-        if self._piece is None:
-            raise damaged(self._where, self.row, "a row group is shorter than the footer says")
-        self._piece_stop += self._piece.num_rows
-        self.row = self._piece_stop
-
-
-class HubTable:
-    """The rows of a dataset or folder, streamed by `datasets`.
-
-    Args:
-        name: what `datasets.load_dataset` opens.
-        split: the split of it.
-        column: the column with SMILES.
-        batch_rows: rows of a batch.
-    """
-
-    def __init__(self, name: str, split: str, column: str | None, batch_rows: int) -> None:
-        """Open the dataset; FileNotFoundError where that fails."""
-        import datasets
-
-        self.row = 0
-        self._where = f"Dataset {name!r}"
-        self.column = column
-        self._batch_rows = batch_rows
-        try:
-            self._rows = datasets.load_dataset(name, split=split, streaming=True)
-        except BadZipFile as error:
-            raise self._unreadable(error) from error
-        except (FileNotFoundError, ConnectionError) as error:
-            raise FileNotFoundError(
-                f"{name!r} is neither a file here nor a dataset that can be opened: {error} Check "
-                "the name, the network, and `hf auth login` for a private dataset."
-            ) from error
-
-    def texts(self) -> Iterator[str]:
-        """Yield the SMILES of every row."""
-        batches = self._rows.iter(self._batch_rows)
-        while batch := self._next(batches):
-            self.column = find_column(list(batch), self.column, self._where)
-            self.row += len(batch[self.column])
-            yield from _text_list(batch[self.column], self.column, self._where)
-
-    def tables(self, wanted: Wanted) -> Iterator[Slice]:
-        """Yield the wanted batches; ValueError where the types of the columns change midway."""
-        import pyarrow
-
-        batches = self._rows.with_format("arrow").iter(self._batch_rows)
-        schema = None
-        for number in count():
-            table = self._next(batches)
-            if table is None:
-                return
-            table = table.replace_schema_metadata()
-            schema = schema or table.schema
-            if table.schema != schema:
-                try:
-                    table = table.cast(schema)
-                except (pyarrow.ArrowException, ValueError) as error:
-                    raise self._unreadable(error) from error
-            start = self.row + 1
-            self.row += table.num_rows
-            if wanted is None or wanted(number):
-                self.column = find_column(schema.names, self.column, self._where)
-                texts = _text_list(table.column(self.column).to_pylist(), self.column, self._where)
-                yield start, texts, table
-
-    def _next(self, batches: Iterator[Any]) -> Any:
-        """The next batch, or None; ValueError where a file of the dataset cannot be read."""
-        import pyarrow
-
-        try:
-            return next(batches, None)
-        except (pyarrow.ArrowException, ValueError, BadZipFile) as error:
-            raise self._unreadable(error) from error
-
-    def _unreadable(self, error: Exception) -> ValueError:
-        reason = str(error).strip().rstrip(".")
-        return ValueError(
-            f"{self._where} cannot be read after row {self.row}: {reason}. Is a file in it "
-            "damaged, not UTF-8, or of other columns than the first? Write it with one schema, for "
-            "example as Parquet."
-        )
+class Unreadable(Exception):
+    """Why the rest of a source cannot be read, and what to do."""
 
 
 def find_column(
     names: Sequence[str], column: str | None, where: str, argument: str = "column"
 ) -> str:
-    """The name among `names` that is `column`, or, if that is None, one of `COLUMN_NAMES`.
+    """The name among `names` that is `column`, or, if that is None, the best for SMILES.
 
     Args:
         names: Of the columns.
-        column: Wanted, its case aside.
-        where: Says in the error whose columns they are.
+        column: Wanted, its case aside. None takes the first of `COLUMN_NAMES` that is there, with a
+            warning where others hold SMILES, too; else the only one with "smiles" in its name.
+        where: Says in messages whose columns they are.
         argument: What the error calls the argument that names the column.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is none, or several are as good.
+
+    >>> find_column(["id", "Canonical SMILES"], None, "a.csv")
+    'Canonical SMILES'
     """
-    if column is not None and column in names:
-        return column
-    lowered = {name.strip().lower(): name for name in reversed(names)}
-    for wanted in COLUMN_NAMES if column is None else (column.lower(),):
-        if wanted in lowered:
-            return lowered[wanted]
+    found = _candidates(names, column)
+    others = [name for name in found[1:] if "smiles" in _plain(name)] if column is None else []
+    if found and (not others or _plain(found[0]) in _PLAIN_NAMES):
+        if others:
+            _warn_once(
+                f"{where}: the SMILES are those of column {found[0]!r}, not of "
+                f"{', '.join(map(repr, others))}."
+            )
+        return found[0]
     what = "column with SMILES" if column is None else f"column {column!r}"
     raise ValueError(
-        f"{where} has no {what}; its columns are {', '.join(map(repr, names))}. "
-        f"Name the right one by the argument `{argument}`."
+        f"{where} has {f'more than one {what}' if found else f'no {what}'}; its columns are "
+        f"{', '.join(map(repr, names))}. Name the right one by the argument `{argument}`."
     )
 
 
-def damaged(where: str, row: int, reason: Exception | str) -> ValueError:
-    """Return the error for a file of which nothing behind `row` can be read."""
-    return ValueError(
-        f"{where} is damaged after row {row}: {reason}. Fetch or write the file again."
-    )
+def text_pieces(
+    stream: IO[str], kind: str, column: str | None, rows: int
+) -> "Iterator[pyarrow.Table]":
+    """Pieces of a table with delimiters or of a text file; every column is a string.
+
+    A row with fewer fields than the header ends in nulls. A nameless column is named by its
+    position ("column_3"), a repeated name gets "_2" behind it.
+
+    The columns of a text file are "smiles", the first field of a line, and "name", the rest of it;
+    the extension of a CXSMILES is part of neither, and behind a leading tab there is only a name. A
+    first line that names the column is skipped; one that names it among others, between tabs,
+    commas or semicolons, makes the file a table.
+
+    Args:
+        stream: Opened with newline="".
+        kind: .csv, .tsv, or any other for a text file.
+        column: As in `find_column`; tables are cut at the delimiter that makes such a column.
+        rows: Of a piece, at most.
+    """
+    lines = _lines(stream)
+    header = next(filter(str.strip, lines), "")
+    if delimiter := _delimiter(header, kind, column):
+        names = _unique_names(_fields(header, delimiter))
+        cells = csv.reader(lines, delimiter=delimiter, strict=True)
+    else:
+        names = TEXT_NAMES
+        named = {_plain(header), *map(_plain, header.split()[:1])} & set(_PLAIN_NAMES)
+        cells = map(_smiles_and_name, lines if named else chain([header], lines))
+    held, size = [], 0
+    try:
+        for fields in filter(None, cells):
+            if len(fields) > len(names):
+                raise Unreadable(
+                    f"the next has {len(fields)} fields, the header {len(names)}. Put fields that "
+                    'hold the delimiter between quotes (").'
+                )
+            held.append(fields)
+            size += sum(map(len, fields))
+            if len(held) == rows or size > _LARGEST_PIECE:
+                yield _table(held, names)
+                held, size = [], 0
+    except Exception:
+        if held:
+            yield _table(held, names)
+        raise
+    if held:
+        yield _table(held, names)
 
 
-def _not_text(kind: str, column: str, where: str) -> ValueError:
-    return ValueError(
-        f"{where}: column {column!r} holds {kind}, not text; name the column with SMILES by "
-        "the argument `column`."
-    )
+def parquet_pieces(
+    file: IO[bytes], choose: Callable[[list[str]], str] | None, rows: int
+) -> "Iterator[pyarrow.Table]":
+    """Pieces of at most `rows` rows of a Parquet file, or of the one column that `choose` names."""
+    import pyarrow
+    import pyarrow.parquet
+
+    parquet = pyarrow.parquet.ParquetFile(file)
+    columns = None if choose is None else [choose(parquet.schema_arrow.names)]
+    for piece in parquet.iter_batches(rows, columns=columns):
+        piece.validate(full=True)  # what is wrong would show up later, if at all
+        yield pyarrow.Table.from_batches([piece])
 
 
-def _text_list(values: Sequence[object], column: str, where: str) -> list[str]:
-    """Return the values with "" for None; ValueError where one is no string."""
-    for kind in set(map(type, values)) - {str, type(None)}:
-        raise _not_text(kind.__name__, column, where)
-    return [text or "" for text in values]
+def dataset_pieces(name: str, split: str, rows: int) -> "Iterator[pyarrow.Table]":
+    """Pieces of a dataset of the Hub or of a folder, streamed by `datasets`.
+
+    Raises:
+        FileNotFoundError: There is no such dataset, or it cannot be opened.
+    """
+    import datasets
+
+    try:
+        dataset = datasets.load_dataset(name, split=split, streaming=True)
+        schema = None
+        for table in dataset.with_format("arrow").iter(rows):
+            schema = schema or table.schema
+            yield table.cast(schema)
+    except (FileNotFoundError, ConnectionError) as error:
+        raise FileNotFoundError(
+            f"{name!r} is neither a file here nor a dataset that can be opened: {error} Check "
+            "the name, the network, and `hf auth login` for a private dataset."
+        ) from error
+    except (ValueError, BadZipFile) as error:  # pyarrow's are ValueErrors, too
+        raise Unreadable(
+            f"{str(error).strip().rstrip('.')}. Is a file in it damaged, not UTF-8, or of other "
+            "columns than the first? Write it with one schema, for example as Parquet."
+        ) from error
+
+
+@cache
+def _warn_once(message: str) -> None:
+    logger.warning(message)
+
+
+def _candidates(names: Sequence[str], column: str | None) -> list[str]:
+    """The columns that could be meant, the best first."""
+    if column is not None:
+        same = [name for name in names if name.strip().lower() == column.strip().lower()]
+        return [column] if column in names else same
+    known = [name for plain in _PLAIN_NAMES for name in names if _plain(name) == plain]
+    return known or [name for name in names if "smiles" in _plain(name)]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]", "", name).lower()
+
+
+_PLAIN_NAMES = tuple(map(_plain, COLUMN_NAMES))
+
+
+def _lines(stream: IO[str]) -> Iterator[str]:
+    """Lines, of which none is so long that it would fill the memory."""
+    for number, line in enumerate(iter(partial(stream.readline, LONGEST_LINE), ""), 1):
+        if len(line) == LONGEST_LINE:
+            raise Unreadable(
+                f"line {number} has {LONGEST_LINE:,} characters or more: this is no table of "
+                "molecules, or its line ends are lost."
+            )
+        yield line
+
+
+def _delimiter(header: str, kind: str, column: str | None) -> str | None:
+    """The delimiter between whose fields is a column with SMILES; None: it is no table."""
+    is_table = kind in _DELIMITERS
+    delimiters = _DELIMITERS.get(kind, "\t,;")
+    for wanted in dict.fromkeys((column, None)):
+        for delimiter in delimiters:
+            names = _fields(header, delimiter)
+            found = next(iter(_candidates(names, wanted)), None)
+            if found is None or (wanted is None and re.search("[,;\t]", found)):
+                continue
+            # in a text file "mol" may well be the name of a first molecule
+            if is_table or (len(names) > 1 and "smiles" in _plain(found)):
+                return delimiter
+    return delimiters[0] if is_table else None
+
+
+def _fields(header: str, delimiter: str) -> list[str]:
+    names = next(csv.reader([header], delimiter=delimiter, skipinitialspace=True), [])
+    return [name.strip() for name in names]
 
 
 def _smiles_and_name(line: str) -> list[str]:
-    """The first field of a line and the rest; behind a leading tab there is only the rest."""
-    fields = line.split(None, 1)
-    return ["", line.strip()] if fields and line[0] == "\t" else fields
+    """The first field of a line, and what else there is beside the extension of a CXSMILES."""
+    smiles, *rest = line.split(None, 1) or [""]
+    if line.startswith("\t"):
+        smiles, rest = "", [line]
+    name = re.sub(r"^\|[^|]*\|(\s+|$)", "", "".join(rest).strip())
+    return [smiles, name] if name else [smiles] if smiles else []
 
 
-def _without_views(schema: "pyarrow.Schema") -> "pyarrow.Schema":
-    """The schema with plain types for views of text and bytes, whose rows cannot be picked."""
+def _table(rows: list[list[str]], names: list[str]) -> "pyarrow.Table":
     import pyarrow
 
-    plain = {pyarrow.string_view(): pyarrow.string(), pyarrow.binary_view(): pyarrow.binary()}
-    fields = [field.with_type(plain.get(field.type, field.type)) for field in schema]
-    return pyarrow.schema(fields)
+    columns = [column[:-1] for column in zip_longest(*rows, names)]  # as many as there are names
+    return pyarrow.table([pyarrow.array(column, pyarrow.string()) for column in columns], names)
 
 
 def _unique_names(header: Sequence[str]) -> list[str]:
     """Name the nameless columns by position ("column_3"), number repeated names ("id", "id_2")."""
-    names = [name if name.strip() else f"column_{n}" for n, name in enumerate(header, 1)]
+    names = [name or f"column_{n}" for n, name in enumerate(header, 1)]
     taken, unique = set(names), []
     for name in names:
         if name in unique:
@@ -366,26 +249,12 @@ def _unique_names(header: Sequence[str]) -> list[str]:
     return unique
 
 
-def _utf8_lines(stream: IO[str], where: str) -> Iterator[str]:
-    """Pass lines on; bytes that are not UTF-8 arrive here as lone surrogates and are refused.
-
-    So is a line without end, which a small compressed file can hold.
-    """
-    for number, line in enumerate(iter(partial(stream.readline, LONGEST_LINE), ""), 1):
-        if len(line) == LONGEST_LINE:
-            raise ValueError(
-                f"{where}, line {number} has {LONGEST_LINE:,} characters or more: this is no table "
-                "of molecules, or its line ends are lost."
-            )
-        if number == 1:
-            line = line.removeprefix("\ufeff")
-        if not line.isascii():
-            try:
-                line.encode()
-            except UnicodeEncodeError as error:
-                byte = line[error.start].encode(errors="surrogateescape")[0]
-                raise ValueError(
-                    f"{where}, line {number}: byte 0x{byte:02x} is not UTF-8; save the file as "
-                    "UTF-8 (a compressed file needs its .gz ending)."
-                ) from error
-        yield line
+__all__ = [
+    "COLUMN_NAMES",
+    "TEXT_NAMES",
+    "Unreadable",
+    "dataset_pieces",
+    "find_column",
+    "parquet_pieces",
+    "text_pieces",
+]

@@ -62,7 +62,7 @@ def embedded_batches(
         columns = batch.columns
         errors: list[str | None] = [None] * len(batch.smiles)
         for reject in encoded.rejects:
-            errors[reject.row.number - batch.start] = f"{reject.kind}: {reject.reason}"
+            errors[reject.row.number - batch.start] = reject.reason
         if embedder.on_invalid == "none":
             vectors = values_in_place(vectors, encoded, "none")
         elif encoded.rejects:

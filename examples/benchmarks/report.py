@@ -29,8 +29,9 @@ from transformers import HfArgumentParser
 
 from cmim_hf import DEFAULT_CHECKPOINT, MoleculeGenerator
 from cmim_hf.atomic_files import write_whole
+from cmim_hf.chemistry.drawing import draw_grid
 from cmim_hf.chemistry.properties import logp
-from cmim_hf.chemistry.smiles import canonicalize, draw_grid, similarity
+from cmim_hf.chemistry.smiles import canonicalize, similarity
 from cmim_hf.data.smiles_files import read_smiles
 
 matplotlib.use("Agg")

@@ -99,14 +99,14 @@ def test_invalid_rows_follow_the_policy(molecules, reconstructed, tmp_path, caps
     assert main([*command, "--on-invalid", "none"]) == 0
     report = capsys.readouterr().err
     assert "Reconstructed 5 of 6 rows" in report and "Invalid: 1 does not parse." in report
-    assert "  row 5: SMILES 'C(C' does not parse" in report
+    assert "  row 5, 'C(C': it does not parse" in report
     table = pq.read_table(output)
     expected = [*reconstructed[:4], None, reconstructed[5]]
     assert table["smiles"].to_pylist() == rows
     assert table["reconstruction"].to_pylist() == expected
     assert table["exact"].to_pylist()[4] is None
     errors = table["reconstruction_error"].to_pylist()
-    assert errors.pop(4).startswith("does not parse: ") and errors == [None] * 5
+    assert errors.pop(4).startswith("it does not parse: ") and errors == [None] * 5
     assert main([*command, "--on-invalid", "skip"]) == 0
     table = pq.read_table(output)
     assert table.column_names == ["smiles", "name", "reconstruction", "exact"]
@@ -215,12 +215,12 @@ def test_a_file_called_as_a_molecule_does_not_hide_it(tmp_path, capsys, monkeypa
     assert "Else say the type by --file-type." in capsys.readouterr().err
 
 
-MEND = "extra open parentheses (around position 2). Mend or remove it"
+MEND = "extra open parentheses (around position 2). Fix or remove it"
 IN_ITS_WORDS = [
     (["sample", "-n", "2", "--around", "C", "C(C", "--radius", "1"],
-     "Row 2 of --around, 'C(C', cannot be used: SMILES 'C(C' does not parse: " + MEND + ".\n"),
+     "Row 2 of --around, 'C(C', cannot be used: it does not parse: " + MEND + ".\n"),
     (["interpolate", "C", "C(C"],
-     "Row 2 of the two ends, 'C(C', cannot be used: SMILES 'C(C' does not parse: " + MEND + ".\n"),
+     "Row 2 of the two ends, 'C(C', cannot be used: it does not parse: " + MEND + ".\n"),
     (["interpolate", "--pairs", "in.csv"], MEND + ".\n"),
     (["interpolate", "--pairs", "in.csv", "--columns", "first,other"], "right one by --columns.\n"),
     (["interpolate", "--pairs", "in.csv", "--columns", "other,first"], "right one by --columns.\n"),

@@ -170,7 +170,7 @@ def test_a_read_only_folder_is_told_of_before_any_work(tmp_path):
 
 def test_what_a_user_can_mend_is_told_without_a_stack(tmp_path):
     examples, absent, output = ROOT / "examples", tmp_path / "absent.smi", tmp_path / "out"
-    table = ROOT / "tests" / "data" / "string_views.parquet"
+    table = ROOT / "tests" / "golden" / "string_views.parquet"
     cases = {
         "There is no file": [
             [examples / "pretrain.py", "--train_sources", absent, "--output_dir", output],
@@ -224,7 +224,9 @@ def test_an_input_that_vanishes_while_it_is_read(tmp_path, name):
             yield batch
 
     embedder = MoleculeEmbedder(TINY, canonicalize=False, progress=False)
-    with pytest.raises(ValueError, match=f"{name} (was cut from .* while|is damaged after row)"):
+    with pytest.raises(
+        ValueError, match=f"{name} (was cut from .* while|cannot be read after row)"
+    ):
         save_embeddings(batches(), embedder, output)
     assert [path.name for path in tmp_path.iterdir()] == [name]
 

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures of molecules; they need no display."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from rdkit import Chem
+from rdkit.Chem.Draw import rdMolDraw2D
+
+from .smiles import parse
+
+
+def draw_grid(
+    smiles: Sequence[str | None],
+    legends: Sequence[str] | None = None,
+    *,
+    columns: int = 4,
+    cell_size: tuple[int, int] = (260, 200),
+    image_format: Literal["png", "svg"] = "png",
+) -> bytes | str:
+    """Draw molecules in rows and columns.
+
+    Args:
+        smiles: the molecules; None leaves its cell empty (a string that did not decode to one).
+        legends: a line below each cell.
+        columns: cells in a row.
+        cell_size: width and height of a cell, in pixels.
+        image_format: "png" returns bytes, "svg" text.
+
+    Raises:
+        ValueError: no molecule, another number of legends than of molecules, an unknown format,
+            or a SMILES that does not parse.
+    """
+    if not smiles:
+        raise ValueError("draw_grid got no molecule; give it at least one SMILES.")
+    if legends is not None and len(legends) != len(smiles):
+        raise ValueError(
+            f"draw_grid got {len(legends)} legends for {len(smiles)} molecules; give one for each."
+        )
+    canvases = {"png": rdMolDraw2D.MolDraw2DCairo, "svg": rdMolDraw2D.MolDraw2DSVG}
+    if image_format not in canvases:
+        raise ValueError(f"image_format is 'png' or 'svg', not {image_format!r}.")
+    molecules = [_blank() if text is None else parse(text) for text in smiles]
+    width, height = cell_size
+    across = min(columns, len(molecules))
+    down = -(-len(molecules) // across)
+    canvas = canvases[image_format](across * width, down * height, width, height)
+    canvas.DrawMolecules(molecules, legends=list(legends) if legends is not None else None)
+    canvas.FinishDrawing()
+    return canvas.GetDrawingText()
+
+
+def _blank() -> Chem.Mol:
+    """One atom that shows nothing: of a molecule without atoms RDKit draws no legend."""
+    molecule = Chem.MolFromSmiles("*")
+    molecule.GetAtomWithIdx(0).SetProp("_displayLabel", " ")
+    return molecule
+
+
+__all__ = ["draw_grid"]
