@@ -224,7 +224,7 @@ IN_ITS_WORDS = [
     (["interpolate", "--pairs", "in.csv"], MEND + ".\n"),
     (["interpolate", "--pairs", "in.csv", "--columns", "first,other"], "right one by --columns.\n"),
     (["interpolate", "--pairs", "in.csv", "--columns", "other,first"], "right one by --columns.\n"),
-    (["interpolate", "--pairs", "in.xyz"], "with or without .gz behind. Rename it.\n"),
+    (["interpolate", "--pairs", "in.xyz"], ".gz, .bz2 or .xz behind. Rename it.\n"),
     (["reconstruct", "in.csv", "--column", "other"], "right one by --column.\n"),
     (["reconstruct", "in.csv", "--column", "second"],
      MEND + ", or choose what becomes of such rows by --on-invalid.\n"),

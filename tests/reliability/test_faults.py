@@ -224,9 +224,7 @@ def test_an_input_that_vanishes_while_it_is_read(tmp_path, name):
             yield batch
 
     embedder = MoleculeEmbedder(TINY, canonicalize=False, progress=False)
-    with pytest.raises(
-        ValueError, match=f"{name} (was cut from .* while|cannot be read after row)"
-    ):
+    with pytest.raises(ValueError, match=f"{name} (was cut from|cannot be read after)"):
         save_embeddings(batches(), embedder, output)
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
