@@ -15,8 +15,8 @@ from uuid import uuid4
 import psutil
 
 _PARTIAL = re.compile(r"(\..+)\.(\d{1,10})\.[0-9a-f]{8}\.partial").fullmatch
-_OF_THE_DISK = re.compile(
-    r"\(os error (27|28|122)\)|requested and \d+ written"
+_OF_THE_DISK = re.compile(  # of tokenizers, NumPy and torch
+    r"\(os error (27|28|112|122)\)|requested and \d+ written"
     r"|inline_container|PytorchStreamWriter"
 )
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -68,22 +68,17 @@ def written_whole(path: Path) -> Iterator[Path]:
     after a sudden death of the process it stays, as `.<name>.<host>.<process>.<random>.partial`.
 
     Raises:
-        OSError: Also where the disk is full, which then says of which file.
+        OSError: As `writing`; nothing of what was written is there.
     """
     partial = _partial(path)
     try:
-        yield partial
-        with open(partial, "rb+") as stream:
-            os.fsync(stream.fileno())
-        os.replace(partial, path)
-    except BaseException as error:
+        with writing(path):
+            yield partial
+            with open(partial, "rb+") as stream:
+                os.fsync(stream.fileno())
+            os.replace(partial, path)
+    except BaseException:
         partial.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in _NO_SPACE:
-            raise OSError(
-                error.errno,
-                f"{path} could not be written, and nothing of it is left: "
-                f"{os.strerror(error.errno)}. Make room, then run this again.",
-            ) from error
         raise
 
 
@@ -107,9 +102,7 @@ def write_whole(path: str | os.PathLike, content: str | bytes) -> None:
 
 @contextmanager
 def writing(path: str | os.PathLike) -> Iterator[None]:
-    """Turn the errors of libraries that write to `path` by themselves into one that names it.
-
-    safetensors, tokenizers and torch have errors of their own for a disk that is full.
+    """Turn libraries' own errors of a full disk into one that names `path`.
 
     Raises:
         OSError: What was written could not be written whole; some of it may be there.
@@ -119,7 +112,7 @@ def writing(path: str | os.PathLike) -> Iterator[None]:
     except Exception as error:
         if getattr(error, "errno", None) not in _NO_SPACE and not _OF_THE_DISK.search(str(error)):
             raise
-        reason = str(error).strip().removesuffix(".")
+        reason = getattr(error, "strerror", None) or str(error).strip().removesuffix(".")
         raise OSError(
             f"{path} could not be written ({reason}). Is the disk full? Make room, then run this "
             "again."

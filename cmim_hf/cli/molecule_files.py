@@ -6,9 +6,9 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from ..atomic_files import write_whole, written_whole
 
@@ -22,11 +22,11 @@ PICTURE_SUFFIXES = (".svg", ".png")
 MOST_DRAWN = 60
 """Molecules of a picture; more would be too small to see, or the file too large to open."""
 
-Write = Callable[["pa.Table"], None]
-
 
 @contextmanager
-def molecule_writer(path: Path | None, smiles: str, name: str | None = None) -> Iterator[Write]:
+def molecule_writer(
+    path: Path | None, smiles: str, name: str | None = None
+) -> Iterator[Callable[[pa.Table], None]]:
     """Give a function that writes one table after another, in constant memory.
 
     A `.csv`, `.tsv` or `.parquet` file has all columns; nulls are empty fields in the first two.
@@ -39,20 +39,42 @@ def molecule_writer(path: Path | None, smiles: str, name: str | None = None) -> 
         smiles: The column of a line's molecule.
         name: The column of its name, if it has one.
     """
-    if path is None:
-        yield _line_writer(sys.stdout, smiles, name)
-        return
-    with written_whole(path) as new:
-        kind = path.suffix.lower()
-        if kind == ".parquet":
-            with _parquet_writer(new) as write:
-                yield write
-            return
-        with open(new, "w", encoding="utf-8", newline="") as stream:
-            if kind == LINE_SUFFIX:
-                yield _line_writer(stream, smiles, name)
+    kind = LINE_SUFFIX if path is None else path.suffix.lower()
+    begun = None
+    with ExitStack() as stack:
+        new = None if path is None else stack.enter_context(written_whole(path))
+        if kind != ".parquet" and new is not None:
+            stream = stack.enter_context(open(new, "w", encoding="utf-8", newline=""))
+        else:
+            stream = sys.stdout
+
+        def write(table: pa.Table) -> None:
+            nonlocal begun
+            if kind == ".parquet":
+                import pyarrow.parquet as pq
+
+                if begun is None:
+                    writer = pq.ParquetWriter(new, table.schema, compression="zstd")
+                    begun = stack.enter_context(writer)
+                begun.write_table(table)
+            elif kind == LINE_SUFFIX:
+                names = [None] * table.num_rows if name is None else table[name].to_pylist()
+                for molecule, title in zip(table[smiles].to_pylist(), names, strict=True):
+                    if molecule is not None:
+                        stream.write(f"{molecule}\n" if title is None else f"{molecule}\t{title}\n")
+                stream.flush()  # a pipe that was closed is an error here, not at the exit
             else:
-                yield _field_writer(stream, "," if kind == ".csv" else "\t")
+                columns = [column.to_pylist() for column in table.columns]
+                texts = (text for column in columns for text in column if isinstance(text, str))
+                # before Python 3.13 csv leaves a lone \r bare, where readers end the row
+                quoting = csv.QUOTE_ALL if any("\r" in text for text in texts) else 0
+                mark = "," if kind == ".csv" else "\t"
+                rows = csv.writer(stream, delimiter=mark, lineterminator="\n", quoting=quoting)
+                rows.writerows([] if begun else [table.column_names])
+                rows.writerows(zip(*columns, strict=True))
+                begun = True
+
+        yield write
 
 
 class Picture:
@@ -99,55 +121,6 @@ class Picture:
         kind = self.path.suffix.lower().removeprefix(".")
         image = draw_grid(smiles, legends, columns=self._columns, image_format=kind)
         write_whole(self.path, image)
-
-
-@contextmanager
-def _parquet_writer(path: Path) -> Iterator[Write]:
-    import pyarrow.parquet as pq
-
-    writer = None
-
-    def write(table: pa.Table) -> None:
-        nonlocal writer
-        if writer is None:
-            writer = pq.ParquetWriter(path, table.schema, compression="zstd")
-        writer.write_table(table)
-
-    try:
-        yield write
-    finally:
-        if writer is not None:
-            writer.close()
-
-
-def _field_writer(stream: IO[str], delimiter: str) -> Write:
-    rows = csv.writer(stream, delimiter=delimiter, lineterminator="\n")
-    quoted = csv.writer(stream, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    begun = False
-
-    def write(table: pa.Table) -> None:
-        nonlocal begun
-        if not begun:
-            rows.writerow(table.column_names)
-            begun = True
-        for row in zip(*(column.to_pylist() for column in table.columns), strict=True):
-            # Before Python 3.13 csv leaves a lone \r bare, where readers end the row.
-            returns = any(isinstance(field, str) and "\r" in field for field in row)
-            (quoted if returns else rows).writerow(row)
-
-    return write
-
-
-def _line_writer(stream: IO[str], smiles: str, name: str | None) -> Write:
-    def write(table: pa.Table) -> None:
-        molecules = table[smiles].to_pylist()
-        names = [None] * len(molecules) if name is None else table[name].to_pylist()
-        for molecule, title in zip(molecules, names, strict=True):
-            if molecule is not None:
-                stream.write(f"{molecule}\n" if title is None else f"{molecule}\t{title}\n")
-        stream.flush()  # a pipe that was closed is an error here, not at the exit
-
-    return write
 
 
 __all__ = [

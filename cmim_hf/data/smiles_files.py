@@ -24,7 +24,6 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from ..model.smiles_text_cmim import without_extension
 from .tables import (
-    COLUMN_NAMES,
     TEXT_NAMES,
     Unreadable,
     dataset_pieces,
@@ -112,7 +111,7 @@ def read_smiles(
             "moses", "moses:test", "moses:test_scaffolds": the files of an installed `molsets`;
             the name of a dataset on the Hub or a folder, for `datasets.load_dataset`, streamed.
         column: the column of a table or dataset, its case aside; None looks for one of
-            `COLUMN_NAMES`. Text files have none.
+            `tables.COLUMN_NAMES`. Text files have none.
         split: the split of a dataset or folder; files and MOSES have none.
         file_type: .smi, .csv, .tsv or .parquet, also with .gz, .bz2 or .xz behind, for a file whose
             name does not end in its type; the source is then a file.
@@ -360,7 +359,6 @@ def _opened(file: _File, name: str) -> Iterator[IO[bytes]]:
 
 
 __all__ = [
-    "COLUMN_NAMES",
     "Batch",
     "NoRowsError",
     "Row",

@@ -85,7 +85,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, limit, words, name):
     result = limited(COMMAND, limit, *words, "--checkpoint", TINY, "-o", output)
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
-    assert f"{output} could not be written, and nothing of it is left" in result.stderr
+    assert f"{output} could not be written (File too large). Is the disk full?" in result.stderr
     assert list((tmp_path / "out").iterdir()) == []
 
 

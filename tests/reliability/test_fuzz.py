@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent / "fuzz"))
 from targets import TARGETS
 
 MINUTES = float(os.environ.get("FUZZ_MINUTES", "0"))
-EXAMPLES = {"config": 15, "checkpoint": 15}
+EXAMPLES = {"checkpoint": 10}
 LONG_EXAMPLES = 2000
 
 
@@ -53,7 +53,7 @@ def test_any_bytes_are_read_or_refused(name):
     count = 0
 
     @settings(
-        max_examples=LONG_EXAMPLES if MINUTES else EXAMPLES.get(name, 60),
+        max_examples=LONG_EXAMPLES if MINUTES else EXAMPLES.get(name, 40),
         deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fuzz by coverage: atheris, whose libFuzzer keeps what reaches new lines of the package.
 
-    python tests/fuzz/run_atheris.py --minutes 10 --targets csv config --findings runs/fuzz
+    python tests/reliability/fuzz/run_atheris.py --minutes 10 --targets table parquet
 
 The minutes are shared by the targets, each of which runs in a process of its own, so that a crash
 within RDKit, pyarrow or tokenizers ends that one. What crashed is kept, a file each.

@@ -22,10 +22,7 @@ from transformers.utils import logging
 
 from cmim_hf import CMIMConfig, CMIMModel, default_tokenizer
 from cmim_hf.checkpoints.loading import load_checkpoint
-from cmim_hf.chemistry.smiles import canonicalize
-from cmim_hf.data.row_encoder import RowEncoder
-from cmim_hf.data.smiles_files import Row, read_batches, read_smiles
-from cmim_hf.model.smiles_text_cmim import text_problem
+from cmim_hf.data.smiles_files import read_batches, read_smiles
 
 DOCUMENTED = (ValueError, OSError)
 
@@ -57,35 +54,6 @@ def _tokenizer():
     return default_tokenizer()
 
 
-def tokenizer(data: bytes) -> None:
-    """Any text is tokenized; printable ASCII without spaces comes back, with no unknown token."""
-    _check_text(data.decode("latin-1"))
-    _check_text(data.decode("utf-8", "replace"))
-
-
-def _check_text(text: str) -> None:
-    ids = _tokenizer()(text, verbose=False)["input_ids"]
-    assert ids[-1] == _tokenizer().eos_token_id
-    assert all(0 <= token < len(_tokenizer()) for token in ids)
-    if text_problem(text) is None:
-        assert _tokenizer().unk_token_id not in ids
-        assert _tokenizer().decode(ids, skip_special_tokens=True) == text
-
-
-def molecule(data: bytes) -> None:
-    """A row is read or refused with a reason; what is read has a canonical form that is read."""
-    text = data.decode("latin-1")
-    encoded = RowEncoder(_tokenizer(), 512, True)([Row("fuzz", 1, text)])
-    assert len(encoded.rejects) + len(encoded.kept) == 1
-    try:
-        canonical = canonicalize(text)
-    except DOCUMENTED:
-        assert encoded.rejects and encoded.rejects[0].reason
-        return
-    assert text_problem(canonical) is None
-    canonicalize(canonical)
-
-
 def _read(name: str, content: bytes) -> None:
     """Both ways through a file see the same rows, or both end in a documented error."""
     path = _scratch() / name
@@ -109,58 +77,24 @@ def _read(name: str, content: bytes) -> None:
     assert texts[: len(batches)] == batches[: len(texts)]
 
 
-def smi(data: bytes) -> None:
-    """A text file."""
+def text(data: bytes) -> None:
+    """A text file, what calls itself a compressed one, and a sound one of any content."""
     _read("a.smi", data)
-
-
-def smi_gz(data: bytes) -> None:
-    """What calls itself a compressed text file, and a sound one of any content."""
     _read("a.smi.gz", data)
     _read("b.smi.gz", gzip.compress(data, 1, mtime=0))
 
 
-def csv(data: bytes) -> None:
-    """A table with commas, and one whose header is right."""
+def table(data: bytes) -> None:
+    """A table with commas, one whose header is right, and one with tabs."""
     _read("a.csv", data)
     _read("b.csv", b"id,smiles\n" + data)
-
-
-def tsv(data: bytes) -> None:
-    """A table with tabs, compressed."""
     _read("a.tsv", data)
-    _read("a.tsv.gz", gzip.compress(data, 1, mtime=0))
 
 
 def parquet(data: bytes) -> None:
-    """A Parquet file."""
+    """A Parquet file, and what calls itself a compressed one."""
     _read("a.parquet", data)
-
-
-def parquet_gz(data: bytes) -> None:
-    """A compressed Parquet file, and what calls itself one."""
     _read("a.parquet.gz", data)
-    _read("b.parquet.gz", gzip.compress(data, 1, mtime=0))
-
-
-def config(data: bytes) -> None:
-    """`config.json` with any content, and the same fields given by name."""
-    folder = _scratch() / "config"
-    folder.mkdir(exist_ok=True)
-    (folder / "config.json").write_bytes(data)
-    try:
-        CMIMConfig.from_pretrained(folder).to_json_string()
-    except DOCUMENTED as error:
-        assert str(error)
-    try:
-        given = json.loads(data)
-    except (ValueError, RecursionError):
-        return
-    if isinstance(given, dict):
-        try:
-            CMIMConfig.from_dict({"model_type": "cmim", **given})
-        except DOCUMENTED as error:
-            assert str(error)
 
 
 FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json",
@@ -209,22 +143,17 @@ def checkpoint(data: bytes) -> None:
                 (folder / name).write_bytes(files[name])
 
 
-def _texts() -> list[bytes]:
-    return [text.encode() for text in SMILES]
-
-
 def _lines() -> list[bytes]:
     lines = "\n".join(f"{text} name {number}" for number, text in enumerate(SMILES))
     return [lines.encode(), b"smiles name\r\nCCO\r\n\r\n", b"\xef\xbb\xbfC\rN\tx\n", b"\xff\n"]
 
 
-def _tables(delimiter: str) -> Callable[[], list[bytes]]:
-    def seeds() -> list[bytes]:
-        rows = [f'{number}{delimiter}"{text}"' for number, text in enumerate(SMILES)]
-        table = "\n".join([f"id{delimiter}smiles", *rows])
-        return [table.encode(), b'smiles,smiles\n"C\nC",\n,,,\n', b'id\tMol\n1\t"C""C"\n2\n']
-
-    return seeds
+def _tables() -> list[bytes]:
+    made = [b'smiles,smiles\n"C\nC",\n,,,\n', b'id\tMol\n1\t"C""C"\n2\n']
+    for mark in ",\t;":
+        rows = [f'{number}{mark}"{text}"' for number, text in enumerate(SMILES)]
+        made.append("\n".join([f"id{mark}smiles", *rows]).encode())
+    return made
 
 
 def _parquets() -> list[bytes]:
@@ -240,18 +169,12 @@ def _parquets() -> list[bytes]:
     return made
 
 
-def _configs() -> list[bytes]:
-    odd = {"layout": "1", "hidden_size": 1e3, "dropout": None, "posterior": [], "auto_map": {}}
-    own = json.loads(_checkpoint()["config.json"])
-    return [
-        _checkpoint()["config.json"],
-        *(json.dumps(own | {k: v}).encode() for k, v in odd.items()),
-    ]
-
-
 def _checkpoints() -> list[bytes]:
     files = _checkpoint()
-    return [
+    odd = {"layout": "1", "hidden_size": 1e3, "dropout": None, "posterior": [], "auto_map": {}}
+    own = json.loads(files["config.json"])
+    configs = [b"\x01" + json.dumps(own | {name: value}).encode() for name, value in odd.items()]
+    return configs + [
         bytes([2 * number + odd]) + files.get(name, b'{"weight_map": {}}')
         for number, name in enumerate(FILES)
         for odd in (0, 1)
@@ -259,14 +182,8 @@ def _checkpoints() -> list[bytes]:
 
 
 TARGETS = {
-    "tokenizer": Target(tokenizer, _texts),
-    "molecule": Target(molecule, _texts),
-    "smi": Target(smi, _lines),
-    "smi_gz": Target(smi_gz, lambda: _lines() + [gzip.compress(line) for line in _lines()]),
-    "csv": Target(csv, _tables(",")),
-    "tsv": Target(tsv, _tables("\t")),
-    "parquet": Target(parquet, _parquets),
-    "parquet_gz": Target(parquet_gz, lambda: _parquets() + list(map(gzip.compress, _parquets()))),
-    "config": Target(config, _configs),
+    "text": Target(text, lambda: _lines() + [gzip.compress(line) for line in _lines()]),
+    "table": Target(table, _tables),
+    "parquet": Target(parquet, lambda: _parquets() + [gzip.compress(one) for one in _parquets()]),
     "checkpoint": Target(checkpoint, _checkpoints),
 }
