@@ -36,6 +36,7 @@ ARROWS = {
         "version",
     },
     "cpu_kernels": {"model"},
+    "cpu_threads": set(),
     "data": {"atomic_files", "chemistry", "model"},
     "embedding": {"atomic_files", "checkpoints", "data", "model", "version"},
     "generation": {"checkpoints", "chemistry", "data", "model", "optimization", "training"},
