@@ -110,9 +110,8 @@ def read_smiles(
             "-": standard input, a text file unless `file_type` says otherwise;
             "moses", "moses:test", "moses:test_scaffolds": the files of an installed `molsets`;
             the name of a dataset on the Hub or a folder, for `datasets.load_dataset`, streamed.
-        column: the column of a table or dataset, its case aside; None looks for one of
-            `tables.COLUMN_NAMES`. Text files have none.
-        split: the split of a dataset or folder; files and MOSES have none.
+        column: of a table or dataset, as in `tables.find_column`. Text files have none.
+        split: of a dataset or folder; files and MOSES have none.
         file_type: .smi, .csv, .tsv or .parquet, also with .gz, .bz2 or .xz behind, for a file whose
             name does not end in its type; the source is then a file.
         batch_rows: rows read at once.
@@ -142,23 +141,16 @@ def read_batches(
     """Yield the rows of a source with all columns, `batch_rows` at a time, in the end fewer.
 
     The columns of a text file are "smiles" and "name", the rest of the line (null where there is
-    none). Those of .csv and .tsv are strings as written: a row with fewer fields ends in nulls; an
-    empty header becomes "column_3" by its position, a repeated one gets "_2" behind it. Parquet
-    files and datasets keep their types. All batches of a source have one schema.
+    none). Those of .csv and .tsv are strings as written, see `tables.text_pieces`. Parquet files
+    and datasets keep their types. All batches of a source have one schema.
 
-    Args:
-        source: as in `read_smiles`, like the next three; so are the errors.
-        column: the column that `Batch.smiles` holds.
-        split: the split of a dataset or folder.
-        file_type: the type of a file whose name does not end in it.
-        batch_rows: rows of a batch, at least 1.
-        wanted: takes the number of a batch, from 0, and says whether to yield it; others are
-            passed over.
+    Takes what `read_smiles` does, and `wanted`, which says of the number of a batch, from 0,
+    whether to yield it.
 
     Raises:
         FileNotFoundError: no such source.
-        ValueError: as in `read_smiles`, and a dataset whose columns change midway, or a batch that
-            takes over 2 GiB. The full batches before a damage are yielded first.
+        ValueError: as in `read_smiles`, and a dataset whose columns change midway, or a batch of
+            over 2 GiB. The full batches before a damage are yielded first.
     """
     import pyarrow
 
@@ -227,20 +219,17 @@ def _tables(
                 if chosen is None:
                     has_no_columns = file is not None and file.kind in _TEXT_KINDS
                     chosen = "smiles" if has_no_columns and names == TEXT_NAMES else choose(names)
-                    _check_text(table.schema, chosen, name)
+                    _check_text(table, chosen, name)
                 if smiles_only:
                     table = table.select([names.index(chosen)])
                 yield table.cast(_without_views(table.schema)), chosen
                 read += table.num_rows
-    except OSError as error:
-        if isinstance(error, FileNotFoundError) or error.filename is not None:
+    except (Unreadable, *_DAMAGED, pyarrow.ArrowException, OSError) as error:
+        if isinstance(error, FileNotFoundError) or getattr(error, "filename", None) is not None:
             raise
-        message = f"{name} cannot be read after row {read}: {error}"
-        if error.errno is None:  # what is no fault of the disk is one of the content
-            raise ValueError(f"{message}. Fetch or write it again.") from error
-        raise OSError(error.errno, message) from error
-    except (Unreadable, *_DAMAGED, pyarrow.ArrowException) as error:
-        raise ValueError(f"{name} cannot be read after row {read}: {_reason(error)}") from error
+        # what is no fault of the disk is one of the content
+        kind = OSError if getattr(error, "errno", None) else ValueError
+        raise kind(f"{name} cannot be read after row {read}: {_reason(error)}") from error
     if read == 0:
         raise NoRowsError(f"{name} holds no rows; give a source with at least one molecule.")
 
@@ -266,15 +255,11 @@ def _without_views(schema: "pyarrow.Schema") -> "pyarrow.Schema":
     return pyarrow.schema(fields)
 
 
-def _check_text(schema: "pyarrow.Schema", column: str, name: str) -> None:
-    import pyarrow
-
-    found = kind = _without_views(schema).types[schema.names.index(column)]
-    if pyarrow.types.is_dictionary(kind):
-        kind = kind.value_type
-    if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
+def _check_text(table: "pyarrow.Table", column: str, name: str) -> None:
+    kind = str(table.schema.types[table.schema.names.index(column)])
+    if not re.match(r"(dictionary<values=)?(large_)?string", kind):
         raise ValueError(
-            f"{name}: column {column!r} holds {found}, not text; name the column with SMILES by "
+            f"{name}: column {column!r} holds {kind}, not text; name the column with SMILES by "
             "the argument `column`."
         )
 
@@ -343,15 +328,15 @@ def _opened(file: _File, name: str) -> Iterator[IO[bytes]]:
     """Open a file, unpacked; ValueError where it was cut while it was read."""
     with ExitStack() as stack:
         data = sys.stdin.buffer if file.path is None else stack.enter_context(file.path.open("rb"))
-        size = os.fstat(data.fileno()).st_size
+        size = file.path and os.fstat(data.fileno()).st_size
         unpacked = stack.enter_context(file.unpack(data)) if file.unpack else data
         if file.kind == ".parquet" and not data.seekable():
             copy = stack.enter_context(tempfile.TemporaryFile())
             shutil.copyfileobj(unpacked, copy, 1 << 20)
             unpacked = copy
         yield unpacked
-        left = os.fstat(data.fileno()).st_size
-        if left < size:
+        left = file.path and os.fstat(data.fileno()).st_size
+        if size and left < size:
             raise ValueError(
                 f"{name} was cut from {size:,} to {left:,} bytes while it was read: rows are "
                 "missing. Write it again, and read it when that is done."

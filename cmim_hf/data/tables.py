@@ -240,13 +240,10 @@ def _table(rows: list[list[str]], names: list[str]) -> "pyarrow.Table":
 def _unique_names(header: Sequence[str]) -> list[str]:
     """Name the nameless columns by position ("column_3"), number repeated names ("id", "id_2")."""
     names = [name or f"column_{n}" for n, name in enumerate(header, 1)]
-    taken, unique = set(names), []
-    for name in names:
-        if name in unique:
-            name = next(new for n in count(2) if (new := f"{name}_{n}") not in taken)
-            taken.add(name)
-        unique.append(name)
-    return unique
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            names[place] = next(new for n in count(2) if (new := f"{name}_{n}") not in names)
+    return names
 
 
 __all__ = [
