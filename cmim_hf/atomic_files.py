@@ -110,9 +110,10 @@ def writing(path: str | os.PathLike) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if getattr(error, "errno", None) not in _NO_SPACE and not _OF_THE_DISK.search(str(error)):
+        code, reason = getattr(error, "errno", None), str(error).strip().removesuffix(".")
+        if code not in _NO_SPACE and not _OF_THE_DISK.search(reason):
             raise
-        reason = getattr(error, "strerror", None) or str(error).strip().removesuffix(".")
+        reason = os.strerror(code) if code else reason
         raise OSError(
             f"{path} could not be written ({reason}). Is the disk full? Make room, then run this "
             "again."
@@ -135,9 +136,11 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     try:
         with writing(folder):
             yield partial
-        if folder.exists():
-            shutil.rmtree(folder)
+        old = _partial(folder)
+        if folder.is_dir():
+            folder.rename(old)  # where a file of it is open, Windows refuses before all is lost
         partial.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

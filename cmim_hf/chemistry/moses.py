@@ -32,7 +32,7 @@ def read_molecules(smiles: Iterable[str | None], what: str) -> Iterator[Molecule
     """Parse molecules one after the other; None stands for what is no molecule.
 
     Args:
-        smiles: what `chem.canonicalize` reads, or anything else, which gives None.
+        smiles: what `smiles.parse` reads, or anything else, which gives None.
         what: what they are, for the progress bar, which shows after five seconds.
     """
     for text in tqdm(smiles, desc=f"Reading {what}", unit=" rows", delay=5.0, leave=False):
@@ -43,7 +43,7 @@ def read_molecules(smiles: Iterable[str | None], what: str) -> Iterator[Molecule
 
 
 def canonical_smiles(molecule: Molecule) -> str:
-    """Canonical isomeric SMILES, as of `chem.canonicalize`."""
+    """Canonical isomeric SMILES, as of `smiles.canonicalize`."""
     return Chem.MolToSmiles(molecule)
 
 

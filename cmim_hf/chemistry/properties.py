@@ -2,7 +2,7 @@
 """Properties of molecules that cost little: what optimisation is tried and compared on.
 
 Each takes one SMILES and returns a float; each raises TypeError and ValueError as
-`chem.canonicalize` does. They may be called from several threads at once.
+`smiles.parse` does. They may be called from several threads at once.
 """
 
 from rdkit import Chem
