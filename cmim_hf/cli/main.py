@@ -16,7 +16,7 @@ from ..checkpoints import DEFAULT_CHECKPOINT
 from ..model.informative_embeddings_cmim import POOLINGS
 from ..version import __version__
 from . import search
-from .common import BATCH_ROWS
+from .common import BATCH_ROWS, in_its_words
 from .exit_status import exit_status
 from .generation import add_generation_commands
 
@@ -72,7 +72,7 @@ def _add_embed(commands: argparse._SubParsersAction, parents: list) -> None:
         help="molecules to vectors",
         description="Embed the molecules of a file, of standard input or of a dataset.",
     )
-    command.set_defaults(run=_embed)
+    command.set_defaults(run=in_its_words(_embed))
     command.add_argument(
         "input",
         help="a .smi, .txt, .csv, .tsv (each also .gz) or .parquet file, a dataset of the Hub, "

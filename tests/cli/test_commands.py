@@ -134,7 +134,7 @@ def test_invalid_rows_follow_the_policy(what, tmp_path, capsys, expected):
     assert f"cmim embed: Row 2 of {source}" in message and not output.exists()
     assert main(["embed", str(source), "-o", str(output), "--on-invalid", "none"]) == 0
     report = capsys.readouterr().err
-    assert "Embedded 2 of 3 rows" in report and "  row 2: " in report
+    assert "Embedded 2 of 3 rows" in report and "  row 2, " in report
     table = pq.read_table(output)
     assert table["id"].to_pylist() == ["a", "b", "c"]
     assert [error is None for error in table["embedding_error"].to_pylist()] == [True, False, True]
@@ -166,8 +166,8 @@ def bad_file(what, folder):
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ("no column", "has no column with SMILES; its columns are 'name', 'value'"),
-        ("truncated", "is damaged after row "),
+        ("no column", "its columns are 'name', 'value'. Name the right one by --column."),
+        ("truncated", "cannot be read after row "),
         ("empty", "holds no rows"),
         ("no file", "There is no file"),
         ("unknown type", "unknown file type"),
@@ -230,7 +230,7 @@ def test_a_link_stays_a_link(tmp_path, expected):
         (["--dtype", "float8_e4m3fn"], "dtype is one of float32"),
         (["--checkpoint", "./nothing"], "There is no checkpoint folder ./nothing"),
         (["--batch-tokens", "0"], "batch_tokens is a whole number from 1, not 0"),
-        (["--file-type", ".sdf"], "file_type is one of .smi"),
+        (["--file-type", ".sdf"], "--file-type is one of .smi"),
     ],
 )
 def test_unusable_options_are_one_message(arguments, message, tmp_path, capsys):
