@@ -1,28 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Configuration of the cMIM encoder-decoder."""
+"""Configuration of the cMIM encoder-decoder, and what is saved beside the weights.
 
-from __future__ import annotations
+transformers copies this file into a checkpoint, those that a line of the following form names, in
+a string as well, and those that they need in turn:
 
-import json
+    from .modeling_cmim import CMIMModel
+    from .pipelines_cmim import MoleculeEmbeddingPipeline
+    from .sentence_transformers_cmim import CMIMSentenceEmbedding
+    from .sequence_classification_cmim import CMIMForSequenceClassification
+
+That is all by which a checkpoint opens where this package is not installed.
+"""
+
 import os
-import shutil
-from collections.abc import Callable
-from functools import partial
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
+from huggingface_hub.dataclasses import as_validated_field, strict
+from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
 
-# Code of other libraries' ways into a checkpoint, copied beside the weights like the model's own.
-_ENTRY_FILES = (
-    "sequence_classification_cmim.py",
-    "decoding_cmim.py",
-    "pipelines_cmim.py",
-    "sentence_transformers_cmim.py",
-    "smiles_text_cmim.py",
-)
 _AUTO_MAP = {
+    "AutoConfig": "configuration_cmim.CMIMConfig",
     "AutoModel": "modeling_cmim.CMIMModel",
     "AutoModelForSeq2SeqLM": "modeling_cmim.CMIMModel",
     "AutoModelForSequenceClassification": (
@@ -30,25 +31,28 @@ _AUTO_MAP = {
     ),
 }
 _PIPELINES = {
-    "molecule-embedding": {
-        "impl": "pipelines_cmim.MoleculeEmbeddingPipeline",
-        "pt": ["AutoModel"],
+    f"molecule-{name.lower()}": {
+        "impl": f"pipelines_cmim.Molecule{name}Pipeline",
+        "pt": [model],
         "type": "text",
-    },
-    "molecule-generation": {
-        "impl": "pipelines_cmim.MoleculeGenerationPipeline",
-        "pt": ["AutoModel"],
-        "type": "text",
-    },
-    "molecule-prediction": {
-        "impl": "pipelines_cmim.MoleculePredictionPipeline",
-        "pt": ["AutoModelForSequenceClassification"],
-        "type": "text",
-    },
+    }
+    for name, model in (
+        ("Embedding", "AutoModel"),
+        ("Generation", "AutoModel"),
+        ("Prediction", "AutoModelForSequenceClassification"),
+    )
 }
-_SENTENCE_MODULES = [
-    {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers_cmim.CMIMSentenceEmbedding"}
+_SENTENCE_MODULES = """[
+  {
+    "idx": 0,
+    "name": "0",
+    "path": "",
+    "type": "sentence_transformers_cmim.CMIMSentenceEmbedding"
+  }
 ]
+"""
+# what names our class there: the package's own checkpoints, and those of its first version
+_SENTENCE_MODULE = re.compile(r'"[\w.]*sentence(_transformers)?_cmim\.(CMIMSentenceEmbedding")')
 
 SIZES: dict[str, dict[str, int | float]] = {
     "tiny": {
@@ -92,26 +96,50 @@ SIZES: dict[str, dict[str, int | float]] = {
 
 LAYOUT = 1  # to be raised when older code would misread a checkpoint
 
-_COUNTS = (
-    "layout",
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_attention_heads",
-    "encoder_layers",
-    "decoder_layers",
-    "num_latents",
-    "latent_size",
-    "max_position_embeddings",
-)
-_NUMBERS = ("rope_theta", "dropout", "layer_norm_eps", "initializer_range")
-_SWITCHES = ("use_cache", "is_encoder_decoder", "tie_word_embeddings")
-_TOKENS = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
-# What a damaged file asks for must not fill the memory before the weights disagree.
-_MOST_LAYERS = 1000
-_MOST = 1 << 24
+
+@as_validated_field
+def _count(value: int) -> None:
+    if value < 1:
+        raise ValueError(f"must be a whole number of at least 1, got {value}")
 
 
+@as_validated_field
+def _not_negative(value: float) -> None:
+    if not value >= 0:
+        raise ValueError(f"must be a number of at least 0, got {value}")
+
+
+@as_validated_field
+def _log_std(value: float) -> None:
+    if not -1e6 < value < 0:
+        raise ValueError(
+            f"must be a negative number (the prior's log-std is 0), got {value}. It is a log-std: "
+            "halve a log-variance"
+        )
+
+
+@as_validated_field
+def _activation(name: str) -> None:
+    if name not in ACT2FN:
+        raise ValueError(f"must name an activation of transformers, got {name!r}")
+
+
+def _with_value_errors(cls: type[PreTrainedConfig]) -> type[PreTrainedConfig]:
+    """Raise a ValueError where `strict` refuses a value."""
+    checked = cls.__setattr__
+
+    def __setattr__(self: PreTrainedConfig, name: str, value: Any) -> None:
+        try:
+            checked(self, name, value)
+        except StrictDataclassError as error:
+            raise ValueError(str(error)) from error
+
+    cls.__setattr__ = __setattr__
+    return cls
+
+
+@_with_value_errors
+@strict
 class CMIMConfig(PreTrainedConfig):
     """What determines a [`CMIMModel`]: the shapes, the posterior and the special tokens.
 
@@ -146,7 +174,16 @@ class CMIMConfig(PreTrainedConfig):
             is refused.
 
     Raises:
-        ValueError: A value outside its range, or a later layout.
+        ValueError: A value of another type or outside its range, or a later layout.
+
+    >>> config = CMIMConfig.from_size("tiny", vocab_size=98, num_latents=2)
+    >>> config.latent_size, config.num_latents
+    (96, 2)
+    >>> CMIMConfig(latent_size="many")
+    Traceback (most recent call last):
+    ...
+    ValueError: Validation error for field 'latent_size':
+        TypeError: Field 'latent_size' expected int, got str (value: 'many')
     """
 
     model_type = "cmim"
@@ -160,26 +197,26 @@ class CMIMConfig(PreTrainedConfig):
     ]
     attribute_map = {"num_hidden_layers": "decoder_layers"}
 
-    vocab_size: int = 256
-    hidden_size: int = 192
-    intermediate_size: int = 768
-    num_attention_heads: int = 6
-    encoder_layers: int = 3
-    decoder_layers: int = 3
-    num_latents: int = 1
-    latent_size: int = 192
-    posterior: str = "learned"
-    min_log_std: float = -3.0
-    max_position_embeddings: int = 512
-    rope_theta: float = 10000.0
-    hidden_act: str = "gelu_pytorch_tanh"
-    dropout: float = 0.0
-    layer_norm_eps: float = 1e-5
-    initializer_range: float = 0.02
-    num_properties: int = 0
+    vocab_size: int = _count(default=256)
+    hidden_size: int = _count(default=192)
+    intermediate_size: int = _count(default=768)
+    num_attention_heads: int = _count(default=6)
+    encoder_layers: int = _count(default=3)
+    decoder_layers: int = _count(default=3)
+    num_latents: int = _count(default=1)
+    latent_size: int = _count(default=192)
+    posterior: Literal["learned", "sampled"] = "learned"
+    min_log_std: float | int = _log_std(default=-3.0)
+    max_position_embeddings: int = _count(default=512)
+    rope_theta: float | int = _not_negative(default=10000.0)
+    hidden_act: str = _activation(default="gelu_pytorch_tanh")
+    dropout: float | int = _not_negative(default=0.0)
+    layer_norm_eps: float | int = _not_negative(default=1e-5)
+    initializer_range: float | int = _not_negative(default=0.02)
+    num_properties: int = _not_negative(default=0)
     property_names: list[str] | None = None
-    property_representation: str = "both"
-    layout: int = LAYOUT
+    property_representation: Literal["latent", "informative", "both"] = "both"
+    layout: int = _count(default=LAYOUT)
     use_cache: bool = True
     is_encoder_decoder: bool = True
     tie_word_embeddings: bool = True
@@ -189,113 +226,34 @@ class CMIMConfig(PreTrainedConfig):
     decoder_start_token_id: int | None = 1
 
     def __post_init__(self, **kwargs: Any) -> None:
-        """Check the values; name the classes a remote user loads."""
-        kwargs["auto_map"] = {**_AUTO_MAP, **(kwargs.get("auto_map") or {})}
-        # Only who runs the checkpoint's own code needs its pipeline: the package registers it, and
-        # transformers would demand trust_remote_code of the package's users as well.
+        """Check what concerns several values."""
+        # The package registers its pipelines, and transformers would demand trust_remote_code of
+        # its users as well: only who runs the checkpoint's own code needs them here.
         if not __name__.startswith("transformers_modules."):
             kwargs.pop("custom_pipelines", None)
-        self._check_types()
         if self.layout > LAYOUT:
             raise ValueError(
                 f"config.json has layout {self.layout}; this code knows up to {LAYOUT}. The "
                 "checkpoint is of a newer cmim-hf: pip install --upgrade cmim-hf"
             )
-        labels = kwargs.get("num_labels", 1)
-        if not _is_whole(labels) or not 0 <= labels <= _MOST:
-            raise ValueError(f"num_labels must be a whole number up to {_MOST:,}, got {labels!r}.")
-        if hidden := [name for name in kwargs if callable(getattr(type(self), name, None))]:
-            raise ValueError(f"{hidden[0]!r} is a method, and can be no setting.")
         super().__post_init__(**kwargs)
         if self.hidden_size % (2 * self.num_attention_heads):
             raise ValueError(
                 f"hidden_size ({self.hidden_size}) must be a multiple of twice num_attention_heads "
                 f"({self.num_attention_heads}): rotary embeddings need an even head size."
             )
-        if self.posterior not in ("learned", "sampled"):
-            raise ValueError(f"posterior must be 'learned' or 'sampled', got {self.posterior!r}.")
-        if not isinstance(self.min_log_std, int | float) or not -1e6 < self.min_log_std < 0:
-            raise ValueError(
-                "min_log_std must be a negative number (the prior's log-std is 0), got "
-                f"{self.min_log_std!r}. It is a log-std: halve a log-variance."
-            )
-        self._check_properties()
-
-    def _check_properties(self) -> None:
-        number, names = self.num_properties, self.property_names
-        if not _is_whole(number) or not 0 <= number <= _MOST:
-            raise ValueError(
-                f"num_properties must be a whole number from 0 to {_MOST:,}, got {number!r}."
-            )
-        if names is not None and (
-            not isinstance(names, list)
-            or len(names) != number
-            or not all(isinstance(name, str) for name in names)
-        ):
-            raise ValueError(
-                f"property_names must be a list of num_properties = {number} names, got {names!r}."
-            )
-        if self.property_representation not in ("latent", "informative", "both"):
-            raise ValueError(
-                "property_representation must be 'latent', 'informative' or 'both', got "
-                f"{self.property_representation!r}."
-            )
-
-    def _check_types(self) -> None:
-        """Refuse values of other kinds than the fields have, before anything is made of them."""
-        for name in _COUNTS:
-            value, most = getattr(self, name), _MOST_LAYERS if "_layers" in name else _MOST
-            if not _is_whole(value) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}.")
-            if value > most:
-                raise ValueError(f"{name} must be at most {most:,}, got {value!r}.")
-        for name in _NUMBERS:
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-                raise ValueError(f"{name} must be a number of at least 0, got {value!r}.")
-        for name in _SWITCHES:
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}.")
-        for name in _TOKENS:
-            value = getattr(self, name)
-            ids = value if name == "eos_token_id" and isinstance(value, list) else [value]
-            if not all(one is None or (_is_whole(one) and 0 <= one < _MOST) for one in ids):
-                raise ValueError(f"{name} must be a token id or null, got {value!r}.")
-        if self.pad_token_id is not None and self.pad_token_id >= self.vocab_size:
+        if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
             raise ValueError(
                 f"pad_token_id ({self.pad_token_id}) must be below vocab_size ({self.vocab_size})."
             )
-        if not isinstance(self.hidden_act, str) or self.hidden_act not in ACT2FN:
-            raise ValueError(f"hidden_act must name an activation, got {self.hidden_act!r}.")
+        if self.property_names and len(self.property_names) != self.num_properties:
+            raise ValueError(
+                f"property_names must be num_properties = {self.num_properties} names, got "
+                f"{self.property_names!r}."
+            )
 
     @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> CMIMConfig:
-        """The configuration of a dictionary, as [`~transformers.PreTrainedConfig.from_dict`].
-
-        Raises:
-            ValueError: Values that no configuration has; also where transformers' own fields hold
-                them, or names that are no fields.
-        """
-        return _or_value_error(partial(super().from_dict, config_dict, **kwargs))
-
-    @classmethod
-    def get_config_dict(
-        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The content of `config.json`, as [`~transformers.PreTrainedConfig.get_config_dict`].
-
-        Raises:
-            OSError: There is none, or it is no JSON.
-            ValueError: It is JSON of another kind.
-        """
-        read = partial(super().get_config_dict, pretrained_model_name_or_path, **kwargs)
-        content, unused = _or_value_error(read)
-        if not isinstance(content, dict):
-            raise ValueError(f"config.json must hold fields, got {type(content).__name__}.")
-        return content, unused
-
-    @classmethod
-    def from_size(cls, size: str, **overrides: Any) -> CMIMConfig:
+    def from_size(cls, size: str, **overrides: Any) -> Self:
         """The configuration of a named size: `tiny`, `small` (3 M), `base` (30 M), `large` (65 M).
 
         Args:
@@ -309,64 +267,31 @@ class CMIMConfig(PreTrainedConfig):
             raise ValueError(f"Unknown size {size!r}; choose one of {', '.join(SIZES)}.")
         return cls(**{**SIZES[size], **overrides})
 
+    def to_dict(self) -> dict[str, Any]:
+        """What `config.json` holds, with the names of all that opens the checkpoint."""
+        return super().to_dict() | {"auto_map": _AUTO_MAP, "custom_pipelines": _PIPELINES}
+
     def save_pretrained(
         self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any
     ) -> None:
-        """Save `config.json`, and the code by which other libraries open the checkpoint.
+        """Save `config.json`, the code that opens the checkpoint, and `modules.json`.
 
-        That is the classifier, the transformers pipelines, and the sentence-transformers module
-        with its `modules.json`. Where this package is not installed, they are copied from the
-        folder that the model was loaded from; from a Hub id only the model's own code is.
+        The last names the module for sentence-transformers. One that is there may name modules of
+        the user's beside it, which stay.
 
         Args:
             save_directory: The checkpoint's folder.
-            push_to_hub: As in [`~transformers.PreTrainedConfig.save_pretrained`].
-            kwargs: As there.
+            push_to_hub: Then upload it, to `repo_id` or a repository named like the folder.
+            kwargs: As in [`~transformers.PreTrainedConfig.push_to_hub`].
         """
-        loaded, named = self.__dict__.pop("custom_pipelines", None), self.auto_map
-        loaded_from = [Path(self._name_or_path)] if self._name_or_path else []
-        for folder in (Path(__file__).parent, *loaded_from):
-            if all((folder / name).is_file() for name in _ENTRY_FILES):
-                _copy_entries(folder, Path(save_directory))
-                self.custom_pipelines = _PIPELINES
-                break
-        self.auto_map = {
-            name: code
-            for name, code in named.items()
-            if "--" in code or Path(save_directory, f"{code.split('.')[0]}.py").is_file()
-        }
-        super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
-        self.auto_map = named
-        self.__dict__.pop("custom_pipelines", None)
-        if loaded is not None:
-            self.custom_pipelines = loaded
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _or_value_error(read: Callable[[], Any]) -> Any:
-    """What `read` gives; transformers meets fields of unexpected kinds with all sorts of errors."""
-    try:
-        return read()
-    except (ValueError, OSError, ImportError):
-        raise
-    except Exception as error:
-        raise ValueError(
-            f"config.json cannot be read ({type(error).__name__}: {error}): it is damaged, or not "
-            "of a cMIM. Copy the checkpoint again."
-        ) from error
-
-
-def _copy_entries(source: Path, target: Path) -> None:
-    target.mkdir(parents=True, exist_ok=True)
-    if source.resolve() != target.resolve():
-        for name in _ENTRY_FILES:
-            shutil.copyfile(source / name, target / name)
-    modules = target / "modules.json"
-    if not modules.is_file():  # one that is there may name modules of the user's
-        modules.write_text(json.dumps(_SENTENCE_MODULES, indent=2) + "\n", encoding="utf-8")
+        super().save_pretrained(save_directory)
+        file = Path(save_directory, "modules.json")
+        modules = file.read_text(encoding="utf-8") if file.is_file() else _SENTENCE_MODULES
+        modules = _SENTENCE_MODULE.sub(r'"sentence_transformers_cmim.\2', modules)
+        file.write_text(modules, encoding="utf-8")
+        if push_to_hub:
+            name = kwargs.pop("repo_id", os.path.basename(os.path.abspath(save_directory)))
+            self.push_to_hub(name, **kwargs)
 
 
 CMIMConfig.register_for_auto_class()

@@ -564,6 +564,4 @@ def _limits_length(settings: Mapping[str, Any]) -> bool:
     return any(settings.get(name) is not None for name in ("max_length", "max_new_tokens"))
 
 
-CMIMModel.register_for_auto_class("AutoModel")
-
 __all__ = ["CMIMModel", "CMIMOutput", "CMIMPreTrainedModel"]

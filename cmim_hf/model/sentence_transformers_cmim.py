@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from sentence_transformers.base.model import BaseModel
-from sentence_transformers.base.modules import InputModule
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -23,6 +21,14 @@ from transformers import (
 )
 
 from .smiles_text_cmim import text_problem, without_extension
+
+try:  # else transformers would ask for it wherever it copies this file
+    from sentence_transformers.base.model import BaseModel
+    from sentence_transformers.base.modules import InputModule
+except ImportError as error:
+    raise ImportError(
+        "This module needs sentence-transformers: pip install sentence-transformers"
+    ) from error
 
 _POOLINGS = ("mean", "last", "max")
 

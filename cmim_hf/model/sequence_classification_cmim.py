@@ -273,6 +273,4 @@ def _settle(config: CMIMConfig, name: str, value: Any, default: Any) -> None:
     setattr(config, name, getattr(config, name, default) if value is None else value)
 
 
-CMIMForSequenceClassification.register_for_auto_class("AutoModelForSequenceClassification")
-
 __all__ = ["CMIMForSequenceClassification"]
