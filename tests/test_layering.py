@@ -39,7 +39,7 @@ ARROWS = {
     "cpu_threads": set(),
     "data": {"atomic_files", "chemistry", "model"},
     "embedding": {"atomic_files", "checkpoints", "data", "model", "version"},
-    "generation": {"checkpoints", "chemistry", "data", "model", "optimization", "training"},
+    "generation": {"checkpoints", "chemistry", "data", "model", "optimization"},
     "metrics": {"chemistry"},
     "model": set(),
     "optimization": {"atomic_files", "chemistry"},
@@ -56,6 +56,7 @@ CLOSURE = {
         "checksums_cmim",
         "configuration_cmim",
         "layers_cmim",
+        "posterior_cmim",
         "property_head_cmim",
     },
     "gaussian_cmim": set(),
@@ -66,10 +67,11 @@ CLOSURE = {
         "encoder_decoder_cmim",
         "gaussian_cmim",
         "informative_embeddings_cmim",
-        "layers_cmim",
+        "posterior_cmim",
         "property_head_cmim",
     },
     "pipelines_cmim": {"decoding_cmim", "smiles_text_cmim"},
+    "posterior_cmim": {"configuration_cmim", "layers_cmim"},
     "property_head_cmim": {"configuration_cmim"},
     "sentence_transformers_cmim": {"smiles_text_cmim"},
     "sequence_classification_cmim": {
@@ -82,6 +84,7 @@ CLOSURE = {
 }
 # Beside torch and transformers: the prediction pipeline works without the package.
 LIBRARIES = {
+    "configuration_cmim": {"huggingface_hub"},  # as transformers' own configurations
     "pipelines_cmim": {"rdkit"},
     "sentence_transformers_cmim": {"sentence_transformers", "peft"},
 }

@@ -5,15 +5,19 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from transformers.utils import logging
 
 from ..checkpoints import list_checkpoints
 from ..cpu_kernels import speed_up
 from ..data.packed_molecules import tokenizer_fingerprint
+from ..model.configuration_cmim import CMIMConfig
 from ..model.modeling_cmim import CMIMModel
 from ..model.tokenization_cmim import CMIMTokenizer
 
@@ -38,23 +42,32 @@ def load_checkpoint(
         ValueError: Another kind of model, weights that are damaged, incomplete or of other shapes
             than `config.json` says, a tokenizer that cannot be read or has more tokens than the
             model.
+
+    >>> from cmim_hf.checkpoints.loading import load_checkpoint
+    >>> model, tokenizer = load_checkpoint("tiny", device="cpu")
+    >>> batch = tokenizer(["CCO", "c1ccccc1"], padding=True, return_tensors="pt")
+    >>> model.get_latents(**batch).shape
+    torch.Size([2, 1, 96])
     """
     name = os.fspath(checkpoint)
     if not os.path.exists(name):
         name = list_checkpoints().get(name, name)
     _check_folder(name)
-    kind = CMIMModel.config_class.get_config_dict(name)[0].get("model_type")
-    if kind != CMIMModel.config_class.model_type:
-        raise ValueError(f"{name} holds a model of type {kind!r}; a cMIM checkpoint is expected.")
     device = default_device() if device is None else torch_device(device)
     if dtype is None:
         chosen = torch.float32 if device.type == "cpu" else "auto"
     else:
         chosen = floating_dtype(dtype)
     try:
-        model, report = CMIMModel.from_pretrained(
-            name, dtype=chosen, ignore_mismatched_sizes=True, output_loading_info=True
-        )
+        kind = CMIMConfig.get_config_dict(name)[0].get("model_type")
+        if kind != CMIMConfig.model_type:
+            raise ValueError(
+                f"{name} holds a model of type {kind!r}; a cMIM checkpoint is expected."
+            )
+        with _without_progress_bars():
+            model, report = CMIMModel.from_pretrained(
+                name, dtype=chosen, ignore_mismatched_sizes=True, output_loading_info=True
+            )
     except SafetensorError as error:
         raise ValueError(
             f"The weights of {name} cannot be read ({error}): the file is damaged or cut short. "
@@ -63,7 +76,7 @@ def load_checkpoint(
     except (TypeError, AttributeError, LookupError, RecursionError) as error:
         raise ValueError(
             f"The checkpoint {name} cannot be opened ({type(error).__name__}: {error}): its "
-            "generation_config.json, or another of its JSON files, is damaged. Copy it again."
+            "config.json, or another of its JSON files, is damaged. Copy it again."
         ) from error
     _check_report(name, report)
     tokenizer = _load_tokenizer(name)
@@ -127,6 +140,17 @@ def weights_fingerprint(model: CMIMModel, tokenizer: CMIMTokenizer) -> str:
         content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
         digest.update(memoryview(content.numpy()))
     return digest.hexdigest()
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _check_report(name: str, report: dict[str, Any]) -> None:

@@ -25,7 +25,6 @@ from ..data.invalid_rows import (
 )
 from ..data.row_encoder import EncodedRows
 from ..data.token_batches import distinct_rows
-from ..training.aggregate_posterior import fitted_prior, set_prior
 from .encode_decode import Codec
 from .interpolation import interpolate_codes
 from .likelihood import log_likelihoods
@@ -454,7 +453,7 @@ class MoleculeGenerator:
                 `on_invalid="raise"`.
         """
         encoded, _ = self._read(smiles, on_invalid)
-        set_prior(self.model, torch.from_numpy(self._codec.posterior(encoded)[0]))
+        self.model.posterior.fit_aggregate(torch.from_numpy(self._codec.posterior(encoded)[0]))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -483,7 +482,7 @@ class MoleculeGenerator:
 
     def _aggregate(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and spread of the training molecules' codes, (num_latents, latent_size) each."""
-        mean, std = fitted_prior(self.model)
+        mean, std = self.model.posterior.aggregate()
         return mean.float().cpu().numpy(), std.float().cpu().numpy()
 
 

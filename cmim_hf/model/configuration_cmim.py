@@ -170,6 +170,7 @@ class CMIMConfig(PreTrainedConfig):
         num_properties: P, the numbers predicted of each molecule beside its tokens; 0: no head.
         property_names: Their names, P of them, or none.
         property_representation: What they are read off: `"latent"`, `"informative"` or `"both"`.
+        problem_type: Of a classifier; see `CMIMForSequenceClassification`.
         layout: Version of what the fields mean; a checkpoint of a later one than this code knows
             is refused.
 
@@ -217,6 +218,9 @@ class CMIMConfig(PreTrainedConfig):
     property_names: list[str] | None = None
     property_representation: Literal["latent", "informative", "both"] = "both"
     layout: int = _count(default=LAYOUT)
+    problem_type: (
+        Literal["regression", "single_label_classification", "multi_label_classification"] | None
+    ) = None
     use_cache: bool = True
     is_encoder_decoder: bool = True
     tie_word_embeddings: bool = True

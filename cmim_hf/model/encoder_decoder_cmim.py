@@ -25,10 +25,10 @@ from .layers_cmim import (
     CMIMCrossAttention,
     CMIMDecoderLayer,
     CMIMEncoderLayer,
-    CMIMPosterior,
     CMIMSelfAttention,
     rotary_tables,
 )
+from .posterior_cmim import CMIMPosterior
 from .property_head_cmim import CMIMPropertyHead
 
 _OF_THE_HUB = ("repo_id", "commit_message", "private", "create_pr", "revision", "tags", "token")

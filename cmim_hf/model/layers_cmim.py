@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Building blocks of the cMIM model: attentions, layers, and the posterior."""
+"""Building blocks of the cMIM model: attentions and layers."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from .configuration_cmim import CMIMConfig
 
 
-def _eager_attention(
+def eager_attention(
     module: nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -26,6 +25,7 @@ def _eager_attention(
     scaling: float,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    """softmax(scaling Q K^T + mask) V, and its weights; transformers' interface of attention."""
     scores = torch.matmul(query, key.transpose(2, 3)) * scaling
     if attention_mask is not None:
         scores = scores + attention_mask
@@ -56,19 +56,14 @@ def _rotate(states: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor]) -> 
     return torch.addcmul(states * cos, torch.cat((second, first), dim=-1), sin)
 
 
-def _without_autocast(device_type: str) -> AbstractContextManager:
-    if device_type == "meta":  # has no autocast to turn off
-        return nullcontext()
-    return torch.autocast(device_type, enabled=False)
-
-
-class _Attention(nn.Module):
+class Attention(nn.Module):
     """Common ground of the attentions: heads, and transformers' attention interface."""
 
     is_causal = False
     num_key_value_groups = 1
 
     def __init__(self, config: CMIMConfig, layer_idx: int) -> None:
+        """`layer_idx` is the layer's place in the cache."""
         super().__init__()
         self.config = config
         self.layer_idx = layer_idx
@@ -91,7 +86,7 @@ class _Attention(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Attend by the configured implementation and project: (batch, length, hidden_size)."""
         interface = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, _eager_attention
+            self.config._attn_implementation, eager_attention
         )
         states, weights = interface(
             self, query, key, value, attention_mask, scaling=self.scaling, dropout=0.0, **kwargs
@@ -99,7 +94,7 @@ class _Attention(nn.Module):
         return self.out_proj(states.flatten(2)), weights
 
 
-class CMIMSelfAttention(_Attention):
+class CMIMSelfAttention(Attention):
     """Multi-head self-attention with rotary positions and one fused projection."""
 
     def __init__(self, config: CMIMConfig, layer_idx: int, is_causal: bool) -> None:
@@ -125,7 +120,7 @@ class CMIMSelfAttention(_Attention):
         return self.attend(query, key, value, attention_mask, **kwargs)
 
 
-class CMIMCrossAttention(_Attention):
+class CMIMCrossAttention(Attention):
     """Attention of the decoder to the K > 1 memory tokens."""
 
     def __init__(self, config: CMIMConfig, layer_idx: int) -> None:
@@ -280,58 +275,3 @@ class CMIMDecoderLayer(GradientCheckpointingLayer):
         attended, _ = self.cross_attn(hidden_states, memory, past_key_values, **kwargs)
         hidden_states = hidden_states + self.dropout(attended)
         return hidden_states + self.dropout(self.feed_forward(hidden_states))
-
-
-class CMIMPosterior(_Attention):
-    """Attention pooling by K learned queries, then mean and log-std of q(z | x)."""
-
-    def __init__(self, config: CMIMConfig) -> None:
-        """A sampled posterior has no log-std projection."""
-        super().__init__(config, layer_idx=0)
-        hidden_size = config.hidden_size
-        self.queries = nn.Parameter(torch.empty(config.num_latents, hidden_size))
-        self.kv_proj = nn.Linear(hidden_size, 2 * hidden_size, bias=False)
-        self.norm = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)
-        self.mean_proj = nn.Linear(hidden_size, config.latent_size)
-        if config.posterior == "learned":
-            self.log_std_proj = nn.Linear(hidden_size, config.latent_size)
-        # mean and spread of the training molecules' codes, zero until they are measured
-        shape = (config.num_latents, config.latent_size)
-        self.register_buffer("aggregate_mean", torch.zeros(shape))
-        self.register_buffer("aggregate_std", torch.zeros(shape))
-
-    def forward(
-        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Encoder states (batch, length, hidden_size) -> two (batch, num_latents, latent_size).
-
-        Both are float32 at least, also under autocast: cosines and densities are taken of them.
-        """
-        size = hidden_states.shape[0]
-        queries = functional.layer_norm(self.queries, self.queries.shape[-1:])
-        queries = queries.to(hidden_states.dtype).unflatten(1, (-1, self.head_dim)).transpose(0, 1)
-        key, value = self.split_heads(self.kv_proj(hidden_states), 2).transpose(1, 3).unbind(2)
-        bias = None
-        if attention_mask is not None:
-            lowest = torch.finfo(key.dtype).min / 2  # finite: no NaN in a row without a token
-            real = attention_mask.to(key.device).bool()[:, None, None]
-            bias = torch.zeros_like(real, dtype=key.dtype).masked_fill(~real, lowest)
-        # not by the interface: its flash attention takes the keys' padding for the queries' own
-        queries = queries.expand(size, -1, -1, -1)
-        pooled, _ = _eager_attention(self, queries, key, value, bias, self.scaling)
-        pooled = self.norm(self.out_proj(pooled.flatten(2)))
-        with _without_autocast(pooled.device.type):
-            pooled = pooled.to(self.norm.weight.dtype)
-            mean = self.mean_proj(pooled)
-            mean = mean if mean.dtype == torch.float64 else mean.float()
-            return mean, self.log_std(pooled, mean)
-
-    def log_std(self, pooled: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
-        """The log-std: a smooth floor keeps a gradient where a clamp would have none."""
-        floor = self.config.min_log_std
-        if self.config.posterior == "learned":
-            return floor + functional.softplus(self.log_std_proj(pooled).to(mean.dtype))
-        if self.training:
-            draw = torch.rand(mean.shape[0], 1, 1, device=mean.device, dtype=mean.dtype)
-            return (floor * draw).expand_as(mean)
-        return torch.full_like(mean, 0.5 * floor)

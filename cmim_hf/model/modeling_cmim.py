@@ -24,7 +24,7 @@ from .configuration_cmim import CMIMConfig
 from .encoder_decoder_cmim import CMIMDecoder, CMIMEncoder, CMIMPreTrainedModel
 from .gaussian_cmim import gaussian_sample
 from .informative_embeddings_cmim import pool_hidden_states, shift_right
-from .layers_cmim import CMIMPosterior
+from .posterior_cmim import CMIMPosterior
 from .property_head_cmim import CMIMPropertyHead
 
 

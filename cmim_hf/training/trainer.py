@@ -40,7 +40,6 @@ from ..cpu_kernels import sped_up
 from ..data.collator import CMIMCollator, molecule_key
 from ..data.length_buckets import LengthBucketSampler
 from ..model.checksums_cmim import check_weights
-from .aggregate_posterior import set_prior
 from .arguments import CMIMTrainingArguments
 from .cross_rank_gather import gather_keys, gather_with_gradient
 from .evaluation import (
@@ -399,7 +398,7 @@ class CMIMTrainer(Trainer):
         model.train(training)
         shape = (-1, model.config.num_latents, model.config.latent_size)
         try:
-            set_prior(model, torch.from_numpy(codes).view(shape))
+            model.posterior.fit_aggregate(torch.from_numpy(codes).view(shape))
         except ValueError as error:
             logger.warning(f"The model is saved without a fitted prior. {error}")
 

@@ -24,6 +24,7 @@ CODE = {
     "layers_cmim.py",
     "modeling_cmim.py",
     "pipelines_cmim.py",
+    "posterior_cmim.py",
     "property_head_cmim.py",
     "sentence_transformers_cmim.py",
     "sequence_classification_cmim.py",
