@@ -1,2 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A package, lest the examples import another `benchmarks`: pyarrow 17 brings one."""
+"""What was measured, and how: `quality` and `speed`; `results` holds tables, pictures and figures.
+
+Each is run from the root of the repository: `python -m examples.benchmarks.quality.report`.
+"""

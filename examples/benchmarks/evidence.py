@@ -8,6 +8,7 @@ may share the work, and a table can be made again without computing.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import math
@@ -30,6 +31,7 @@ from cmim_hf import __version__
 from cmim_hf.atomic_files import write_whole
 
 RESULTS = Path(__file__).parent / "results"
+LARGE = 100_000  # bytes of figures from which on they are compressed
 PACKAGES = ("torch", "transformers", "scikit-learn", "rdkit", "numpy")
 
 
@@ -101,8 +103,11 @@ def provenance(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Command (`argv`, else that of this process), date, versions and machine of this run."""
     import torch
 
+    if argv is None:
+        module = sys.modules["__main__"].__spec__  # of `python -m module`, else None
+        argv = ["-m", module.name, *sys.argv[1:]] if module else sys.argv
     return {
-        "command": shlex.join(["python", *map(_relative, sys.argv if argv is None else argv)]),
+        "command": shlex.join(["python", *map(_relative, argv)]),
         "date": datetime.now(UTC).date().isoformat(),
         "versions": {"cmim-hf": __version__, **{name: metadata.version(name) for name in PACKAGES}},
         "python": platform.python_version(),
@@ -112,7 +117,9 @@ def provenance(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 def write(name: str, output: str | os.PathLike, results: dict[str, Any], text: str) -> None:
-    """Write `<name>.json` (results with their provenance) and `<name>.md` (text, then provenance).
+    """Write figures with their provenance for `read`, and `<name>.md` (text, then provenance).
+
+    Figures are `<name>.json`, or `<name>.json.gz` where they are `LARGE`.
 
     Args:
         name: of the benchmark.
@@ -122,13 +129,26 @@ def write(name: str, output: str | os.PathLike, results: dict[str, Any], text: s
     """
     folder = Path(output)
     origin = provenance()
-    content = json.dumps(_finite({**origin, **results}), indent=1, allow_nan=False)
-    write_whole(folder / f"{name}.json", content + "\n")
+    content = json.dumps(_finite({**origin, **results}), indent=1, allow_nan=False) + "\n"
+    plain, packed = folder / f"{name}.json", folder / f"{name}.json.gz"
+    if len(content) < LARGE:
+        write_whole(plain, content)
+        packed.unlink(missing_ok=True)
+    else:
+        write_whole(packed, gzip.compress(content.encode(), mtime=0))
+        plain.unlink(missing_ok=True)
     versions = ", ".join(f"{package} {version}" for package, version in origin["versions"].items())
     closing = f"`{origin['command']}`, {origin['date']}, {origin['cores']} cores, {versions}."
     write_whole(folder / f"{name}.md", f"{text.rstrip()}\n\n{closing}\n")
-    print(text)
-    print(f"\nwritten: {folder / name}.json, .md")
+    print(f"{text}\n\nwritten to {folder}: {name}.md and its figures")
+
+
+def read(name: str, folder: str | os.PathLike = RESULTS) -> dict[str, Any] | None:
+    """The figures `<name>.json` or `<name>.json.gz` of a folder, if they are there."""
+    plain, packed = Path(folder, f"{name}.json"), Path(folder, f"{name}.json.gz")
+    if plain.is_file():
+        return json.loads(plain.read_bytes())
+    return json.loads(gzip.decompress(packed.read_bytes())) if packed.is_file() else None
 
 
 def _relative(argument: str) -> str:

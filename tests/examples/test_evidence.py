@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the benchmarks stand on: splits without leaks, intervals, cells that are kept, heads."""
 
+import ast
 import gzip
 import json
 import math
@@ -13,32 +14,10 @@ import pytest
 
 from cmim_hf.chemistry.moses import smiles_without_stereo
 from cmim_hf.chemistry.smiles import parse
+from examples.benchmarks import evidence
+from examples.benchmarks.quality import molecule_tasks, moleculenet
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-sys.path.insert(0, str(EXAMPLES / "benchmarks"))
-
-import evidence  # noqa: E402
-import molecule_tasks  # noqa: E402
-
-
-def run(script, *arguments):
-    result = subprocess.run(
-        [sys.executable, str(EXAMPLES / script), *map(str, arguments)],
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    return result.stdout
-
-
-def test_examples_import_the_benchmarks_beside_them(tmp_path):
-    other = tmp_path / "benchmarks" / "__init__.py"
-    other.parent.mkdir()
-    other.write_text("")
-    path = [str(EXAMPLES), str(tmp_path)]
-    code = f"import sys; sys.path[:1] = {path}; import finetune, benchmarks; print(benchmarks)"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    assert str(EXAMPLES / "benchmarks") in result.stdout
 
 
 def key(smiles):
@@ -50,11 +29,12 @@ def test_split_leaves_no_held_out_or_excluded_molecule_in_training(tmp_path):
     (tmp_path / "a.smi").write_text("\n".join([*chains, "C1CC", "OCC", "C[C@H](O)F"]) + "\n")
     (tmp_path / "b.smi").write_text("\n".join([*chains[:30], "C[C@@H](O)F", "CBr", "CI"]) + "\n")
     (tmp_path / "x.smi").write_text("NCC\nCC(O)F\n")
-    run(
-        "split.py", "--sources", tmp_path / "a.smi", tmp_path / "b.smi",
-        "--exclude", tmp_path / "x.smi", "--validation", 5, "--test", 4,
-        "--output", tmp_path / "out",
-    )  # fmt: skip
+    options = [
+        "--sources", tmp_path / "a.smi", tmp_path / "b.smi", "--exclude", tmp_path / "x.smi",
+        "--validation", 5, "--test", 4, "--output", tmp_path / "out",
+    ]  # fmt: skip
+    command = [sys.executable, EXAMPLES / "split.py", *options]
+    subprocess.run(list(map(str, command)), check=True, capture_output=True, timeout=300)
     out = tmp_path / "out"
     train = gzip.open(out / "train.smi.gz", "rt").read().split()
     held_out = [
@@ -113,6 +93,35 @@ def test_results_name_no_folder_of_this_machine_and_hold_no_nan(tmp_path, monkey
     assert written["score"] is None and written["list"] == [1.5, None]
     page = (tmp_path / "b.md").read_text()
     assert page.startswith("# Title\n") and "torch" in page and str(tmp_path) not in page
+
+
+def test_large_results_are_compressed_alike_each_time_and_read_as_others_are(tmp_path):
+    (tmp_path / "n.json").write_text('{"stale": 1}')
+    written = []
+    for _ in range(2):
+        evidence.write("n", tmp_path, {"numbers": list(range(evidence.LARGE // 5))}, "# N")
+        assert not (tmp_path / "n.json").exists()
+        written.append((tmp_path / "n.json.gz").read_bytes())
+    assert written[0] == written[1] and len(written[0]) < evidence.LARGE
+    assert evidence.read("n", tmp_path)["numbers"][-1] == evidence.LARGE // 5 - 1
+    evidence.write("n", tmp_path, {"numbers": []}, "# N")
+    assert evidence.read("n", tmp_path)["numbers"] == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["n.json", "n.md"]
+    assert evidence.read("other", tmp_path) is None
+
+
+def test_no_example_imports_another():
+    """They are to be copied one by one."""
+    names = {path.stem for path in EXAMPLES.glob("*.py")} | {"benchmarks", "examples"}
+    for path in EXAMPLES.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found = {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                found = {(node.module or "").split(".")[0]}
+            else:
+                continue
+            assert not found & names, path
 
 
 @pytest.fixture(scope="module")
@@ -193,13 +202,15 @@ def test_a_folder_of_tables_keeps_what_looks_missing_to_others(tmp_path):
     assert one.smiles == ["CC", "CO"] and one.binary and one.dropped == 2
 
 
-def test_moleculenet_scores_every_row_and_goes_on(tmp_path):
-    arguments = (
-        "benchmarks/moleculenet.py", "--tasks", "freesolv", "--seeds", 2, "--heads", "ridge",
-        "--output", tmp_path, "--workers", 1, "--pretraining", EXAMPLES / "data" / "moses_test.smi",
+@pytest.mark.slow
+def test_moleculenet_scores_every_row_and_goes_on(tmp_path, capsys):
+    options = (
+        "--tasks", "freesolv", "--seeds", 2, "--heads", "ridge", "--output", tmp_path,
+        "--workers", 1, "--pretraining", EXAMPLES / "data" / "moses_test.smi",
     )  # fmt: skip
-    printed = run(*arguments)
-    scores = json.loads((tmp_path / "moleculenet.json").read_text())["scores"]
+    moleculenet.main(list(map(str, options)))
+    printed = capsys.readouterr().out
+    scores = evidence.read("moleculenet", tmp_path)["scores"]
     names = {score["features"] for score in scores}
     assert len(names) == 10 and {"ECFP4", "RDKit 2D", "untrained both", "informative"} <= names
     assert len(scores) == 10 * 2 * 2  # features, divisions, seeds
@@ -208,5 +219,5 @@ def test_moleculenet_scores_every_row_and_goes_on(tmp_path):
     assert "| RDKit 2D |" in printed and "test rows seen in pretraining" in printed
     cells = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("cells/*/*.json")}
     assert len(cells) == 40
-    run(*arguments)
+    moleculenet.main(list(map(str, options)))
     assert cells == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("cells/*/*.json")}

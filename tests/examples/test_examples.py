@@ -15,8 +15,10 @@ from cmim_hf.chemistry.smiles import canonicalize
 from cmim_hf.data.collator import CMIMCollator
 from cmim_hf.data.prepare import prepare
 from cmim_hf.data.smiles_files import read_smiles
+from examples.benchmarks.speed import decoding, embedding
 
 ROOT = Path(__file__).parents[2]
+TINY = list_checkpoints()["tiny"]
 
 
 def test_the_default_checkpoint_ships_small_and_works(molecules):
@@ -30,15 +32,6 @@ def test_the_default_checkpoint_ships_small_and_works(molecules):
     embeddings = model.get_informative_embeddings(**batch)
     assert embeddings.shape == (len(molecules), model.config.hidden_size)
     assert embeddings.isfinite().all()
-
-
-@pytest.mark.parametrize("name", sorted(list_checkpoints()))
-def test_a_shipped_checkpoint_has_the_code_of_this_version(name):
-    """Its copies of the closure are what a user without the package runs."""
-    copies = sorted(Path(list_checkpoints()[name]).glob("*.py"))
-    assert len(copies) == 13
-    for copy in copies:
-        assert copy.read_text() == (ROOT / "cmim_hf" / copy.name).read_text(), copy.name
 
 
 @torch.no_grad()
@@ -64,16 +57,12 @@ def test_the_default_checkpoint_knows_molecules_from_shuffled_text():
     assert losses[0] < 1.0 and losses[1] > 3 * losses[0]
 
 
-def test_explore_prints_and_draws(tmp_path):
+def test_explore_prints_and_draws(tmp_path, run_example):
     picture = tmp_path / "drawn" / "neighbors.png"
-    result = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / "explore.py"), "--count", "60", "--picture",
-         str(picture), "--queries", "2", "--neighbors", "3"],
-        capture_output=True, text=True, timeout=200,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    assert re.search(r"Of 60 molecules \d+\.\d% come back exactly", result.stdout)
-    neighbours = re.findall(r"^    -?\d\.\d\d  (\S+)$", result.stdout, flags=re.MULTILINE)
+    options = ["--count", 60, "--picture", picture, "--queries", 2, "--neighbors", 3]
+    printed = run_example("explore.py", *options)
+    assert re.search(r"Of 60 molecules \d+\.\d% come back exactly", printed)
+    neighbours = re.findall(r"^    -?\d\.\d\d  (\S+)$", printed, flags=re.MULTILINE)
     assert len(neighbours) == 6 and all(canonicalize(text) for text in neighbours)
     assert picture.read_bytes().startswith(b"\x89PNG") and picture.stat().st_size > 10_000
 
@@ -95,14 +84,11 @@ def test_tiny_overfits_256_molecules(tmp_path):
     assert exact >= 0.99
 
 
+@pytest.mark.slow
 def test_the_embedding_benchmark_measures_each_way(tmp_path):
     figures = tmp_path / "figures.json"
-    result = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / "benchmarks" / "embedding.py"), "--rows", "400",
-         "--shard_rows", "300", "--repeats", "1", "--memory_rows", "500", "--json", str(figures)],
-        capture_output=True, text=True, timeout=200,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
+    options = ["--rows", 400, "--shard_rows", 300, "--repeats", 1, "--memory_rows", 500]
+    embedding.main([*map(str, options), "--json", str(figures)])
     measured = json.loads(figures.read_text())
     assert measured["bare"]["share_of_bare"] == 1.0
     for way in ("library", "canonicalised"):
@@ -110,18 +96,7 @@ def test_the_embedding_benchmark_measures_each_way(tmp_path):
     assert 100 < measured["peak_mebibytes_500"] < 4000
 
 
-def run_example(name, *options):
-    result = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / name), *map(str, options)],
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout
-
-
-def test_optimize_searches_compares_and_goes_on(tmp_path):
+def test_optimize_searches_compares_and_goes_on(tmp_path, run_example):
     figures, table, picture = (tmp_path / name for name in ("f.json", "t.csv", "p.png"))
     options = ["--count", 3, "--skip", 2, "--budget", 12, "--table", table, "--json", figures]
     options += ["--scorers", "qed=2", "sa_score=-0.1", "--picture", picture]
@@ -140,7 +115,7 @@ def test_optimize_searches_compares_and_goes_on(tmp_path):
     assert table.read_text() == scored  # nothing was scored twice
 
 
-def test_interpolate_counts_and_draws(tmp_path):
+def test_interpolate_counts_and_draws(tmp_path, run_example):
     figures, picture = tmp_path / "f.json", tmp_path / "walks" / "p.png"
     run_example(
         "interpolate.py", "--pairs", 12, "--steps", 5, "--json", figures, "--picture", picture
@@ -155,10 +130,8 @@ def test_interpolate_counts_and_draws(tmp_path):
 
 def test_the_decoding_benchmark_compares_tokens_and_time(tmp_path):
     figures = tmp_path / "figures.json"
-    run_example(
-        "benchmarks/decoding.py", "--rows", 40, "--batch_sizes", 8, 40, "--repeats", 1,
-        "--json", figures,
-    )  # fmt: skip
+    options = ["--checkpoint", TINY, "--rows", 40, "--batch_sizes", 8, 40, "--repeats", 1]
+    decoding.main([*map(str, options), "--json", str(figures)])
     measured = json.loads(figures.read_text())
     assert measured["tokens"] == {"rows": 40, "differing": 0, "differing_untied": 0}
     assert [one["batch_size"] for one in measured["speed"]] == [8, 40]
@@ -166,12 +139,16 @@ def test_the_decoding_benchmark_compares_tokens_and_time(tmp_path):
         assert 10 < one["tokens_per_molecule"] < 30 and 0 < one["ours_share_of_limit"] < 1
 
 
+@pytest.mark.slow
 def test_the_throughput_benchmark_times_every_part_and_the_peers(tmp_path):
-    run_example(
-        "benchmarks/throughput.py", "--size", "tiny", "--rows", 64, "--batch_size", 8, "--steps", 1,
-        "--rounds", 1, "--loss_sizes", 64, "--decode_sizes", 8, "--json", tmp_path / "speed.json",
-    )  # fmt: skip
+    command = [
+        sys.executable, "-m", "examples.benchmarks.speed.throughput", "--size", "tiny", "--rows",
+        64, "--batch_size", 8, "--steps", 1, "--rounds", 1, "--loss_sizes", 64, "--decode_sizes",
+        8, "--json", tmp_path / "speed.json",
+    ]  # fmt: skip
+    subprocess.run(list(map(str, command)), check=True, timeout=500, cwd=ROOT)
     measured = json.loads((tmp_path / "speed.json").read_text())
+    assert measured["command"].startswith("python -m examples.benchmarks.speed.throughput --size")
     train = measured["train"]
     assert [row["model"] for row in train] == 2 * ["cMIM", "T5", "BART"]
     sizes = [int(row["parameters"].replace(",", "")) for row in train]
@@ -186,8 +163,9 @@ def test_the_throughput_benchmark_times_every_part_and_the_peers(tmp_path):
     assert [row["loading processes"] for row in measured["data"]] == ["0", "2"]
 
 
-def test_the_demo_leaves_a_page_and_a_picture(tmp_path):
-    printed = run_example("demo.py", "--budget", 30, "--drug", "lidocaine", "--output", tmp_path)
+def test_the_demo_leaves_a_page_and_a_picture(tmp_path, run_example):
+    options = ["--budget", 30, "--drug", "lidocaine", "--output", tmp_path]
+    printed = run_example("demo.py", *options)
     exact = int(re.search(r"(\d) of 8 drugs come back exactly", printed)[1])
     assert exact >= 1
     before, after = map(float, re.search(r"QED (0\.\d+) to (0\.\d+) with 30 ", printed).groups())

@@ -4,8 +4,6 @@
 import json
 import math
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -15,24 +13,13 @@ import pytest
 from cmim_hf import MoleculeGenerator, list_checkpoints
 from cmim_hf.chemistry.smiles import randomize
 from cmim_hf.data.smiles_files import read_smiles
+from examples.benchmarks.quality import generative, report
 
 BENCHMARKS = Path(__file__).parents[2] / "examples" / "benchmarks"
 MOLECULES = BENCHMARKS.parent / "data" / "moses_test.smi"
-sys.path.insert(0, str(BENCHMARKS))
-
-import generative  # noqa: E402
-import report  # noqa: E402
 
 COUNT, AROUND, DRAWS, PAIRS = 30, 8, 5, 4
 TINY = list_checkpoints()["tiny"]  # one that fails often enough to be counted
-
-
-def run(script, *arguments):
-    result = subprocess.run(
-        [sys.executable, str(BENCHMARKS / script), *map(str, arguments)],
-        capture_output=True, text=True, timeout=200,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
 
 
 def arguments(folder, **changes):
@@ -71,7 +58,7 @@ def measured(tmp_path_factory, molecules):
         word for name, value in vars(args).items() if name != "sources"
         for word in (f"--{name}", value)
     ]  # fmt: skip
-    run("generative.py", "--sources", *args.sources, *flags)
+    generative.main(["--sources", *args.sources, *map(str, flags)])
     return folder, json.loads((folder / "out" / "generative.json").read_text())
 
 
@@ -203,13 +190,8 @@ def test_inputs_that_cannot_be_measured_are_named(tmp_path):
     one = arguments(tmp_path, sources=[str(tmp_path / "one.smi")])
     with pytest.raises(SystemExit, match=r"two molecules; .*one\.smi holds 1"):
         generative.walk(one, "linear")
-    result = subprocess.run(
-        [sys.executable, str(BENCHMARKS / "generative.py"), "--output", str(tmp_path),
-         "--sources", "a/m.smi", "b/m.smi.gz"],
-        capture_output=True, text=True, timeout=200,
-    )  # fmt: skip
-    assert result.returncode == 1
-    assert "names in common: a/m.smi, b/m.smi.gz" in result.stderr
+    with pytest.raises(SystemExit, match="names in common: a/m.smi, b/m.smi.gz"):
+        generative.main(["--output", str(tmp_path), "--sources", "a/m.smi", "b/m.smi.gz"])
 
 
 def ablation(errors, nll):
@@ -237,7 +219,8 @@ def test_the_report_tells_of_each_claim_by_its_figures(measured, tmp_path):
     }
     costs = {name: 1.1 if name == "cmim" else 1.0 for name in errors}
     (tmp_path / "ablation.json").write_text(json.dumps(ablation(errors, costs)))
-    run("report.py", "--results", tmp_path, "--count", 40, "--map", "tsne")
+    options = ["--results", tmp_path, "--count", 40, "--map", "tsne", "--checkpoint", TINY]
+    report.main(list(map(str, options)))
     page = (tmp_path / "report.md").read_text()
     lines = {line.split(": **")[0]: line for line in page.splitlines() if ": **" in line}
     expected = {
@@ -250,8 +233,8 @@ def test_the_report_tells_of_each_claim_by_its_figures(measured, tmp_path):
     for claim, verdict in expected.items():
         assert f"**{verdict}**" in lines[claim]
     assert "+29.7%" in lines[next(iter(expected))]  # the mean of 1 - .70/1.00, .71/1.02, .72/1.01
-    assert "Not measured yet: `python examples/benchmarks/moleculenet.py`." in page
-    assert "ablation.py`." not in page and "generative.py`." not in page
+    assert "Not measured yet: `python -m examples.benchmarks.quality.moleculenet`." in page
+    assert "quality.ablation`." not in page and "quality.generative`." not in page
     assert "flattened by tsne" in page and "(report_terms.png)" in page
     for name in ("report_terms.png", "report_map.png", "report_reconstructions.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")

@@ -1,18 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The operations that benchmarks count are those that a forward pass does."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from cmim_hf import CMIMConfig, CMIMModel
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "benchmarks"))
-
-from roofline import decoder_flops, encoder_flops
+from examples.benchmarks.speed.roofline import decoder_flops, encoder_flops
 
 ROWS, LENGTH = 4, 24
 

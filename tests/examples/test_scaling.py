@@ -4,8 +4,6 @@
 import json
 import math
 import multiprocessing
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,15 +12,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cmim_hf import DEFAULT_CHECKPOINT, CMIMConfig
 from cmim_hf.training.contrastive import contrastive_log_prob
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "benchmarks"))
-
-import scaling  # noqa: E402
-import scaling_points  # noqa: E402
-from scaling_fit import exponent, exponent_rows, measure, point_rows  # noqa: E402
-from scaling_points import Point, contrastive_flops, training_flops  # noqa: E402
-from scaling_processes import Job, Ranks, shared_ways  # noqa: E402
-from throughput_training import Setting, random_text  # noqa: E402
+from examples.benchmarks.speed import scaling, scaling_points
+from examples.benchmarks.speed.scaling_fit import exponent, exponent_rows, measure, point_rows
+from examples.benchmarks.speed.scaling_points import Point, contrastive_flops, training_flops
+from examples.benchmarks.speed.scaling_processes import Job, Ranks, shared_ways
+from examples.benchmarks.speed.throughput_training import Setting, random_text
 
 
 def hand_count(batch, length, vocab_size):
@@ -126,9 +120,8 @@ def test_rows_of_a_source_count_once(tmp_path):
         scaling.molecules(str(source), 4)
 
 
-def run(monkeypatch, *options):
-    monkeypatch.setattr(sys, "argv", ["scaling.py", *map(str, options)])
-    scaling.main()
+def run(*options):
+    scaling.main(list(map(str, options)))
 
 
 def test_cores_are_shared_out_and_no_way_is_taken_twice():
@@ -137,13 +130,14 @@ def test_cores_are_shared_out_and_no_way_is_taken_twice():
     assert shared_ways([2, 4], cores=1) == [(1, 1), (2, 1), (4, 1)]
 
 
+@pytest.mark.slow
 def test_the_benchmark_writes_every_curve_with_its_prediction(monkeypatch, tmp_path, tokenizer):
     limit = 1e15  # operations a second, which no share of it reaches 1 with
     monkeypatch.setattr(scaling_points, "gemm_rate", lambda *_: limit)
     monkeypatch.setattr(scaling_points, "LEAST_SECONDS", 0.01)
     monkeypatch.setattr(scaling.os, "cpu_count", lambda: 1)
     run(
-        monkeypatch, "--batch_sizes", 2, 4, "--lengths", 10, 20, "--sizes", "tiny", "small",
+        "--batch_sizes", 2, 4, "--lengths", 10, 20, "--sizes", "tiny", "small",
         "--rows", 8, 32, "--tokens", 80, "--shared_batch", 4, "--shared_rows", 16, "--rounds", 1,
         "--device", "cpu", "--json", tmp_path / "new" / "s.json",
     )  # fmt: skip
@@ -197,9 +191,9 @@ def test_the_benchmark_writes_every_curve_with_its_prediction(monkeypatch, tmp_p
         (["--shared_batch", 5], "cannot be shared"),
     ],
 )
-def test_what_cannot_be_measured_is_said_at_once(monkeypatch, options, said):
+def test_what_cannot_be_measured_is_said_at_once(options, said):
     with pytest.raises(SystemExit, match=said):
-        run(monkeypatch, *options)
+        run(*options)
 
 
 def job(tokenizer, smiles):
@@ -208,6 +202,7 @@ def job(tokenizer, smiles):
     return Job(setting, DEFAULT_CHECKPOINT, smiles)
 
 
+@pytest.mark.slow
 def test_processes_share_the_batch_and_the_rows(tokenizer):
     with Ranks(job(tokenizer, ["CC", "CO", "CN"]), 2, 1) as ranks:
         trained, _ = ranks.visit("training")
@@ -216,6 +211,7 @@ def test_processes_share_the_batch_and_the_rows(tokenizer):
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_noticed_and_the_others_end(tokenizer):
     shared = job(tokenizer, ["CC", "not a molecule"])
     with pytest.raises(RuntimeError, match="A process has died"), Ranks(shared, 2, 1) as ranks:

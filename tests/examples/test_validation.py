@@ -2,7 +2,6 @@
 """Checkpoints are compared on validation rows, by shares and errors as defined."""
 
 import json
-import sys
 from itertools import islice
 from pathlib import Path
 
@@ -14,13 +13,11 @@ from sklearn.metrics import roc_auc_score, root_mean_squared_error
 from cmim_hf import MoleculeEmbedder, MoleculeGenerator, list_checkpoints
 from cmim_hf.chemistry.smiles import canonicalize
 from cmim_hf.data.smiles_files import read_smiles
+from examples.benchmarks.quality import validation
+from examples.benchmarks.quality.molecule_tasks import heads, load_tasks
 
 BENCHMARKS = Path(__file__).parents[2] / "examples" / "benchmarks"
 MOLECULES = BENCHMARKS.parent / "data" / "moses_test.smi"
-sys.path.insert(0, str(BENCHMARKS))
-
-import validation  # noqa: E402
-from molecule_tasks import heads, load_tasks  # noqa: E402
 
 TINY, SMALL = (list_checkpoints()[name] for name in ("tiny", "small"))
 COUNT, DRAWS = 20, 31
@@ -40,12 +37,11 @@ def frames(smiles):
     return {name: frame.iloc[order] for name, frame in both.items()}
 
 
-def run(monkeypatch, folder, *more, checkpoints=(TINY, SMALL), data="data"):
+def run(folder, *more, checkpoints=(TINY, SMALL), data="data"):
     flags = ["--checkpoints", *checkpoints, "--data_dir", folder / data, "--sources",
              folder / "a.validation.smi", folder / "b.validation.smi",
              "--count", COUNT, "--draws", DRAWS, *more]  # fmt: skip
-    monkeypatch.setattr(sys, "argv", ["validation.py", *map(str, flags)])
-    validation.main()
+    validation.main(list(map(str, flags)))
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +74,7 @@ def compared(given):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MoleculeEmbedder, "embed", spy)
-        run(patch, folder, "--output", folder / "out" / "table.md")
+        run(folder, "--output", folder / "out" / "table.md")
     results = json.loads((folder / "out" / "table.json").read_text())
     return results, (folder / "out" / "table.md").read_text(), seen
 
@@ -125,7 +121,7 @@ def test_no_test_row_is_embedded(compared, given):
 def test_labels_of_test_rows_do_not_matter(compared, given, monkeypatch):
     folder, _ = given
     flags = ["--output", folder / "again.md"]
-    run(monkeypatch, folder, *flags, checkpoints=[TINY], data="unlabelled")
+    run(folder, *flags, checkpoints=[TINY], data="unlabelled")
     again = json.loads((folder / "again.json").read_text())["checkpoints"]["tiny"]
     # The same numbers, not nearly.
     assert again["probes"] == compared[0]["checkpoints"]["tiny"]["probes"]
@@ -242,11 +238,11 @@ def test_checkpoints_are_told_apart_by_as_much_of_their_path_as_it_takes():
 def test_what_cannot_be_compared_is_named(given, monkeypatch):
     folder, smiles = given
     with pytest.raises(SystemExit, match="table.txt is the table's file; let its name end in .md"):
-        run(monkeypatch, folder, "--output", folder / "table.txt")
+        run(folder, "--output", folder / "table.txt")
     with pytest.raises(SystemExit, match="--draws 1 gives 2 sources less than one each"):
-        run(monkeypatch, folder, "--draws", 1)
+        run(folder, "--draws", 1)
     with pytest.raises(SystemExit, match="names in common: .*a.validation.smi, a.test.smi"):
-        run(monkeypatch, folder, "--sources", folder / "a.validation.smi", "a.test.smi")
+        run(folder, "--sources", folder / "a.validation.smi", "a.test.smi")
     task = load_tasks(str(folder / "data"), ["class"])[0]
     task.labels[task.split == "valid"] = 1
     with pytest.raises(SystemExit, match="class needs 3 training rows and 1 validation row"):

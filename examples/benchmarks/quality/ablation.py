@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What each part of cMIM does: objectives, batch sizes, temperature, codes, posteriors.
 
-    python examples/benchmarks/ablation.py
-    python examples/benchmarks/ablation.py --budget 12 --seeds 3 --workers 2
+    python -m examples.benchmarks.quality.ablation
+    python -m examples.benchmarks.quality.ablation --budget 12 --seeds 3 --workers 2
 
 One model, one set of molecules, equal numbers of molecules presented. The budget is small by
 default, so that all of it ends in minutes on two cores; `--budget` multiplies it. Runs are kept one
@@ -26,12 +26,9 @@ from typing import Any
 import matplotlib
 import numpy as np
 import torch
-from evidence import RESULTS, Cells, interval, shown, table, write
 from joblib import Parallel, delayed
-from molecule_tasks import Task, divisions, fit_and_score, heads, load_tasks
 from tqdm.auto import tqdm
 from transformers import HfArgumentParser, set_seed
-from two_views import LOSSES, TwoViewTrainer, lightly_is_installed
 
 from cmim_hf import (
     CMIMConfig,
@@ -47,10 +44,14 @@ from cmim_hf.data.collator import CMIMCollator
 from cmim_hf.data.packed_molecules import PackedMolecules
 from cmim_hf.data.prepare import SourceOptions, prepare_sources, retokenize
 
+from ..evidence import RESULTS, Cells, interval, shown, table, write
+from .molecule_tasks import Task, divisions, fit_and_score, heads, load_tasks
+from .two_views import LOSSES, TwoViewTrainer, lightly_is_installed
+
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
-EXAMPLES = Path(__file__).resolve().parents[1]
+EXAMPLES = Path(__file__).resolve().parents[2]
 PRESENTED = 4096  # molecules, at a budget of 1
 RATES = (0.001, 0.003, 0.01)
 NO_DECODER = ("infonce", *LOSSES)
@@ -118,9 +119,9 @@ class Material:
         return PackedMolecules.load(self.folder / part, self.tokenizer)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run what has not been run, and write tables and pictures."""
-    (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses()
+    (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses(argv)
     keep_freed_memory()
     tasks = load_tasks(args.data_dir, args.tasks)
     with tempfile.TemporaryDirectory() as folder:

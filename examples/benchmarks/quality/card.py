@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The card of a checkpoint that ships: of its run, with all that was measured of it.
 
-    python examples/benchmarks/card.py --config examples/configs/small_more.yaml \
+    python -m examples.benchmarks.quality.card --config examples/configs/small_more.yaml \
         --run runs/small-more --name small --output model_cards/small.md
-    python examples/benchmarks/card.py --run cmim_hf/checkpoints/small --output model_cards/small.md
+    python -m examples.benchmarks.quality.card --run cmim_hf/checkpoints/small \
+        --output model_cards/small.md
 
 Takes settings from the run's configuration and from the card that the run left, the curve from its
 `trainer_state.json`, and those figures in the results beside this file that are of exactly these
@@ -15,21 +16,23 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from evidence import RESULTS
-from report import finetune_table, optimization_table, origin, peer_table, score_table
 from transformers import HfArgumentParser
 
 from cmim_hf import CMIMModel, MoleculeEmbedder
 from cmim_hf.atomic_files import write_whole
 from cmim_hf.training.model_card import read_settings, write_model_card
 
+from ..evidence import RESULTS, read
+from .report import finetune_table, optimization_table, origin, peer_table, score_table
+
 MISSING = "Not measured of these weights yet."
 FIGURES, AFTER = "## Measured on molecules it never saw", "## Use and limits"
-EXAMPLES = Path(__file__).resolve().parents[1]
+EXAMPLES = Path(__file__).resolve().parents[2]
 
 
 @dataclass
@@ -45,9 +48,9 @@ class Arguments:
     results: str = field(default=str(RESULTS), metadata={"help": "Folder of the results."})
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Gather and write."""
-    (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses()
+    (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses(argv)
     if (args.config is None) != (args.name is None):
         raise SystemExit("A new card needs both --config and --name; new figures need neither.")
     measured = figures(Path(args.results), MoleculeEmbedder(args.run).fingerprint)
@@ -98,13 +101,13 @@ def figures(folder: Path, weights: str) -> str:
     What is of other weights is left out, and that is said.
     """
     parts = [FIGURES]
-    frozen = read(folder / "moleculenet.json", weights)
+    frozen = of_weights("moleculenet", folder, weights)
     parts += ["### Frozen embeddings", score_table(frozen) if frozen else MISSING]
     parts += [origin(frozen)] if frozen else []
     parts += ["### Fine-tuning", finetune_table(folder, weights) or MISSING]
     parts += ["### Others on the published divisions", peer_table()]
     parts += ["### Search", optimization_table(folder, weights) or MISSING]
-    if read(folder / "generative.json", weights):
+    if of_weights("generative", folder, weights):
         text = (folder / "generative.md").read_text(encoding="utf-8").partition("\n")[2].strip()
         parts.append(text.replace("\n## ", "\n### ").replace("## ", "### ", 1))
     else:
@@ -112,9 +115,9 @@ def figures(folder: Path, weights: str) -> str:
     return "\n\n".join(parts)
 
 
-def read(path: Path, weights: str) -> dict[str, Any] | None:
+def of_weights(name: str, folder: Path, weights: str) -> dict[str, Any] | None:
     """A result, if it is there and of these weights."""
-    result = json.loads(path.read_text()) if path.is_file() else {}
+    result = read(name, folder) or {}
     return result if result.get("weights") == weights else None
 
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from evidence import interval
+
+from ..evidence import interval
 
 HOLDS, FAILS, OPEN = "holds here", "does not hold here", "not shown"
 Json = dict[str, Any]

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a checkpoint writes: reconstruction, molecules near others, walks, draws from the prior.
 
-    python examples/benchmarks/generative.py
-    python examples/benchmarks/generative.py --sources zinc.smi chembl.smi --train train.smi.gz \
-        --moses_train moses --moses_test moses:test --moses_scaffolds moses:test_scaffolds \
-        --samples 30000
+    python -m examples.benchmarks.quality.generative
+    python -m examples.benchmarks.quality.generative --sources zinc.smi chembl.smi \
+        --train train.smi.gz --moses_train moses --moses_test moses:test \
+        --moses_scaffolds moses:test_scaffolds --samples 30000
 
 All decoding is greedy. Around a molecule codes are drawn at z + radius · N(0, 1), as in MolMIM
 (arXiv 2208.09016), and in units of the spread of the training molecules' codes. *New neighbours* is
@@ -16,7 +16,7 @@ its effective novelty only so). A part is measured again if a file, not only its
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from importlib.util import find_spec
@@ -26,7 +26,6 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from evidence import RESULTS, Cells, table, write
 from scipy.stats import binomtest
 from transformers import HfArgumentParser
 
@@ -35,10 +34,12 @@ from cmim_hf.chemistry.smiles import canonicalize
 from cmim_hf.data.smiles_files import read_smiles
 from cmim_hf.generation.interpolation import METHODS
 
+from ..evidence import RESULTS, Cells, table, write
+
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
-DATA = Path(__file__).resolve().parents[1] / "data"
+DATA = Path(__file__).resolve().parents[2] / "data"
 RADII = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 UNITS = ("prior", "aggregate")
 SHARES = (
@@ -87,9 +88,9 @@ class Arguments:
     output: str = field(default=str(RESULTS), metadata={"help": "Folder of the results."})
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure what is not measured yet, and write tables and a picture."""
-    (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses()
+    (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses(argv)
     if len(set(map(short, args.sources))) < len(args.sources):
         raise SystemExit(f"--sources have names in common: {', '.join(args.sources)}; rename one.")
     results = measure(args)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Predict measured properties from frozen embeddings, beside fingerprints and untrained weights.
 
-    python examples/benchmarks/moleculenet.py
-    python examples/benchmarks/moleculenet.py --data_dir moleculenet --checkpoint runs/small \
-        --pretraining train.smi.gz --workers 2
+    python -m examples.benchmarks.quality.moleculenet
+    python -m examples.benchmarks.quality.moleculenet --data_dir moleculenet \
+        --checkpoint runs/small --pretraining train.smi.gz --workers 2
 
 Features: the latent, informative embeddings of each pooling, and both, of a checkpoint; the same of
 its architecture with random weights; ECFP4; RDKit's 2D descriptors. Heads of scikit-learn, whose
@@ -23,9 +23,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from evidence import RESULTS, Cells, interval, shown, table, write
 from joblib import Parallel, delayed
-from molecule_tasks import (
+from tqdm.auto import tqdm
+from transformers import HfArgumentParser, set_seed
+
+from cmim_hf import DEFAULT_CHECKPOINT, CMIMConfig, CMIMModel, CMIMTokenizer, MoleculeEmbedder
+from cmim_hf.chemistry.moses import smiles_without_stereo
+from cmim_hf.chemistry.smiles import parse
+from cmim_hf.data.smiles_files import read_smiles
+
+from ..evidence import RESULTS, Cells, interval, shown, table, write
+from .molecule_tasks import (
     Task,
     descriptors,
     divisions,
@@ -34,13 +42,6 @@ from molecule_tasks import (
     heads,
     load_tasks,
 )
-from tqdm.auto import tqdm
-from transformers import HfArgumentParser, set_seed
-
-from cmim_hf import DEFAULT_CHECKPOINT, CMIMConfig, CMIMModel, CMIMTokenizer, MoleculeEmbedder
-from cmim_hf.chemistry.moses import smiles_without_stereo
-from cmim_hf.chemistry.smiles import parse
-from cmim_hf.data.smiles_files import read_smiles
 
 REPRESENTATIONS = {
     "latent": ("latent", "mean"),
@@ -81,9 +82,9 @@ class Arguments:
     output: str = field(default=str(RESULTS), metadata={"help": "Folder of the results."})
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Embed, fit and score what is not scored yet, and write tables."""
-    (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses()
+    (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses(argv)
     tasks = load_tasks(args.data_dir, args.tasks)
     features = {task.name: features_of(task, args.checkpoint) for task in tasks}
     weights = MoleculeEmbedder(args.checkpoint, progress=False).fingerprint

@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """One page of all that was measured, with pictures: `report.md` beside the results.
 
-    python examples/benchmarks/report.py
-    python examples/benchmarks/report.py --checkpoint runs/small --map tsne
+    python -m examples.benchmarks.quality.report
+    python -m examples.benchmarks.quality.report --checkpoint runs/small --map tsne
 
-Reads `moleculenet.json`, `ablation.json`, `generative.json`, `finetune-*.json` (copies of the
+Reads the figures of moleculenet, ablation and generative, `finetune-*.json` (copies of the
 `metrics.json` of examples/finetune.py) and `optimize-*.json` (written by examples/optimize.py with
---json); what is missing is said. The sentences on the paper's
-claims are made from the figures: see claims.py for the rules.
+--json); what is missing is said. The sentences on the paper's claims are made from the figures: see
+claims.py for the rules.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -21,8 +20,6 @@ from typing import Any, Literal
 
 import matplotlib
 import numpy as np
-from claims import chosen, claims
-from evidence import RESULTS, interval, shown, table
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from transformers import HfArgumentParser
@@ -33,6 +30,9 @@ from cmim_hf.chemistry.drawing import draw_grid
 from cmim_hf.chemistry.properties import logp
 from cmim_hf.chemistry.smiles import canonicalize, similarity
 from cmim_hf.data.smiles_files import read_smiles
+
+from ..evidence import RESULTS, interval, read, shown, table
+from .claims import chosen, claims
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
@@ -45,7 +45,8 @@ PEERS = (
     ("D-MPNN", 1.229, 0.699, 0.930, 0.878, 0.577),
 )
 PEER_TASKS = ("freesolv", "esol", "bbbp", "bace", "lipophilicity")
-MOLECULES = Path(__file__).resolve().parents[1] / "data" / "moses_test.smi"
+MOLECULES = Path(__file__).resolve().parents[2] / "data" / "moses_test.smi"
+HERE = "-m examples.benchmarks.quality"
 Json = dict[str, Any]
 
 
@@ -60,18 +61,18 @@ class Arguments:
     map: Literal["pca", "tsne"] = field(default="pca", metadata={"help": "How to flatten codes."})
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Read, draw, write."""
-    (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses()
+    (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses(argv)
     folder = Path(args.results)
     folder.mkdir(parents=True, exist_ok=True)
     moleculenet, ablation, generative = (
-        read(folder / f"{name}.json") for name in ("moleculenet", "ablation", "generative")
+        read(name, folder) for name in ("moleculenet", "ablation", "generative")
     )
     parts = ["# What was measured", claims_section(moleculenet, ablation)]
     parts.append("## Frozen embeddings")
     if moleculenet is None:
-        parts.append(missing("moleculenet"))
+        parts.append(missing(f"{HERE}.moleculenet"))
     else:
         draw_scores(moleculenet, folder / "report_scores.png")
         parts += [
@@ -80,11 +81,11 @@ def main() -> None:
             "![scores](report_scores.png)",
             "Every head and both divisions: [moleculenet.md](moleculenet.md).",
         ]
-    parts += ["## Fine-tuning", finetune_table(folder) or missing("finetune", "")]
+    parts += ["## Fine-tuning", finetune_table(folder) or missing("examples/finetune.py")]
     parts += ["## Others on the published divisions", peer_table()]
     parts.append("## Parts of the objective")
     if ablation is None:
-        parts.append(missing("ablation"))
+        parts.append(missing(f"{HERE}.ablation"))
     else:
         pictures = sorted(path.name for path in folder.glob("ablation_*.png"))
         if draw_terms(ablation, folder / "report_terms.png"):
@@ -93,7 +94,7 @@ def main() -> None:
         parts.append("All tables: [ablation.md](ablation.md).")
     parts.append("## Generation")
     if generative is None:
-        parts.append(missing("generative"))
+        parts.append(missing(f"{HERE}.generative"))
     else:
         parts += [
             generation_summary(generative),
@@ -101,7 +102,7 @@ def main() -> None:
             "![shares by radius](generative.png)",
             "All tables: [generative.md](generative.md).",
         ]
-    parts += ["## Search", optimization_table(folder) or missing("optimize", "")]
+    parts += ["## Search", optimization_table(folder) or missing("examples/optimize.py")]
     generator = MoleculeGenerator(args.checkpoint, progress=False)
     smiles = [row.text for row in islice(read_smiles(args.molecules), args.count)]
     draw_map(generator, smiles, args.map, folder / "report_map.png")
@@ -118,14 +119,9 @@ def main() -> None:
     print(f"written: {folder / 'report.md'}")
 
 
-def read(path: Path) -> Json | None:
-    """A result, if it is there."""
-    return json.loads(path.read_text()) if path.is_file() else None
-
-
-def missing(name: str, folder: str = "benchmarks/") -> str:
+def missing(command: str) -> str:
     """What to run for a result that is not there."""
-    return f"Not measured yet: `python examples/{folder}{name}.py`."
+    return f"Not measured yet: `python {command}`."
 
 
 def claims_section(moleculenet: Json | None, ablation: Json | None) -> str:
@@ -176,7 +172,7 @@ def finetune_table(folder: Path, weights: str | None = None) -> str | None:
     """
     rows, origins = [], []
     for path in sorted(folder.glob("finetune-*.json")):
-        result = json.loads(path.read_text())
+        result = read(path.stem, folder)
         if weights not in (None, result["weights"]):
             continue
         arguments = result["arguments"]
@@ -211,7 +207,7 @@ def optimization_table(folder: Path, weights: str | None = None) -> str | None:
     """
     rows, origins = [], []
     for path in sorted(folder.glob("optimize-*.json")):
-        result = json.loads(path.read_text())
+        result = read(path.stem, folder)
         if weights not in (None, result["weights"]):
             continue
         for strategy in ("cma", "random"):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The same molecules by every way into a checkpoint: how far the answers lie apart.
 
-    python examples/benchmarks/routes.py --rows 100 --json routes.json
+    python -m examples.benchmarks.quality.routes --rows 100 --json routes.json
 
 Each route gives logits under teacher forcing, codes and informative embeddings, and writes the
 molecules of the plain model's codes. The table has the greatest difference of any number from the
@@ -16,7 +16,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -32,7 +32,7 @@ from cmim_hf.cpu_kernels import sped_up
 from cmim_hf.data.smiles_files import read_smiles
 from cmim_hf.model.decoding_cmim import decode_latents
 
-EXAMPLES = Path(__file__).resolve().parents[1]
+EXAMPLES = Path(__file__).resolve().parents[2]
 WITHOUT_PACKAGE = """
 import sys, torch
 sys.modules["cmim_hf"] = None
@@ -195,9 +195,9 @@ def compare(found: Answers, expected: Answers, real: torch.Tensor) -> dict[str, 
 
 
 @torch.no_grad()
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Take every route and print the table."""
-    (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses()
+    (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses(argv)
     model = CMIMModel.from_pretrained(args.checkpoint, dtype=torch.float32).eval()
     smiles = [row.text for row in islice(read_smiles(args.source), args.rows)]
     tokenizer = CMIMTokenizer.from_pretrained(args.checkpoint)

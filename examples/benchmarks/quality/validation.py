@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compare checkpoints on validation rows only, to choose between ways of training.
 
-    python examples/benchmarks/validation.py --checkpoints runs/a runs/b --data_dir moleculenet \
+    python -m examples.benchmarks.quality.validation --checkpoints runs/a runs/b \
+        --data_dir moleculenet --output table.md \
         --sources split/moses.validation.smi split/zinc250k.validation.smi \
-        split/chembl_sample.validation.smi split/qm9.validation.smi --output table.md
+        split/chembl_sample.validation.smi split/qm9.validation.smi
 
 One Markdown table, a row a checkpoint; with `--output` also a file of it and, beside it, a JSON of
 all figures. About a minute a checkpoint on one core. Test rows of the labelled data sets are left
@@ -41,9 +42,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from evidence import table, write
-from generative import first, wilson
-from molecule_tasks import Task, heads, load_tasks
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import get_scorer
@@ -53,6 +51,10 @@ from tqdm.auto import tqdm
 from transformers import HfArgumentParser
 
 from cmim_hf import MoleculeEmbedder, MoleculeGenerator, metrics
+
+from ..evidence import table, write
+from .generative import first, wilson
+from .molecule_tasks import Task, heads, load_tasks
 
 REPRESENTATIONS = ("informative", "latent")
 HEADS = {"svm": "SVM", "ridge": "linear"}  # names in `heads`, and in the table
@@ -79,9 +81,9 @@ class Arguments:
     )
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure each checkpoint, and show and write the table."""
-    (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses()
+    (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses(argv)
     if args.output is not None and Path(args.output).suffix != ".md":
         raise SystemExit(f"--output {args.output} is the table's file; let its name end in .md.")
     names = row_names(args.checkpoints)

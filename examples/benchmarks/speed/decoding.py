@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How fast codes become tokens: `decode_latents` against `generate`, and against the FLOP limit.
 
-python examples/benchmarks/decoding.py --rows 512 --batch_sizes 16 512 --repeats 9
+python -m examples.benchmarks.speed.decoding --rows 512 --batch_sizes 16 512 --repeats 9
 
 Both decode the same codes of real molecules greedily, in turns, in one process; rates are of the
 medians. `decode_latents` gets them once in the order given, as `generate` does, and once sorted by
@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
 import torch
 import transformers
-from roofline import clock, decoder_flops, gemm_rate
 from torch.nn import functional
 from transformers import HfArgumentParser
 
@@ -30,7 +30,9 @@ from cmim_hf.atomic_files import write_whole
 from cmim_hf.data.smiles_files import read_smiles
 from cmim_hf.model.decoding_cmim import decode_latents
 
-EXAMPLES = Path(__file__).resolve().parents[1]
+from .roofline import clock, decoder_flops, gemm_rate
+
+EXAMPLES = Path(__file__).resolve().parents[2]
 TIE = 1e-4
 LIMIT_ROWS = 512  # of the matrix products that the limit is measured by
 
@@ -102,9 +104,9 @@ def decoded_lengths(model: CMIMModel, latents: torch.Tensor) -> torch.Tensor:
     return (tokens != model.config.pad_token_id).sum(dim=1).cpu()
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure and print."""
-    (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses()
+    (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses(argv)
     generator = MoleculeGenerator(args.checkpoint, progress=False)
     model = generator.model
     smiles = [row.text for row in islice(read_smiles(args.source), args.rows)]

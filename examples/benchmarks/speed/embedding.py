@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How near embedding a library comes to the bare model, and how much memory it takes.
 
-python examples/benchmarks/embedding.py --source molecules.smi --rows 200000 \
+python -m examples.benchmarks.speed.embedding --source molecules.smi --rows 200000 \
     --memory_rows 50000 200000
 
 End to end is: read the text file, check (and canonicalise), tokenise, batch, embed, write Parquet
@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -34,7 +35,7 @@ from cmim_hf.data.smiles_files import Row, read_smiles
 from cmim_hf.data.token_batches import padded_batches
 from cmim_hf.embedding.sharded_library import Library, embed_shards
 
-EXAMPLES = Path(__file__).resolve().parents[1]
+EXAMPLES = Path(__file__).resolve().parents[2]
 
 
 @dataclass
@@ -130,9 +131,9 @@ def measure(embedder: MoleculeEmbedder, smiles: list[str], repeats: int) -> list
     return [list(times) for times in zip(*rounds, strict=True)]
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure and print."""
-    (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses()
+    (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses(argv)
     needed = max([args.rows, *args.memory_rows])
     smiles = [row.text for row in islice(read_smiles(args.source), needed)]
     if len(smiles) < needed:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What training, embedding, decoding and the contrastive term cost as their sizes grow.
 
-    python examples/benchmarks/scaling.py
-    python examples/benchmarks/scaling.py --what rows length --size small --json scaling.json
-    python examples/benchmarks/scaling.py --device cuda --bf16 true --tokens 65536 \
+    python -m examples.benchmarks.speed.scaling
+    python -m examples.benchmarks.speed.scaling --what rows length --size small --json scaling.json
+    python -m examples.benchmarks.speed.scaling --device cuda --bf16 true --tokens 65536 \
         --batch_sizes 64 256 1024 4096 --json scaling-gpu.json
 
 Seconds are medians over rounds; a round visits all points of a part, in another order each time.
@@ -29,6 +29,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -37,9 +38,15 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from evidence import write
-from scaling_fit import exponent_rows, measure, point_rows
-from scaling_points import (
+from transformers import HfArgumentParser
+
+from cmim_hf import CMIMConfig, default_tokenizer
+from cmim_hf.checkpoints.loading import default_device, torch_device
+from cmim_hf.data.smiles_files import read_smiles
+
+from ..evidence import write
+from .scaling_fit import exponent_rows, measure, point_rows
+from .scaling_points import (
     Bench,
     batch_points,
     length_points,
@@ -48,14 +55,9 @@ from scaling_points import (
     size_points,
     timed_steps,
 )
-from scaling_processes import Job, process_rows
-from scaling_report import AXES, draw, page
-from throughput_training import LENGTH, Setting, random_text
-from transformers import HfArgumentParser
-
-from cmim_hf import CMIMConfig, default_tokenizer
-from cmim_hf.checkpoints.loading import default_device, torch_device
-from cmim_hf.data.smiles_files import read_smiles
+from .scaling_processes import Job, process_rows
+from .scaling_report import AXES, draw, page
+from .throughput_training import LENGTH, Setting, random_text
 
 PARTS = (*AXES, "processes")
 
@@ -105,9 +107,9 @@ class Arguments:
     )
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print, write, draw."""
-    (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses()
+    (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses(argv)
     if unknown := set(args.what) - set(PARTS):
         raise SystemExit(f"--what takes {', '.join(PARTS)}, not {', '.join(sorted(unknown))}.")
     if max(args.lengths) > args.tokens:

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from evidence import interval
-from scaling_points import Point
+
+from ..evidence import interval
+from .scaling_points import Point
 
 
 def measure(points: Sequence[Point], rounds: int) -> tuple[np.ndarray, np.ndarray]:

@@ -13,16 +13,17 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from roofline import clock, decoder_flops, encoder_flops, gemm_rate
-from throughput_inference import embedding_flops
-from throughput_loss import TEMPERATURE
-from throughput_training import LENGTH, Setting, one_length, random_text, train
 from transformers import PreTrainedTokenizerBase
 
 from cmim_hf import CMIMConfig, CMIMModel, MoleculeEmbedder
 from cmim_hf.cpu_kernels import speed_up
 from cmim_hf.model.decoding_cmim import decode_latents
 from cmim_hf.training.contrastive import contrastive_log_prob
+
+from .roofline import clock, decoder_flops, encoder_flops, gemm_rate
+from .throughput_inference import embedding_flops
+from .throughput_loss import TEMPERATURE
+from .throughput_training import LENGTH, Setting, one_length, random_text, train
 
 LEAST_SECONDS = 0.2  # of a visit, for works that are short
 

@@ -17,11 +17,12 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import transformers
-from roofline import clock
-from throughput_training import LENGTH, Setting, one_length, train
 
 from cmim_hf import MoleculeEmbedder
 from cmim_hf.training.cross_rank_gather import leave_process_group
+
+from .roofline import clock
+from .throughput_training import LENGTH, Setting, one_length, train
 
 WORKS = ("training", "embedding")
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from evidence import table
-from throughput_training import LENGTH
+
+from ..evidence import table
+from .throughput_training import LENGTH
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402

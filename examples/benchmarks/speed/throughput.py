@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """How many molecules a second: training, embedding, decoding, the contrastive term, the data.
 
-    python examples/benchmarks/throughput.py
-    python examples/benchmarks/throughput.py --what train --batch_size 256 --steps 12 --rounds 5
-    python examples/benchmarks/throughput.py --what train embed decode --device cuda --size large \
-        --batch_size 1024 --bf16 true --compile true --json results/throughput-gpu.json
+    python -m examples.benchmarks.speed.throughput
+    python -m examples.benchmarks.speed.throughput --what train --batch_size 256 --rounds 5
+    python -m examples.benchmarks.speed.throughput --what train embed decode --device cuda \
+        --size large --batch_size 1024 --bf16 true --compile true --json throughput-gpu.json
 
 Ours and the peers (see `peers.py`: random weights, the same tokens, as many parameters where a peer
 is not of a fixed size) take turns in one process; rates are medians over the rounds, ratios medians
@@ -25,17 +25,13 @@ process keeps its memory, as our trainer and commands have it, which speeds up t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
 import torch
 import transformers
-from evidence import table, write
-from roofline import gemm_rates
-from throughput_inference import decoding, embedding
-from throughput_loss import contrastive
-from throughput_training import LENGTH, Setting, loading, training
 from transformers import HfArgumentParser
 
 from cmim_hf import CMIMConfig, default_tokenizer
@@ -43,8 +39,14 @@ from cmim_hf.allocator import keep_freed_memory
 from cmim_hf.checkpoints.loading import default_device, torch_device
 from cmim_hf.data.smiles_files import read_smiles
 
+from ..evidence import table, write
+from .roofline import gemm_rates
+from .throughput_inference import decoding, embedding
+from .throughput_loss import contrastive
+from .throughput_training import LENGTH, Setting, loading, training
+
 PARTS = ("train", "embed", "decode", "loss", "data")
-EXAMPLES = Path(__file__).resolve().parents[1]
+EXAMPLES = Path(__file__).resolve().parents[2]
 
 
 @dataclass
@@ -81,9 +83,9 @@ class Arguments:
     )
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print, write."""
-    (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses()
+    (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses(argv)
     if unknown := set(args.what) - set(PARTS):
         raise SystemExit(f"--what takes {', '.join(PARTS)}, not {', '.join(sorted(unknown))}.")
     device = torch_device(args.device) if args.device else default_device()

@@ -9,17 +9,18 @@ from functools import partial
 
 import numpy as np
 import torch
-from molecule_tasks import ecfp4
-from peers import ENCODERS, encoder, encoder_decoders
-from roofline import clock, decoder_flops, encoder_flops, gemm_rate
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from turns import take_turns
 
 from cmim_hf import CMIMConfig, CMIMModel, MoleculeEmbedder
 from cmim_hf.cpu_kernels import speed_up
 from cmim_hf.data.smiles_files import Row
 from cmim_hf.data.token_batches import padded_batches
 from cmim_hf.model.decoding_cmim import decode_latents
+
+from ..quality.molecule_tasks import ecfp4
+from .peers import ENCODERS, encoder, encoder_decoders
+from .roofline import clock, decoder_flops, encoder_flops, gemm_rate
+from .turns import take_turns
 
 PEER_ROWS = 128  # molecules of a peer's batch, padded to the longest
 SLOW_ROWS = 512  # what is timed of peers of fixed size, which take long

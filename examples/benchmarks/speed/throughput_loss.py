@@ -10,10 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from peers import clip_loss, ntxent_loss
-from roofline import clock
 
 from cmim_hf.training.contrastive import contrastive_log_prob
+
+from .peers import clip_loss, ntxent_loss
+from .roofline import clock
 
 TEMPERATURE = 0.1
 TILE = 1024

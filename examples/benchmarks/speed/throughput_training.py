@@ -12,8 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from peers import encoder_decoders
-from roofline import clock, decoder_flops, encoder_flops, gemm_rate
 from transformers import (
     DataCollatorForSeq2Seq,
     PreTrainedModel,
@@ -23,13 +21,16 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
-from turns import take_turns
 
 from cmim_hf import CMIMConfig, CMIMModel, CMIMTrainer, CMIMTrainingArguments
 from cmim_hf.data.collator import CMIMCollator
 from cmim_hf.data.packed_molecules import PackedMolecules
 from cmim_hf.data.prepare import prepare
 from cmim_hf.data.smiles_files import Row
+
+from .peers import encoder_decoders
+from .roofline import clock, decoder_flops, encoder_flops, gemm_rate
+from .turns import take_turns
 
 WARM_UP = 2  # steps
 LENGTH = 40  # tokens of the molecules of one length
