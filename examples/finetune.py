@@ -21,8 +21,12 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,7 +35,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from benchmarks.evidence import provenance
 from scipy import stats
 from sklearn.metrics import mean_absolute_error, r2_score, roc_auc_score, root_mean_squared_error
 from transformers import (
@@ -47,7 +50,7 @@ from transformers import (
     set_seed,
 )
 
-from cmim_hf import DEFAULT_CHECKPOINT, CMIMForSequenceClassification
+from cmim_hf import DEFAULT_CHECKPOINT, CMIMForSequenceClassification, __version__
 from cmim_hf.atomic_files import whole_folder, write_whole, writing
 from cmim_hf.checkpoints.loading import load_checkpoint, weights_fingerprint
 from cmim_hf.chemistry.smiles import canonicalize
@@ -161,7 +164,7 @@ def main(argv: list[str] | None = None) -> None:
         for name, value in asdict(args).items()
     }
     report = {
-        **provenance(None if argv is None else [__file__, *argv]),
+        **origin(sys.argv[1:] if argv is None else argv),
         "weights": weights_fingerprint(*load_checkpoint(args.checkpoint, "cpu")),
         "arguments": arguments,
         "task": task,
@@ -175,6 +178,17 @@ def main(argv: list[str] | None = None) -> None:
     for name, value in report["test"].items():
         spread = "" if value["low"] is None else f" ({value['low']:.4f} to {value['high']:.4f})"
         print(f"test {name}, mean of {args.seeds} seeds: {value['mean']:.4f}{spread}")
+
+
+def origin(argv: Sequence[str]) -> dict[str, Any]:
+    """What gave the figures: command (where absolute paths lie says nothing), date, versions."""
+    words = [Path(word).name if Path(word).is_absolute() else word for word in argv]
+    packages = ("torch", "transformers", "scikit-learn", "rdkit", "numpy")
+    return {
+        "command": shlex.join(["python", f"examples/{Path(__file__).name}", *words]),
+        "date": datetime.now(UTC).date().isoformat(),
+        "versions": {"cmim-hf": __version__, **{name: version(name) for name in packages}},
+    }
 
 
 def freesolv() -> str:

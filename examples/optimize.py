@@ -13,16 +13,21 @@ scored as well. Run again with the same --table, an interrupted search goes on.
 from __future__ import annotations
 
 import json
+import shlex
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from benchmarks.evidence import provenance
 from transformers import HfArgumentParser
 
-from cmim_hf import DEFAULT_CHECKPOINT, MoleculeGenerator
+from cmim_hf import DEFAULT_CHECKPOINT, MoleculeGenerator, __version__
 from cmim_hf.atomic_files import write_whole
 from cmim_hf.chemistry.drawing import draw_grid
 from cmim_hf.cli.exit_status import run_script
@@ -97,6 +102,17 @@ def draw(best: pd.DataFrame, path: str) -> None:
     write_whole(path, draw_grid(smiles, legends, columns=4))
 
 
+def origin(argv: Sequence[str]) -> dict[str, Any]:
+    """What gave the figures: command (where absolute paths lie says nothing), date, versions."""
+    words = [Path(word).name if Path(word).is_absolute() else word for word in argv]
+    packages = ("torch", "transformers", "cma", "rdkit", "numpy")
+    return {
+        "command": shlex.join(["python", f"examples/{Path(__file__).name}", *words]),
+        "date": datetime.now(UTC).date().isoformat(),
+        "versions": {"cmim-hf": __version__, **{name: version(name) for name in packages}},
+    }
+
+
 def main() -> None:
     """Search, compare, print, draw."""
     (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses()
@@ -127,8 +143,8 @@ def main() -> None:
         draw(found.best[found.best["smiles"].notna()], args.picture)
         print(f"Drawn to {args.picture}.")
     if args.json:
-        origin = {**provenance(), "weights": generator.fingerprint}
-        text = json.dumps({**origin, **result}, indent=2, default=float)
+        made = {**origin(sys.argv[1:]), "weights": generator.fingerprint}
+        text = json.dumps({**made, **result}, indent=2, default=float)
         write_whole(args.json, text + "\n")
 
 

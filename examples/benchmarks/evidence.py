@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from filelock import FileLock
 from scipy import stats
 
@@ -99,13 +100,10 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
-def provenance(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Command (`argv`, else that of this process), date, versions and machine of this run."""
-    import torch
-
-    if argv is None:
-        module = sys.modules["__main__"].__spec__  # of `python -m module`, else None
-        argv = ["-m", module.name, *sys.argv[1:]] if module else sys.argv
+def provenance() -> dict[str, Any]:
+    """Command, date, versions and machine of this process."""
+    module = sys.modules["__main__"].__spec__  # of `python -m module`, else None
+    argv = ["-m", module.name, *sys.argv[1:]] if module else sys.argv
     return {
         "command": shlex.join(["python", *map(_relative, argv)]),
         "date": datetime.now(UTC).date().isoformat(),
