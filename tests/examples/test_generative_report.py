@@ -150,6 +150,7 @@ def test_the_page_has_the_table_of_moses(measured):
     assert "30,000 in the published rows" not in text
 
 
+@pytest.mark.slow
 def test_what_changed_is_measured_again_and_nothing_else(measured, tmp_path):
     shutil.copytree(measured[0], tmp_path, dirs_exist_ok=True)
 
