@@ -1,5 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command `cmim optimize`."""
+"""Molecules of higher score, near given ones.
+
+Search around the codes of molecules for others that a scorer prefers, and write the best for each
+seed. Ctrl-C ends the search and writes what was found. Example: cmim optimize
+'CC(=O)Nc1ccc(O)cc1' --scorer qed --scorer sa_score=-0.1 --scorer my.py:score=0.5 --min-similarity
+0.4 --table all.csv -o best.csv
+"""
 
 from __future__ import annotations
 
@@ -10,46 +16,31 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..atomic_files import check_output
-from .common import (
-    CELLS,
-    add_outputs,
-    canonical_texts,
-    checked_outputs,
-    encode_rows,
-    in_its_words,
-    load_generator,
-    say,
-    say_drawn,
-    say_invalid,
-)
 from .exit_status import INTERRUPTED
-from .molecule_files import Picture, molecule_writer
+from .options import (
+    add_generation_options,
+    add_source_options,
+    checked_outputs,
+    load_generator,
+)
+from .reports import say, say_drawn, say_invalid
+from .seeds import canonical_texts, encode_rows
 
 if TYPE_CHECKING:
     from ..data.smiles_files import Row
     from ..optimization.cma_search import Optimization
+    from .molecule_files import Picture
 
 
-def add_optimize(commands: argparse._SubParsersAction, parents: list) -> None:
-    """Add the command; `parents` are parsers with the options of its input and its model."""
-    command = commands.add_parser(
-        "optimize",
-        parents=parents,
-        help="molecules of higher score, near given ones",
-        description="Search around the codes of molecules for others that a scorer prefers, and "
-        "write the best for each seed. Ctrl-C ends the search and writes what was found.",
-        epilog="Example: cmim optimize 'CC(=O)Nc1ccc(O)cc1' --scorer qed --scorer sa_score=-0.1 "
-        "--scorer my.py:score=0.5 --min-similarity 0.4 --table all.csv -o best.csv",
-    )
-    command.set_defaults(run=in_its_words(_optimize))
-    command.add_argument(
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument(
         "seeds",
         nargs="+",
         help="SMILES, or files of them as `cmim reconstruct` reads (- for standard input); a file "
         "whose name tells no type needs --file-type",
     )
-    command.add_argument(
+    parser.add_argument(
         "--scorer",
         action="append",
         required=True,
@@ -58,46 +49,49 @@ def add_optimize(commands: argparse._SubParsersAction, parents: list) -> None:
         "a function from a SMILES to a number: file.py:function, package.module:function; may be "
         "given several times, the weighted sum counts",
     )
-    add_outputs(command, "best molecule, tab, seed")
-    command.add_argument(
+    parser.add_argument(
         "--table",
         help="a .csv file of all molecules scored, to which the same command, with a larger "
         "--budget if you like, goes on after an end of any kind",
     )
-    command.add_argument(
+    parser.add_argument(
         "--budget", type=int, default=500, help="molecules scored a seed (default: %(default)s)"
     )
-    command.add_argument(
+    parser.add_argument(
         "--min-similarity",
         type=float,
         default=0.0,
         help="Tanimoto similarity to the seed that a molecule must have (default: %(default)s)",
     )
-    command.add_argument("--timeout", type=float, help="seconds for one call of a scorer")
-    command.add_argument(
+    parser.add_argument("--timeout", type=float, help="seconds for one call of a scorer")
+    parser.add_argument(
         "--strategy",
         default="cma",
         choices=("cma", "random"),
         help="CMA-ES (the default), or random codes around the seed",
     )
-    command.add_argument("--step", type=float, help="first standard deviation of the search")
-    command.add_argument("--population", type=int, help="candidates of a seed and round")
-    command.add_argument(
+    parser.add_argument("--step", type=float, help="first standard deviation of the search")
+    parser.add_argument("--population", type=int, help="candidates of a seed and round")
+    parser.add_argument(
         "--seed", type=int, default=0, help="of the random numbers (default: %(default)s)"
     )
-    command.add_argument(
+    parser.add_argument(
         "--on-invalid",
         default="raise",
         choices=("raise", "skip"),
         help="stop at an invalid seed (the default), or leave it out",
     )
+    add_source_options(parser)
+    add_generation_options(parser, "best molecule, tab, seed")
 
 
-def _optimize(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
+    """Search, and write the best molecule of each seed."""
+    from ..atomic_files import check_output
     from ..optimization.scorers import parse_scorers
 
     files = [text for text in options.seeds if _is_source(text, options.file_type)]
-    output, picture = checked_outputs(options, files, CELLS)
+    output, picture = checked_outputs(options, files)
     if options.table and check_output(options.table, (".csv",), files) == output:
         raise ValueError("--table and --output name one file; give two.")
     scorer = parse_scorers(options.scorer)
@@ -151,6 +145,8 @@ def _seed_rows(options: argparse.Namespace) -> Iterator[Row]:
 def _write_best(output: Path | None, picture: Picture, found: Optimization) -> None:
     import pyarrow as pa
 
+    from .molecule_files import molecule_writer
+
     with molecule_writer(output, "smiles", name="seed_smiles") as write:
         write(pa.Table.from_pandas(found.best, preserve_index=False))
         for row in found.best.to_dict("records"):
@@ -160,4 +156,4 @@ def _write_best(output: Path | None, picture: Picture, found: Optimization) -> N
         picture.save()
 
 
-__all__ = ["add_optimize"]
+__all__ = ["add_arguments", "run"]

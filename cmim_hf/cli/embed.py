@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Molecules to vectors.
+
+Embed the molecules of a file, of standard input or of a dataset.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from .options import SOURCE, add_model_options, add_source_options, read_source
+from .reports import say, say_invalid
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("input", help=SOURCE)
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        help="a .parquet file (the input's columns and `embedding`) or a .npy file (vectors only)",
+    )
+    parser.add_argument(
+        "--representation",
+        default="informative",
+        choices=("informative", "latent", "both"),
+        help="pooled decoder states (the default), latent codes, or one beside the other",
+    )
+    parser.add_argument(
+        "--pooling",
+        default="mean",
+        choices=("mean", "last", "max"),
+        help="of informative embeddings (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--on-invalid",
+        default="raise",
+        choices=("raise", "none", "skip"),
+        help="stop at an invalid row (the default), give it a vector of NaN and its reason, or "
+        "leave it out",
+    )
+    parser.add_argument(
+        "--no-canonicalize",
+        dest="canonicalize",
+        action="store_false",
+        help="take the SMILES as they are: faster, for rows that RDKit wrote",
+    )
+    parser.add_argument(
+        "--batch-tokens", type=int, help="most tokens of a batch, if memory is short or plenty"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=0, help="processes that canonicalise beside this one"
+    )
+    add_source_options(parser)
+    add_model_options(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Embed the input into the output."""
+    from ..atomic_files import check_output
+    from ..embedding.embedder import MoleculeEmbedder
+    from ..embedding.embedding_files import OUTPUT_SUFFIXES, save_embeddings
+
+    output = check_output(options.output, OUTPUT_SUFFIXES, [options.input])
+    if options.workers < 0:
+        raise ValueError(f"--workers is at least 0, not {options.workers}.")
+    names = "device dtype representation pooling canonicalize on_invalid batch_tokens".split()
+    settings = {name: getattr(options, name) for name in names}
+    embedder = MoleculeEmbedder(options.checkpoint, **settings)
+    done = save_embeddings(
+        read_source(options), embedder, options.output, num_workers=options.workers
+    )
+    say(
+        f"Embedded {done.read - done.invalid.total():,} of {done.read:,} rows into "
+        f"{options.output}: {done.written:,} rows of {embedder.size} numbers."
+    )
+    say_invalid(done.invalid, done.first_rejects)
+    if done.invalid and output.suffix == ".npy" and options.on_invalid == "skip":
+        say(
+            "A .npy file does not say which rows were left out: to know, choose --on-invalid none, "
+            "or a .parquet file."
+        )
+
+
+__all__ = ["add_arguments", "run"]

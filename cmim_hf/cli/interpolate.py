@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Molecules between two.
+
+Decode codes at equal steps from one molecule's to another's: `pair` and `step` (from 1), `smiles`
+(empty where there is no molecule), `similarity_first` and `similarity_second` (Tanimoto, to the two
+ends).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from .options import BATCH_ROWS, add_generation_options, checked_outputs, load_generator
+from .reports import say, say_drawn, share, two_digits
+from .seeds import batch_rows, encode_rows, given_rows, similarities_or_none
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from ..generation.generator import MoleculeGenerator
+
+WORDS = {"column": "--columns"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("ends", nargs="*", metavar="SMILES", help="the first and second end")
+    parser.add_argument("--pairs", help="a table of pairs, in place of the two ends")
+    parser.add_argument(
+        "--columns",
+        default="first,second",
+        help="those of --pairs with the ends (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--steps", type=int, default=8, help="both ends included (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--method",
+        default="linear",
+        choices=("linear", "spherical"),
+        help="the straight line (the default), or the arc",
+    )
+    add_generation_options(parser, "molecule, tab, step")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Write the paths of one pair, or of a table of pairs."""
+    from .molecule_files import molecule_writer
+
+    inputs = [options.pairs] if options.pairs else []
+    output, picture = checked_outputs(options, inputs, max(1, min(options.steps, 10)))
+    if bool(options.pairs) == bool(options.ends) or len(options.ends) not in (0, 2):
+        raise ValueError("Give two SMILES, or --pairs FILE.")
+    generator = load_generator(options)
+    counts = Counter()
+    with molecule_writer(output, "smiles", name="step") as write:
+        for start, first, second in _pairs(options, generator):
+            paths = generator.interpolate(first, second, options.steps, method=options.method)
+            table = _table(start, first, second, paths)
+            write(table)
+            counts["pairs"] += len(paths)
+            counts["valid"] += table.num_rows - table["smiles"].null_count
+            for row in table.to_pylist():
+                near = (two_digits(row[f"similarity_{end}"]) for end in ("first", "second"))
+                picture.add(row["smiles"], " / ".join(near) if row["smiles"] else "no molecule")
+        picture.save()
+    number = counts["pairs"] * options.steps
+    say(
+        f"Interpolated {counts['pairs']:,} pairs in {options.steps} steps: "
+        f"{share(counts['valid'], number)} of {number:,} are valid molecules."
+    )
+    say_drawn(picture)
+
+
+def _pairs(
+    options: argparse.Namespace, generator: MoleculeGenerator
+) -> Iterator[tuple[int, list[str], list[str]]]:
+    """Number of a first pair, and first and second ends of it and those that follow."""
+    from ..data.smiles_files import Row, find_column, read_batches
+
+    if options.ends:
+        encode_rows(generator, given_rows("the two ends", options.ends), None)
+        yield 1, options.ends[:1], options.ends[1:]
+        return
+    names = options.columns.split(",")
+    if len(names) != 2:
+        raise ValueError(f"--columns names two columns, as first,second; not {options.columns!r}.")
+    rows = max(1, BATCH_ROWS // max(1, options.steps))
+    for batch in read_batches(options.pairs, column=names[0], batch_rows=rows):
+        other = find_column(batch.columns.column_names, names[1], batch.source)
+        second = [str(text or "") for text in batch.columns[other].to_pylist()]
+        encode_rows(generator, batch_rows(batch), None)
+        ends = [Row(batch.source, number, text) for number, text in enumerate(second, batch.start)]
+        encode_rows(generator, ends, None)
+        yield batch.start, batch.smiles, second
+
+
+def _table(
+    start: int, first: list[str], second: list[str], paths: list[list[str | None]]
+) -> pa.Table:
+    import pyarrow as pa
+
+    columns = {name: [] for name in ("pair", "step", "smiles")}
+    near = {"similarity_first": [], "similarity_second": []}
+    for pair, (one, other, path) in enumerate(zip(first, second, paths, strict=True), start):
+        columns["pair"] += [pair] * len(path)
+        columns["step"] += range(1, len(path) + 1)
+        columns["smiles"] += path
+        near["similarity_first"] += similarities_or_none(one, path)
+        near["similarity_second"] += similarities_or_none(other, path)
+    types = dict(zip(columns, (pa.int64(), pa.int64(), pa.string()), strict=True))
+    columns = {name: pa.array(values, types[name]) for name, values in columns.items()}
+    return pa.table(
+        columns | {name: pa.array(values, pa.float64()) for name, values in near.items()}
+    )
+
+
+__all__ = ["add_arguments", "run"]

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options that several commands have, and what they stand for."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..checkpoints import DEFAULT_CHECKPOINT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..data.smiles_files import Batch
+    from ..generation.generator import MoleculeGenerator
+    from .molecule_files import Picture
+
+BATCH_ROWS = 16384
+"""Rows of a source, or codes, that are worked on at once."""
+
+SOURCE = (
+    "a .smi, .txt, .csv, .tsv (each also .gz) or .parquet file, a dataset of the Hub, 'moses', or "
+    "- for standard input"
+)
+
+
+def add_source_options(parser: argparse.ArgumentParser) -> None:
+    """Add how an input is read."""
+    parser.add_argument("--column", help="the column with SMILES; found by its name if not given")
+    parser.add_argument("--split", default="train", help="of a dataset (default: %(default)s)")
+    parser.add_argument(
+        "--file-type", help="read the input as .smi, .csv, .tsv or .parquet, whatever its name"
+    )
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Add the model and where it works."""
+    parser.add_argument(
+        "--checkpoint",
+        default=DEFAULT_CHECKPOINT,
+        help="folder, Hub id or name of a model that ships (default: small, which ships)",
+    )
+    parser.add_argument("--device", help="such as cuda:1; an accelerator if there is one")
+    parser.add_argument("--dtype", help="such as bfloat16; the checkpoint's, float32 on a CPU")
+
+
+def add_generation_options(parser: argparse.ArgumentParser, lines: str) -> None:
+    """Add the model and the outputs of molecules; `lines` says what a line of SMILES holds."""
+    add_model_options(parser)
+    parser.add_argument(
+        "--batch-size", type=int, help="codes decoded at once, if memory is short or plenty"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        help="a .csv, .tsv or .parquet file; a .smi file or - (standard output) for the molecules "
+        f"alone: {lines}",
+    )
+    parser.add_argument(
+        "--picture", help="draw the molecules, too: an .svg or .png file, the first 60 at most"
+    )
+
+
+def checked_outputs(
+    options: argparse.Namespace, inputs: list[str], columns: int = 4
+) -> tuple[Path | None, Picture]:
+    """Where to write (None is standard output) and what to draw, checked before any work."""
+    from ..atomic_files import check_output
+    from .molecule_files import LINE_SUFFIX, PICTURE_SUFFIXES, TABLE_SUFFIXES, Picture
+
+    output = None
+    if options.output != "-":
+        output = check_output(options.output, (LINE_SUFFIX, *TABLE_SUFFIXES), inputs)
+    picture = options.picture and check_output(options.picture, PICTURE_SUFFIXES, inputs)
+    return output, Picture(picture or None, columns)
+
+
+def read_source(options: argparse.Namespace) -> Iterator[Batch]:
+    """Batches of the command's input."""
+    from ..data.smiles_files import read_batches
+
+    return read_batches(
+        options.input,
+        column=options.column,
+        split=options.split,
+        file_type=options.file_type,
+        batch_rows=BATCH_ROWS,
+    )
+
+
+def load_generator(options: argparse.Namespace, **more: Any) -> MoleculeGenerator:
+    """The generator of the options; `more` goes to it as it is."""
+    from ..generation.generator import MoleculeGenerator
+
+    return MoleculeGenerator(
+        options.checkpoint,
+        device=options.device,
+        dtype=options.dtype,
+        batch_size=options.batch_size,
+        **more,
+    )
+
+
+__all__ = [
+    "BATCH_ROWS",
+    "SOURCE",
+    "add_generation_options",
+    "add_model_options",
+    "add_source_options",
+    "checked_outputs",
+    "load_generator",
+    "read_source",
+]

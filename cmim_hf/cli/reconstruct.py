@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Molecules to codes and back.
+
+Write molecules as the model reconstructs them: the input's columns, then `reconstruction` (empty
+where the decoder wrote no molecule) and `exact` (whether it is the same molecule).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from .options import (
+    SOURCE,
+    add_generation_options,
+    add_source_options,
+    checked_outputs,
+    load_generator,
+    read_source,
+)
+from .reports import say, say_drawn, say_invalid, share, two_digits
+from .seeds import batch_rows, canonical_texts, encode_rows
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from ..data.row_encoder import EncodedRows
+    from ..data.smiles_files import Batch
+    from .molecule_files import Picture
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("input", help=SOURCE)
+    parser.add_argument(
+        "--on-invalid",
+        default="raise",
+        choices=("raise", "none", "skip"),
+        help="stop at an invalid row (the default), keep it with its reason in "
+        "`reconstruction_error`, or leave it out",
+    )
+    add_source_options(parser)
+    add_generation_options(parser, "reconstruction, tab, input")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Reconstruct the input into the output."""
+    from .molecule_files import molecule_writer
+
+    output, picture = checked_outputs(options, [options.input])
+    generator = load_generator(options)
+    counts, kinds, first = Counter(), Counter(), []
+    with molecule_writer(output, "reconstruction", name="input") as write:
+        for batch in read_source(options):
+            encoded = encode_rows(generator, batch_rows(batch), options.on_invalid)
+            texts = canonical_texts(generator, encoded)
+            written = generator.reconstruct(texts)
+            if output is None or output.suffix.lower() == ".smi":
+                write(_lines(batch, encoded, written))
+            else:
+                write(_with_reconstructions(batch, encoded, texts, written, options.on_invalid))
+            _draw(picture, texts, written)
+            counts["read"] += len(batch.smiles)
+            counts["molecules"] += len(written)
+            counts["valid"] += sum(one is not None for one in written)
+            counts["exact"] += sum(one == text for one, text in zip(written, texts, strict=True))
+            kinds.update(reject.kind for reject in encoded.rejects)
+            first = (first + encoded.rejects)[:3]
+        picture.save()
+    of = counts["molecules"]
+    say(
+        f"Reconstructed {of:,} of {counts['read']:,} rows: {share(counts['exact'], of)} exactly, "
+        f"{share(counts['valid'], of)} as a valid molecule."
+    )
+    say_invalid(kinds, first)
+    say_drawn(picture)
+
+
+def _lines(batch: Batch, encoded: EncodedRows, written: list[str | None]) -> pa.Table:
+    import pyarrow as pa
+
+    given = [batch.smiles[place] for place in encoded.kept]
+    return pa.table({"reconstruction": pa.array(written, pa.string()), "input": given})
+
+
+def _with_reconstructions(
+    batch: Batch,
+    encoded: EncodedRows,
+    texts: list[str],
+    written: list[str | None],
+    on_invalid: str,
+) -> pa.Table:
+    """The columns of the source and those of the result.
+
+    Raises:
+        ValueError: The source has a column of such a name.
+    """
+    import pyarrow as pa
+
+    from ..data.invalid_rows import items_in_place
+
+    exact = [one == text for one, text in zip(written, texts, strict=True)]
+    added = {
+        "reconstruction": pa.array(items_in_place(written, encoded, on_invalid), pa.string()),
+        "exact": pa.array(items_in_place(exact, encoded, on_invalid), pa.bool_()),
+    }
+    table = batch.columns
+    if on_invalid == "none":
+        errors: list[str | None] = [None] * len(batch.smiles)
+        for reject in encoded.rejects:
+            errors[reject.row.number - batch.start] = f"{reject.kind}: {reject.reason}"
+        added["reconstruction_error"] = pa.array(errors, pa.string())
+    elif encoded.rejects:
+        table = table.take(pa.array(encoded.kept))
+    for name, values in added.items():
+        if name in table.column_names:
+            raise ValueError(
+                f"{batch.source} has a column {name!r} already, which the result needs; rename or "
+                "drop it first."
+            )
+        table = table.append_column(name, values)
+    return table
+
+
+def _draw(picture: Picture, texts: list[str], written: list[str | None]) -> None:
+    from ..chemistry.smiles import similarity
+
+    for text, one in zip(texts, written, strict=True):
+        if picture.full:
+            legend = ""
+        elif one is None or one == text:
+            legend = "exact" if one else "no molecule"
+        else:
+            legend = f"similarity {two_digits(similarity(text, one))}"
+        picture.add(text, "input")
+        picture.add(one, legend)
+
+
+__all__ = ["add_arguments", "run"]

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""New molecules, from the prior or around given ones.
+
+Decode random codes and write those that are molecules: `smiles`, and with --around also `seed` and
+`similarity` (Tanimoto, to the seed).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .options import BATCH_ROWS, add_generation_options, checked_outputs, load_generator
+from .reports import say, say_drawn, share, two_digits
+from .seeds import encode_rows, given_rows, similarities_or_none
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from ..generation.generator import MoleculeGenerator
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument(
+        "-n", type=int, required=True, help="codes to draw, with --around for each seed"
+    )
+    parser.add_argument(
+        "--prior",
+        choices=("standard", "fitted"),
+        help="N(0, I), the default, or a Gaussian with the mean and spread of the training "
+        "molecules' codes",
+    )
+    parser.add_argument(
+        "--around", metavar="SMILES", nargs="+", help="draw near these molecules, not from a prior"
+    )
+    parser.add_argument(
+        "--radius", type=float, help="of the noise around the seeds' codes, in --unit"
+    )
+    parser.add_argument(
+        "--unit",
+        choices=("prior", "posterior", "aggregate"),
+        help="of the radius: 1 (the default), the std of the seed's own posterior, or the spread "
+        "of the training molecules' codes",
+    )
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        default=0.0,
+        help="0 decodes greedily (the default), more draws each token",
+    )
+    parser.add_argument("--top-k", type=int, help="draw among so many tokens only")
+    parser.add_argument("--seed", type=int, help="of the random numbers, to draw the same again")
+    parser.add_argument("--unique", action="store_true", help="write each molecule once")
+    parser.add_argument(
+        "--keep-invalid",
+        action="store_true",
+        help="write a row without a molecule for each code that decodes to none",
+    )
+    add_generation_options(parser, "molecule, and with --around tab, seed")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Draw molecules into the output."""
+    from .molecule_files import molecule_writer
+
+    output, picture = checked_outputs(options, [])
+    _check(options, output)
+    generator = load_generator(options, seed=options.seed)
+    counts, known = Counter(), set()
+    with molecule_writer(output, "smiles", name="seed" if options.around else None) as write:
+        for seed, written in _drawn(options, generator):
+            counts["drawn"] += len(written)
+            counts["valid"] += sum(one is not None for one in written)
+            chosen = []
+            for one in written:
+                if one is None:
+                    chosen += [one] if options.keep_invalid else []
+                elif one not in known or not options.unique:
+                    chosen.append(one)
+                    known.add(one)
+            table = _table(seed, chosen)
+            write(table)
+            counts["written"] += len(chosen)
+            for row in table.to_pylist():
+                legend = f"similarity {two_digits(row['similarity'])}" if seed else ""
+                picture.add(row["smiles"], legend)
+        picture.save()
+    say(
+        f"Drew {counts['drawn']:,} codes: {counts['valid']:,} "
+        f"({share(counts['valid'], counts['drawn'])}) are valid molecules, {len(known):,} of them "
+        f"distinct. Wrote {counts['written']:,} rows."
+    )
+    if not counts["valid"] and (advice := _advice(options)):
+        say(f"Try {', or '.join(advice)}.")
+    say_drawn(picture)
+
+
+def _check(options: argparse.Namespace, output: Path | None) -> None:
+    if options.around:
+        if options.radius is None:
+            raise ValueError("--around needs --radius.")
+        if options.prior:
+            raise ValueError("--prior and --around exclude each other: choose one.")
+    elif options.radius is not None or options.unit:
+        raise ValueError("--radius and --unit belong to --around.")
+    if options.keep_invalid and (output is None or output.suffix.lower() == ".smi"):
+        raise ValueError(
+            "--keep-invalid needs a table (.csv, .tsv or .parquet): lines of SMILES have no place "
+            "for a row without a molecule."
+        )
+
+
+def _advice(options: argparse.Namespace) -> list[str]:
+    """What else to try after a draw without any molecule."""
+    advice = []
+    if options.around and options.radius > 0:
+        advice.append("a smaller --radius")
+    elif not options.around:
+        advice += ["--prior fitted"] if options.prior != "fitted" else []
+        advice.append("--around a molecule with a small --radius")
+    return advice + (["a lower --temperature"] if options.temperature > 0 else [])
+
+
+def _drawn(
+    options: argparse.Namespace, generator: MoleculeGenerator
+) -> Iterator[tuple[str | None, list[str | None]]]:
+    """Seeds (None without) and what was drawn around them, a bounded number at a time."""
+    how = {"temperature": options.temperature, "top_k": options.top_k}
+    # an invalid seed is an error before the first is used
+    encode_rows(generator, given_rows("--around", options.around or []), None)
+    for seed in options.around or [None]:
+        for start in range(0, max(options.n, 1), BATCH_ROWS):
+            size = min(options.n - start, BATCH_ROWS)
+            if seed is None:
+                yield None, generator.sample(size, prior=options.prior or "standard", **how)
+            else:
+                unit = options.unit or "prior"
+                yield seed, generator.sample_around(seed, options.radius, size, unit=unit, **how)
+
+
+def _table(seed: str | None, chosen: list[str | None]) -> pa.Table:
+    import pyarrow as pa
+
+    columns = {"smiles": pa.array(chosen, pa.string())}
+    if seed:
+        columns["seed"] = pa.array([seed] * len(chosen), pa.string())
+        columns["similarity"] = pa.array(similarities_or_none(seed, chosen), pa.float64())
+    return pa.table(columns)
+
+
+__all__ = ["add_arguments", "run"]
