@@ -2,7 +2,8 @@
 """The command `cmim`: a file for each of its commands, imported without anything heavy.
 
 Such a file has `add_arguments(parser)`, `run(options)`, which may return an exit status, and a
-docstring that the help shows, its first line in the list of commands.
+docstring that the help shows, its first line in the list of commands. `WORDS` names the options
+that stand for an argument of the package by another name.
 """
 
 from __future__ import annotations
@@ -13,20 +14,23 @@ from functools import partial
 from importlib import import_module
 
 from ..allocator import keep_freed_memory
+from ..cpu_threads import wait_politely
 from ..version import __version__
 from .exit_status import exit_status
 
-COMMANDS = ("embed", "reconstruct", "sample", "interpolate", "optimize")
+COMMANDS = ("embed", "reconstruct", "sample", "interpolate", "optimize", "search")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; errors of the user's input are one message and exit status 1."""
     options = _parser().parse_args(arguments)
+    wait_politely()
     keep_freed_memory()
     to_screen = getattr(options, "output", "-") == "-"
     interrupted = "interrupted" + ("." if to_screen else "; nothing was written.")
     run = partial(options.run, options)
-    return exit_status(f"cmim {options.command}", run, interrupted, options.words)
+    words = {name: "-" * min(2, len(name)) + name.replace("_", "-") for name in vars(options)}
+    return exit_status(f"cmim {options.command}", run, interrupted, words | options.words)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -38,14 +42,8 @@ def _parser() -> argparse.ArgumentParser:
         summary, _, more = module.__doc__.partition("\n")
         command = commands.add_parser(name, help=summary.rstrip("."), description=more or summary)
         module.add_arguments(command)
-        command.set_defaults(run=module.run, words=_words(command) | getattr(module, "WORDS", {}))
+        command.set_defaults(run=module.run, words=getattr(module, "WORDS", {}))
     return parser
-
-
-def _words(command: argparse.ArgumentParser) -> dict[str, str]:
-    """Arguments of the package by the options that stand for them."""
-    actions = [action for action in command._actions if action.option_strings]
-    return {action.dest: action.option_strings[-1] for action in actions}
 
 
 __all__ = ["main"]

@@ -109,7 +109,7 @@ def _with_reconstructions(
     if on_invalid == "none":
         errors: list[str | None] = [None] * len(batch.smiles)
         for reject in encoded.rejects:
-            errors[reject.row.number - batch.start] = f"{reject.kind}: {reject.reason}"
+            errors[reject.row.number - batch.start] = reject.reason
         added["reconstruction_error"] = pa.array(errors, pa.string())
     elif encoded.rejects:
         table = table.take(pa.array(encoded.kept))

