@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
 
-from ..data.invalid_rows import progress_bar, read_molecules
+from ..data.invalid_rows import invalid_row, progress_bar, read_molecules
 from ..data.row_encoder import EncodedRows, RowEncoder
 from ..data.token_batches import batch_rows, batch_tokens, padded_batches
 from ..model.decoding_cmim import decode_latents
@@ -24,6 +25,7 @@ class Codec:
         tokenizer: The model's.
         canonicalize: Rewrite molecules as RDKit does, those read and those decoded.
         batch_size: Codes decoded at once; `None` for what suits the device.
+        seed: Of what is drawn; at random if `None`.
         progress: Show bars.
     """
 
@@ -33,33 +35,40 @@ class Codec:
         tokenizer: CMIMTokenizer,
         canonicalize: bool,
         batch_size: int | None,
+        seed: int | None,
         progress: bool,
     ) -> None:
         """Keep the arguments."""
-        self.model = model
-        self.tokenizer = tokenizer
-        self.canonicalize = canonicalize
-        self.batch_size = batch_size
-        self.progress = progress
+        self.model, self.tokenizer, self.canonicalize = model, tokenizer, canonicalize
+        self.batch_size, self.progress = batch_size, progress
+        self.encoder = RowEncoder(tokenizer, model.config.max_position_embeddings, canonicalize)
+        self.random = torch.Generator()
+        self.random.manual_seed(self.random.seed() if seed is None else seed)
 
-    def read(self, smiles: Iterable[str], on_invalid: str) -> EncodedRows:
+    def read(self, smiles: Iterable[str] | EncodedRows, on_invalid: str) -> EncodedRows:
         """Molecules to tokens; see [`~cmim_hf.data.invalid_rows.read_molecules`]."""
-        limit = self.model.config.max_position_embeddings
-        encoder = RowEncoder(self.tokenizer, limit, self.canonicalize)
-        return read_molecules(encoder, smiles, on_invalid, self.progress)
+        if not isinstance(smiles, EncodedRows):
+            return read_molecules(self.encoder, smiles, on_invalid, self.progress)
+        if smiles.rejects and on_invalid == "raise":
+            raise invalid_row(smiles.rejects[0])
+        return smiles
+
+    def texts(self, encoded: EncodedRows) -> list[str]:
+        """The usable molecules as they were read: canonical SMILES with `canonicalize`."""
+        ids, ends = encoded.tokens.tolist(), encoded.lengths.cumsum().tolist()
+        rows = [ids[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+        return self.tokenizer.batch_decode(rows, skip_special_tokens=True)
 
     def batches(
         self, encoded: EncodedRows, what: str
     ) -> Iterator[tuple[np.ndarray, torch.Tensor, torch.Tensor | None]]:
         """Places of rows (batch,), ids and mask (batch, length) on the model's device; a bar."""
-        model = self.model
+        device = self.model.device
         rows = np.arange(len(encoded.lengths))
+        pad = self.model.config.pad_token_id
         with progress_bar(len(rows), what, self.progress) as bar:
-            for places, ids, mask in padded_batches(
-                encoded, rows, batch_tokens(model.device), model.config.pad_token_id
-            ):
-                mask = None if mask is None else mask.to(model.device)
-                yield places, ids.to(model.device), mask
+            for places, ids, mask in padded_batches(encoded, rows, batch_tokens(device), pad):
+                yield places, ids.to(device), None if mask is None else mask.to(device)
                 bar.update(len(places))
 
     @torch.inference_mode()
@@ -93,8 +102,7 @@ class Codec:
 
     def codes(self, latents: np.ndarray | torch.Tensor) -> np.ndarray:
         """Codes (rows, num_latents, latent_size) in float32, of a caller's array."""
-        config = self.model.config
-        shape = (config.num_latents, config.latent_size)
+        shape = (self.model.config.num_latents, self.model.config.latent_size)
         codes = latents.detach().float().cpu() if torch.is_tensor(latents) else latents
         if np.iscomplexobj(codes):
             raise ValueError("latents are real numbers, got complex ones.")
@@ -128,7 +136,6 @@ class Codec:
         lengths: np.ndarray | None = None,
         temperature: float = 0.0,
         top_k: int | None = None,
-        generator: torch.Generator | None = None,
         progress: bool | None = None,
     ) -> list[str | None]:
         """Molecules of codes, in their order; `None` where there is none.
@@ -136,9 +143,8 @@ class Codec:
         Args:
             codes: (rows, num_latents, latent_size).
             lengths: (rows,), expected tokens, so that rows of similar ones go together.
-            temperature: As in [`~cmim_hf.model.decoding_cmim.decode_latents`], like the next two.
+            temperature: As in [`~cmim_hf.model.decoding_cmim.decode_latents`], like `top_k`.
             top_k: See there.
-            generator: See there.
             progress: Show a bar; by default as the codec does.
         """
         order = np.arange(len(codes)) if lengths is None else np.argsort(-lengths, kind="stable")
@@ -153,12 +159,26 @@ class Codec:
                     torch.from_numpy(codes[rows]),
                     temperature=temperature,
                     top_k=top_k,
-                    generator=generator,
+                    generator=self.random,
                 )
                 for row, smiles in zip(rows, self._molecules(tokens), strict=True):
                     written[row] = smiles
                 bar.update(len(rows))
         return written
+
+    def decode_groups(
+        self, codes: np.ndarray, kept: np.ndarray, number: int, on_invalid: str, **options: Any
+    ) -> list[list[str | None] | None]:
+        """Molecules of codes (kept, size, num_latents, latent_size), in a list for each input."""
+        size = codes.shape[1]
+        written = self.decode(codes.reshape(-1, *codes.shape[2:]), **options)
+        groups = {row: written[i * size : (i + 1) * size] for i, row in enumerate(kept.tolist())}
+        return [groups.get(row) for row in (groups if on_invalid == "skip" else range(number))]
+
+    def noise(self, *rows: int) -> np.ndarray:
+        """Draws of N(0, 1): (*rows, num_latents, latent_size) in float32."""
+        shape = (*rows, self.model.config.num_latents, self.model.config.latent_size)
+        return torch.randn(shape, generator=self.random).numpy()
 
     def _molecules(self, tokens: torch.Tensor) -> list[str | None]:
         texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)

@@ -15,15 +15,18 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from itertools import count, islice
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from ..chemistry.smiles import canonicalize
-from .score_table import Oracle
+from .score_table import ScoreTable
 from .scorers import Scorer, as_scorer
+
+if TYPE_CHECKING:
+    import cma
 
 STALE_ROUNDS = 30
 """After so many rounds without a new molecule a search starts again from its seed."""
@@ -42,15 +45,15 @@ class Optimization:
     """What a search found.
 
     Attributes:
-        table: Every molecule scored, one row for each seed that it was found from (see `Oracle`);
-            `iteration` counts rounds, the seeds themselves come at 0.
+        table: Every molecule scored, one row for each seed that it was found from (see
+            `ScoreTable.frame`); `iteration` counts rounds, the seeds themselves come at 0.
         best: One row a seed: `seed`, `seed_smiles`, `seed_score`, then of its best feasible
             molecule `smiles`, `score` and `similarity` (None and nan if the scorer failed for
             all), `calls` (molecules scored for this seed) and why it `stopped`: "budget",
             "exhausted" (only known molecules came) or "interrupted".
         calls: Molecules scored. One that several seeds found is counted once.
         reused: How many of them had their score in the table already.
-        failures: How often the scorer failed, by kind.
+        failures: How many of them the scorer failed for, by kind.
         interrupted: Ctrl-C ended the run.
     """
 
@@ -86,7 +89,7 @@ def optimize(
     seeds: Sequence[str],
     codes: np.ndarray,
     decode: Decode,
-    scorer: str | Callable[[str], float] | Mapping | Scorer,
+    scorer: str | Callable[[Any], Any] | Mapping | Scorer,
     *,
     strategy: Literal["cma", "random"] = "cma",
     budget: int = 500,
@@ -110,14 +113,16 @@ def optimize(
     decode to no molecule. With `"random"`, y ~ N(0, step² I) throughout.
 
     A search that comes upon no new molecule in `STALE_ROUNDS` rounds starts again from its seed,
-    with the step doubled if it came upon none since its start.
+    with the step doubled if it came upon none since its start. (Restarts of the package cma go by
+    stagnation of the function's values, which on molecules comes long before new ones end.)
 
     The same arguments give the same result, if `decode` is deterministic. So a run that died goes
     on when it is started again with the same `table`: it repeats its way with the scores that it
     finds there.
 
     Args:
-        seeds: SMILES to start from; one that comes twice is searched twice, with other draws.
+        seeds: Canonical SMILES to start from; one that comes twice is searched twice, with other
+            draws.
         codes: (seeds, size), their codes.
         decode: From codes (n, size) to n canonical SMILES, None where there is no molecule.
         scorer: Higher is better; see `as_scorer`.
@@ -128,8 +133,8 @@ def optimize(
         step: Initial standard deviation, in units of `spread`.
         spread: (size,), the scale of each coordinate; ones by default.
         min_similarity: Tanimoto similarity to its seed that a molecule must have, in [0, 1].
-        timeout: Seconds for one call of the scorer, see `Oracle`; None waits for ever.
-        table: CSV file for the molecules scored, see `Oracle`.
+        timeout: Seconds for one call of the scorer, see `ScoreTable`; None waits for ever.
+        table: CSV file for the molecules scored, see `ScoreTable`.
         seed: Of the random numbers; numpy's global ones are neither used nor changed.
         progress: Show a bar.
         settings: What makes `codes` and `decode`, such as the checkpoint; a table made with other
@@ -140,12 +145,10 @@ def optimize(
         TypeError: `scorer` is no scorer, or a number is of another type.
         ValueError: An argument out of its range, a seed that is no molecule, or a table made with
             other settings.
-        RuntimeError: The scorer fails from the start, see `Oracle.score`.
+        RuntimeError: The scorer fails from the start, see `ScoreTable.score`.
     """
     scorer = as_scorer(scorer)
-    codes, spread = _checked_codes(seeds, codes, spread)
-    _check_numbers(strategy, budget, population, step, min_similarity, timeout)
-    seeds = [_canonical_seed(row, smiles) for row, smiles in enumerate(seeds)]
+    codes = np.asarray(codes, dtype=float)
     about = {
         "strategy": strategy,
         "budget": operator.index(budget),
@@ -155,57 +158,74 @@ def optimize(
         "seed": operator.index(seed),
         **(settings or {}),
     }
-    searches = [
-        _Search(row, code, spread, step, population, _SAMPLERS[strategy], (seed, row))
-        for row, code in enumerate(codes)
-    ]
+    _check(seeds, codes, about, timeout)
+    spread = np.ones(codes.shape[1]) if spread is None else np.asarray(spread, dtype=float)
+    searches = [_Search(row, code, spread, about) for row, code in enumerate(codes)]
     with (
-        Oracle(scorer, seeds, timeout=timeout, table=table, settings=about) as oracle,
+        ScoreTable(scorer, seeds, timeout=timeout, path=table, settings=about) as scores,
         tqdm(total=budget * len(seeds), desc="scored", disable=not progress) as bar,
     ):
-        _run(searches, decode, _Judge(oracle, budget, min_similarity, bar), seeds)
-        rows = oracle.rows()
-        return Optimization(
-            table=rows,
-            best=_best(rows, searches, seeds),
-            calls=oracle.calls,
-            reused=oracle.reused,
-            failures=oracle.failures,
-            interrupted=any(search.stopped == "interrupted" for search in searches),
-        )
+        _run(searches, decode, scores, bar)
+    found = scores.frame()
+    calls, reused, failures = scores.counts()
+    return Optimization(
+        table=found,
+        best=_best(found, searches, seeds),
+        calls=calls,
+        reused=reused,
+        failures=failures,
+        interrupted=any(search.stopped == "interrupted" for search in searches),
+    )
 
 
 class _Search:
-    """The search of one seed: a sampler, and when to start it again or to stop."""
+    """The search of one seed: what it asks for, when it starts again, why it stopped."""
 
-    def __init__(
-        self,
-        row: int,
-        code: np.ndarray,
-        spread: np.ndarray,
-        step: float,
-        population: int,
-        kind: type[_CMASampler] | type[_RandomSampler],
-        entropy: tuple[int, int],
-    ) -> None:
-        self.row, self._code, self._spread = row, code, spread
-        self._random = np.random.default_rng(entropy)
-        self._step, self._population, self._kind = step, population, kind
+    def __init__(self, row: int, code: np.ndarray, spread: np.ndarray, about: dict) -> None:
+        self.row, self._code, self._spread, self._about = row, code, spread, about
+        self._random = np.random.default_rng((about["seed"], row))
         self._fruitless = 0  # starts in a row that came upon no new molecule
+        self._spent = 1  # on the seed
         self.stopped = ""
         self._start()
 
     def ask(self) -> np.ndarray:
         """Codes (population, size) to try."""
-        self._drawn = self._sampler.ask()
+        if self._strategy is not None:
+            self._drawn = np.array(self._strategy.ask())
+        else:
+            shape = (self._about["population"], len(self._code))
+            self._drawn = self._step * self._random.standard_normal(shape)
         return self._code + self._spread * self._drawn
 
-    def tell(self, ranks: np.ndarray, new: int) -> None:
-        """Learn from the ranks of what was asked, `new` of them molecules scored first here."""
-        self._stale = 0 if new else self._stale + 1
-        self._fruitful |= bool(new)
+    @property
+    def left(self) -> int:
+        """Molecules that may still be scored."""
+        return self._about["budget"] - self._spent
+
+    def choose(self, molecules: Sequence[str | None], table: ScoreTable) -> list[tuple[int, str]]:
+        """What to score of a round's molecules: those feasible and new, within the budget."""
+        self._molecules = molecules
+        distinct = list(dict.fromkeys(one for one in molecules if one is not None))
+        self._near = dict(zip(distinct, table.similarities(self.row, distinct), strict=True))
+        new = [
+            (self.row, one)
+            for one in distinct
+            if self._near[one] >= self._about["min_similarity"] and not table.knows(self.row, one)
+        ][: self.left]
+        self._spent += len(new)
+        self._found = bool(new)
+        return new
+
+    def learn(self, table: ScoreTable) -> None:
+        """Adapt to the ranks of a round, or start again, or stop."""
+        self._stale = 0 if self._found else self._stale + 1
+        self._fruitful |= self._found
         if self._stale < STALE_ROUNDS:
-            self._sampler.tell(self._drawn, ranks)
+            if self._strategy is not None:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # of steps that grow where all ranks are equal
+                    self._strategy.tell(list(self._drawn), list(mean_ranks(self._keys(table))))
             return
         self._fruitless = 0 if self._fruitful else self._fruitless + 1
         if self._fruitless <= DOUBLINGS:
@@ -213,53 +233,47 @@ class _Search:
         else:
             self.stopped = "exhausted"
 
+    def _keys(self, table: ScoreTable) -> list[tuple[int, float]]:
+        """Class and value of each candidate, the best first in their order."""
+        keys = []
+        for one in self._molecules:
+            if one is None:
+                keys.append((3, 0.0))
+            elif self._near[one] < self._about["min_similarity"]:
+                keys.append((1, -self._near[one]))
+            else:
+                (score,) = table.score([(self.row, one)])
+                keys.append((2, 0.0) if math.isnan(score) else (0, -score))
+        return keys
+
     def _start(self) -> None:
         self._stale, self._fruitful = 0, False
-        step = self._step * 2**self._fruitless
-        self._sampler = self._kind(self._population, step, len(self._code), self._random)
+        self._step = self._about["step"] * 2**self._fruitless
+        self._strategy = None
+        if self._about["strategy"] == "cma":
+            size, population = len(self._code), self._about["population"]
+            self._strategy = _cma(size, self._step, population, self._random)
 
 
-class _Judge:
-    """Scores the candidates of a search within its budget, and ranks them."""
-
-    def __init__(self, oracle: Oracle, budget: int, min_similarity: float, bar: tqdm) -> None:
-        self._oracle, self._bar = oracle, bar
-        self._budget, self._min_similarity = budget, min_similarity
-        self._spent: Counter[int] = Counter()
-
-    def score(self, row: int, smiles: str, iteration: int) -> float:
-        """The score of a molecule for one seed, counted if it is new there."""
-        if not self._oracle.knows(row, smiles):
-            self._spent[row] += 1
-            self._bar.update()
-        return self._oracle.score(row, smiles, iteration)
-
-    def left(self, row: int) -> int:
-        """Molecules that may still be scored for a seed."""
-        return self._budget - self._spent[row]
-
-    def rank(
-        self, row: int, candidates: Sequence[str | None], iteration: int
-    ) -> tuple[np.ndarray, int] | None:
-        """Ranks (population,), 0 the best, and the number of new molecules.
-
-        None where the budget ends at one of the candidates.
-        """
-        before = self.left(row)
-        keys = []
-        for smiles in candidates:
-            if smiles is None:
-                keys.append((3, 0.0))
-                continue
-            near = self._oracle.similarity(row, smiles)
-            if near < self._min_similarity:
-                keys.append((1, -near))
-                continue
-            if not self.left(row) and not self._oracle.knows(row, smiles):
-                return None
-            score = self.score(row, smiles, iteration)
-            keys.append((2, 0.0) if math.isnan(score) else (0, -score))
-        return mean_ranks(keys), before - self.left(row)
+def _cma(
+    size: int, step: float, population: int, random: np.random.Generator
+) -> cma.CMAEvolutionStrategy:
+    """CMA-ES around 0; its covariance is diagonal for codes longer than `LARGEST_FULL`."""
+    try:
+        import cma
+    except ImportError as error:
+        raise ImportError(
+            "Strategy 'cma' is the package cma: pip install 'cmim-hf[optimize]' (strategy "
+            "'random' works without it)."
+        ) from error
+    options = {
+        "popsize": population,
+        "CMA_diagonal": size > LARGEST_FULL,
+        "randn": lambda *shape: random.standard_normal(shape),
+        "verbose": -10,
+        "verb_log": 0,
+    }
+    return cma.CMAEvolutionStrategy(np.zeros(size), step, options)
 
 
 def mean_ranks(keys: Sequence[tuple[int, float]]) -> np.ndarray:
@@ -270,65 +284,17 @@ def mean_ranks(keys: Sequence[tuple[int, float]]) -> np.ndarray:
     return (counts.cumsum() - (counts + 1) / 2)[inverse.ravel()]
 
 
-class _RandomSampler:
-    """y ~ N(0, step² I), whatever the ranks."""
-
-    def __init__(
-        self, population: int, step: float, size: int, random: np.random.Generator
-    ) -> None:
-        self._shape, self._step, self._random = (population, size), step, random
-
-    def ask(self) -> np.ndarray:
-        return self._step * self._random.standard_normal(self._shape)
-
-    def tell(self, drawn: np.ndarray, ranks: np.ndarray) -> None:
-        pass
-
-
-class _CMASampler:
-    """CMA-ES around 0; its covariance is diagonal for codes longer than `LARGEST_FULL`."""
-
-    def __init__(
-        self, population: int, step: float, size: int, random: np.random.Generator
-    ) -> None:
-        try:
-            import cma
-        except ImportError as error:
-            raise ImportError(
-                "Strategy 'cma' is the package cma: pip install 'cmim-hf[optimize]' (strategy "
-                "'random' works without it)."
-            ) from error
-        options = {
-            "popsize": population,
-            "CMA_diagonal": size > LARGEST_FULL,
-            "randn": lambda *shape: random.standard_normal(shape),
-            "verbose": -10,
-            "verb_log": 0,
-        }
-        self._strategy = cma.CMAEvolutionStrategy(np.zeros(size), step, options)
-
-    def ask(self) -> np.ndarray:
-        return np.array(self._strategy.ask())
-
-    def tell(self, drawn: np.ndarray, ranks: np.ndarray) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of steps that grow fast where all ranks are equal
-            self._strategy.tell(list(drawn), list(ranks))
-
-
-_SAMPLERS = {"cma": _CMASampler, "random": _RandomSampler}
-
-
-def _run(searches: list[_Search], decode: Decode, judge: _Judge, seeds: list[str]) -> None:
+def _run(searches: list[_Search], decode: Decode, table: ScoreTable, bar: tqdm) -> None:
     """Rounds until every search has stopped; one that is interrupted says so."""
     try:
-        for search, smiles in zip(searches, seeds, strict=True):
-            judge.score(search.row, smiles, 0)
-            if not judge.left(search.row):
-                search.stopped = "budget"
-        iteration = 0
-        while active := [search for search in searches if not search.stopped]:
-            iteration += 1
+        table.score([(search.row, table.seeds[search.row]) for search in searches], bar=bar)
+        for iteration in count(1):
+            active = [search for search in searches if not search.stopped]
+            for search in active:
+                search.stopped = "" if search.left else "budget"
+            active = [search for search in active if search.left]
+            if not active:
+                return
             asked = [search.ask() for search in active]
             decoded = decode(np.concatenate(asked))
             if len(decoded) != sum(map(len, asked)):
@@ -336,26 +302,27 @@ def _run(searches: list[_Search], decode: Decode, judge: _Judge, seeds: list[str
                     f"decode got {sum(map(len, asked))} codes and returned {len(decoded)} "
                     "molecules; it must return one, or None, for each code."
                 )
-            start = 0
-            for search, codes in zip(active, asked, strict=True):
-                ranked = judge.rank(search.row, decoded[start : start + len(codes)], iteration)
-                start += len(codes)
-                if ranked is None or not judge.left(search.row):
-                    search.stopped = "budget"
-                else:
-                    search.tell(*ranked)
+            rest = iter(decoded)
+            wanted = [
+                one
+                for search, codes in zip(active, asked, strict=True)
+                for one in search.choose(list(islice(rest, len(codes))), table)
+            ]
+            table.score(wanted, iteration, bar)
+            for search in active:
+                if search.left:
+                    search.learn(table)
     except KeyboardInterrupt:
         for search in searches:
             search.stopped = search.stopped or "interrupted"
 
 
-def _best(table: pd.DataFrame, searches: list[_Search], seeds: list[str]) -> pd.DataFrame:
+def _best(table: pd.DataFrame, searches: list[_Search], seeds: Sequence[str]) -> pd.DataFrame:
     """One row a seed. Infeasible molecules are not in the table."""
     rows = []
     for search, smiles in zip(searches, seeds, strict=True):
         own = table[table["seed"] == search.row]
-        scored = own[own["score"].notna()]
-        top = scored.loc[scored["score"].idxmax()] if len(scored) else {}
+        top = own.loc[own["score"].idxmax()] if own["score"].notna().any() else {}
         start = own[own["iteration"] == 0]["score"]
         rows.append(
             {
@@ -369,64 +336,41 @@ def _best(table: pd.DataFrame, searches: list[_Search], seeds: list[str]) -> pd.
                 "stopped": search.stopped,
             }
         )
-    return pd.DataFrame(rows)
+    best = pd.DataFrame(rows)
+    return best.assign(smiles=pd.Series([row["smiles"] for row in rows], dtype=object))
 
 
-def _canonical_seed(row: int, smiles: str) -> str:
-    try:
-        return canonicalize(smiles)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"Seed {row}: {error}") from error
-
-
-def _checked_codes(
-    seeds: Sequence[str], codes: np.ndarray, spread: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray]:
-    if isinstance(seeds, str):
-        raise TypeError(f"seeds is a list of SMILES, not one string: give [{seeds!r}].")
-    if len(seeds) == 0:
-        raise ValueError("optimize got no seed; give it at least one SMILES.")
-    codes = np.asarray(codes, dtype=float)
-    if codes.ndim != 2 or len(codes) != len(seeds) or not codes.size:
-        raise ValueError(
-            f"codes must be (seeds, size), here ({len(seeds)}, size); got {codes.shape}."
-        )
-    if not np.isfinite(codes).all():
-        row = int(np.flatnonzero(~np.isfinite(codes).all(axis=1))[0])
-        raise ValueError(f"The code of seed {row} ({seeds[row]!r}) is not finite.")
-    spread = np.ones(codes.shape[1]) if spread is None else np.asarray(spread, dtype=float)
-    if spread.shape != codes.shape[1:]:
-        raise ValueError(f"spread must be (size,) = {codes.shape[1:]}, got {spread.shape}.")
-    if not (np.isfinite(spread).all() and (spread >= 0).all() and spread.any()):
-        raise ValueError("spread must be finite, not negative, and not zero everywhere.")
-    return codes, spread
-
-
-def _check_numbers(
-    strategy: str,
-    budget: int,
-    population: int,
-    step: float,
-    min_similarity: float,
+def _check(
+    seeds: Sequence[str],
+    codes: np.ndarray,
+    about: Mapping[str, Any],
     timeout: float | None,
 ) -> None:
-    if strategy not in _SAMPLERS:
-        raise ValueError(f"strategy is one of {', '.join(_SAMPLERS)}, not {strategy!r}.")
-    if budget < 1:
+    if isinstance(seeds, str):
+        raise TypeError(f"seeds is a list of SMILES, not one string: give [{seeds!r}].")
+    if codes.ndim != 2 or len(codes) != len(seeds) or not np.isfinite(codes).all():
         raise ValueError(
-            f"budget is the number of molecules scored a seed, at least 1; got {budget}."
+            f"codes are finite and (seeds, size), here ({len(seeds)}, size); got {codes.shape}."
         )
-    if population < 4:
-        raise ValueError(f"population must be at least 4, got {population}.")
-    if not 0 < step < math.inf:
-        raise ValueError(f"step must be positive and finite, got {step}.")
-    if not 0 <= min_similarity <= 1:
-        raise ValueError(f"min_similarity is in [0, 1], got {min_similarity}.")
-    if timeout is not None and not 0 < timeout <= threading.TIMEOUT_MAX:
-        raise ValueError(
-            f"timeout is a number of seconds above 0, at most {threading.TIMEOUT_MAX:.0f}, or None "
-            f"to wait for ever; got {timeout}."
-        )
+    longest = threading.TIMEOUT_MAX
+    for good, problem in (
+        (len(seeds), "optimize got no seed; give it at least one SMILES"),
+        (
+            about["strategy"] in ("cma", "random"),
+            "strategy is one of cma, random, not {strategy!r}",
+        ),
+        (about["budget"] >= 1, "budget, the molecules scored a seed, is at least 1; got {budget}"),
+        (about["population"] >= 4, "population must be at least 4, got {population}"),
+        (0 < about["step"] < math.inf, "step must be positive and finite, got {step}"),
+        (0 <= about["min_similarity"] <= 1, "min_similarity is in [0, 1], got {min_similarity}"),
+        (
+            timeout is None or 0 < timeout <= longest,
+            f"timeout is a number of seconds above 0, at most {longest:.0f}, or None to wait for "
+            f"ever; got {timeout}",
+        ),
+    ):
+        if not good:
+            raise ValueError(problem.format(**about) + ".")
 
 
 __all__ = ["Optimization", "optimize"]

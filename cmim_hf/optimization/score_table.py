@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Score molecules once each, whatever the scorer does, and keep every result in a table."""
+"""A table of scores: each molecule scored once, every result kept, on the disk if asked for."""
 
 from __future__ import annotations
 
@@ -9,57 +9,52 @@ import inspect
 import json
 import math
 import os
-import queue
-import threading
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Self
 
 import pandas as pd
+from tqdm.auto import tqdm
 
 from ..atomic_files import check_output, write_whole, writing
-from ..chemistry.smiles import similarity
-from .scorers import ROW_FIELDS, SIMILARITY, Scorer
+from ..chemistry.smiles import similarities
+from .scorer_calls import call_scorer, shown
+from .scorers import FIXED_COLUMNS, SIMILARITY, Scorer
 
 PATIENCE = 20
-"""A scorer whose first calls all fail, so many in a row, is taken for broken."""
+"""A scorer that fails for so many molecules, and has not worked before, is taken for broken."""
 
 
-class Oracle:
-    """A scorer with a memory.
+class ScoreTable:
+    """The scores of a run, and a memory of them.
 
     A molecule is given to the scorer once, whichever seeds ask for it; of a term that depends on
-    the seed (`"similarity"`) only that term is computed again. What the scorer does wrong becomes
-    the molecule's `error` and its score nan: an exception, a result that is not a finite number, a
-    call that takes too long.
+    the seed (`"similarity"`) only that term is computed again. Where the scorer fails (see
+    [`~cmim_hf.optimization.scorer_calls.call_scorer`]), the molecule's score is nan and the reason
+    is its `error`.
 
-    Each (seed, molecule) is a row: `seed` (index), `seed_smiles`, `smiles`, `score`, a column for
-    each of `Scorer.columns`, `similarity` (Tanimoto to the seed), `error` (empty if none),
-    `iteration`, and `call`, the running number of the scorer's call.
+        >>> from cmim_hf.optimization.scorers import as_scorer
+        >>> table = ScoreTable(as_scorer(len), ["CCO"])
+        >>> table.score([(0, "CCO"), (0, "CC"), (0, "CCO")])
+        [3.0, 2.0, 3.0]
+        >>> table.frame()[["seed_smiles", "smiles", "score", "error", "call"]].values.tolist()
+        [['CCO', 'CCO', 3.0, '', 1], ['CCO', 'CC', 2.0, '', 2]]
 
     Args:
         scorer: What is computed.
         seeds: Canonical SMILES that the searches start from.
-        timeout: Seconds that one call of a term may take; None waits for ever. With a limit, calls
-            run in a thread of their own. Python cannot stop a thread: a late call is left behind
-            and may go on computing.
-        table: A CSV file to which rows are appended as they are made. What an earlier run with
-            the same settings left there is not computed again.
+        timeout: Seconds that one call of a term may take, see `call_scorer`.
+        path: A CSV file to which rows are appended as they are made. What an earlier run with the
+            same settings left there is not computed again, but for molecules for which the scorer
+            failed. Of a function whose source has changed a warning says so.
         settings: What else a table must have been made with (JSON types). It is kept beside the
-            table in `<table>.json` with the scorer's weights and the seeds. A larger `"budget"`
-            than the table's is accepted, which is the way to go on. Molecules for which the
-            scorer failed are given to it again; of a function whose source has changed a warning
-            says so.
+            table in `<path>.json` with the scorer's weights and the seeds. A larger `"budget"`
+            than the table's is accepted, which is the way to go on.
 
     Raises:
         ValueError: The table was made with other settings, or is damaged.
-
-    Attributes:
-        calls: Molecules given to the scorer, or found in the table, in this run.
-        reused: How many of these were in the table.
-        failures: How often the scorer failed in this run, by kind.
     """
 
     def __init__(
@@ -68,298 +63,207 @@ class Oracle:
         seeds: Sequence[str],
         *,
         timeout: float | None = None,
-        table: str | os.PathLike | None = None,
+        path: str | os.PathLike | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
-        """Open the table, if there is one."""
+        """Open the file, if there is one."""
         self.scorer, self.seeds, self.timeout = scorer, list(seeds), timeout
-        self.calls = self.reused = 0
-        self.failures: Counter[str] = Counter()
-        self.examples: dict[str, str] = {}
+        self.columns = [*FIXED_COLUMNS[:4], *scorer.columns, *FIXED_COLUMNS[4:]]
         self._rows: dict[tuple[int, str], dict[str, Any]] = {}
-        self._similarities: dict[tuple[int, str], float] = {}
-        self._known: dict[str, dict[str, Any]] = {}
-        self._counted: set[str] = set()
-        self._worker: _Worker | None = None
-        self._table: _Table | None = None
-        self._columns = [*ROW_FIELDS[:4], *scorer.columns, *ROW_FIELDS[4:]]
-        self._last_call = 0
-        if table is not None:
-            about = {"weights": scorer.weights, "seeds": self.seeds, **(settings or {})}
-            self._table = _Table(table, self._columns, about, _sources(scorer))
-            for row in self._table.rows.values():
-                self._last_call = max(self._last_call, row["call"])
-                if row["error"]:  # what failed may have been mended: it is tried again
-                    continue
-                self._known[row["smiles"]] = row
-                if not scorer.columns:  # the only term is the score
-                    row = self._known[row["smiles"]] = {**row, scorer.terms[0].name: row["score"]}
-        self._in_table = set(self._known)
+        self._near: dict[tuple[int, str], float] = {}
+        self._values: dict[str, dict[str, Any]] = {}  # of the terms, of each molecule
+        self._works = False
+        self._kept: set[tuple[int, str]] = set()
+        self._earlier = self._last = 0  # numbers of calls
+        self._stream: IO[str] | None = None
+        if path is not None:
+            self._open(path, {"weights": scorer.weights, "seeds": self.seeds, **(settings or {})})
 
     def __enter__(self) -> Self:
-        """The oracle itself; leaving closes its table."""
+        """The table itself; leaving closes its file."""
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Close the table's file."""
-        if self._table is not None:
-            self._table.close()
+        """Close the file."""
+        if self._stream is not None:
+            with writing(self._stream.name):
+                self._stream.close()
 
-    def similarity(self, seed: int, smiles: str) -> float:
-        """Tanimoto similarity of a molecule to a seed, computed once."""
-        key = (seed, smiles)
-        if key not in self._similarities:
-            self._similarities[key] = similarity(self.seeds[seed], smiles)
-        return self._similarities[key]
+    def similarities(self, seed: int, smiles: Iterable[str]) -> list[float]:
+        """Tanimoto similarities of molecules to a seed, each computed once."""
+        smiles = list(smiles)
+        new = [one for one in dict.fromkeys(smiles) if (seed, one) not in self._near]
+        for one, near in zip(new, similarities(self.seeds[seed], new) if new else (), strict=True):
+            self._near[seed, one] = near
+        return [self._near[seed, one] for one in smiles]
 
     def knows(self, seed: int, smiles: str) -> bool:
         """Whether this molecule was asked for, for this seed and in this run."""
         return (seed, smiles) in self._rows
 
-    def score(self, seed: int, smiles: str, iteration: int) -> float:
-        """The score of a molecule, nan if the scorer failed.
+    def score(
+        self, asked: Sequence[tuple[int, str]], iteration: int = 0, bar: tqdm | None = None
+    ) -> list[float]:
+        """The scores of molecules in their order, nan where the scorer failed.
+
+        Each row is in the file before the next molecule is scored; where a term takes a list, all
+        new molecules are scored first.
 
         Args:
-            seed: Index of the seed that the molecule was found from.
-            smiles: The molecule, canonical.
-            iteration: Kept in the row that the first call makes.
+            asked: Index of a seed, and a canonical SMILES found from it.
+            iteration: Kept in the rows that this call makes.
+            bar: Moved on by each of these rows.
 
         Raises:
-            RuntimeError: The scorer failed at each of its first `PATIENCE` molecules.
+            RuntimeError: The scorer failed for each of its first `PATIENCE` molecules.
         """
-        key = (seed, smiles)
-        if key not in self._rows:
-            known = self._known.get(smiles) or self._compute(smiles)
-            row = self._row(seed, smiles, iteration, known)
-            if self._table is not None:
-                self._table.append(seed, row)
-            self._known[smiles] = known
-            self._rows[key] = row
-            self._count(row)
-        return self._rows[key]["score"]
+        for batch in [asked] if self.scorer.takes_list else [[one] for one in asked]:
+            self._compute([one for _, one in batch])
+            for seed, smiles in batch:
+                if (seed, smiles) not in self._rows:
+                    self._add(seed, smiles, iteration)
+                    if bar is not None:
+                        bar.update()
+            self._check_that_it_works()
+        return [self._rows[one]["score"] for one in asked]
 
-    def rows(self) -> pd.DataFrame:
-        """The rows of this run, in the order in which they were asked for."""
-        return pd.DataFrame(list(self._rows.values()), columns=self._columns)
+    def frame(self) -> pd.DataFrame:
+        """The rows of this run, in the order in which they were asked for.
 
-    def _compute(self, smiles: str) -> dict[str, Any]:
-        """Values of the terms that do not depend on the seed, error, number of the call."""
-        self._last_call += 1
-        known: dict[str, Any] = {"error": "", "call": self._last_call}
+        A row for each seed and molecule: `seed` (index), `seed_smiles`, `smiles`, `score`, a column
+        for each of `Scorer.columns`, `similarity` (Tanimoto, to the seed), `error` (empty if none),
+        `iteration`, and `call`, the number of the molecule among those given to the scorer.
+        """
+        return pd.DataFrame(list(self._rows.values()), columns=self.columns)
+
+    def counts(self) -> tuple[int, int, Counter[str]]:
+        """Molecules scored in this run, those of them found in the file, and failures by kind."""
+        molecules = self.frame().drop_duplicates("smiles")
+        kinds = Counter(_kind(error) for error in molecules["error"] if error)
+        return len(molecules), int((molecules["call"] <= self._earlier).sum()), kinds
+
+    def _compute(self, smiles: Iterable[str]) -> None:
+        """Values of the terms that do not depend on a seed, of molecules not seen before."""
+        new = [one for one in dict.fromkeys(smiles) if one not in self._values]
+        found: dict[str, dict[str, Any]] = {one: {"error": ""} for one in new}
         for term in self.scorer.terms:
-            if term.function is None:
+            left = [one for one in new if not found[one]["error"]]
+            if term.function is None or not left:
                 continue
-            value, error = self._call(term.function, smiles)
-            known[term.name] = value
-            if error:
-                named = f"{term.name} " if len(self.scorer.terms) > 1 else ""
-                known["error"] = named + error
-                break
-        return known
+            named = f"{term.name} " if len(self.scorer.terms) > 1 else ""
+            for one, (value, error) in zip(
+                left, call_scorer(term, left, self.timeout), strict=True
+            ):
+                found[one] |= {term.name: value, "error": named + error if error else ""}
+        for number, one in enumerate(new, self._last + 1):
+            found[one]["call"] = number
+        self._last += len(new)
+        self._values |= found
 
-    def _row(self, seed: int, smiles: str, iteration: int, known: dict[str, Any]) -> dict[str, Any]:
-        near = self.similarity(seed, smiles)
-        score, error = math.nan, known["error"]
+    def _add(self, seed: int, smiles: str, iteration: int) -> None:
+        values = self._values[smiles]
+        (near,) = self.similarities(seed, [smiles])
+        score, error = math.nan, values["error"]
         if not error:
-            score = self.scorer.combine({**known, SIMILARITY: near})
+            score = self.scorer.combine({**values, SIMILARITY: near})
             if not math.isfinite(score):
                 score, error = math.nan, f"sum is {score}: a term or its weight is too large"
-        return {
+        self._works |= not error
+        row = {
             "seed": seed,
             "seed_smiles": self.seeds[seed],
             "smiles": smiles,
             "score": score,
-            **{name: known.get(name, math.nan) for name in self.scorer.columns},
+            **{name: values.get(name, math.nan) for name in self.scorer.columns},
             SIMILARITY: near,
             "error": error,
             "iteration": iteration,
-            "call": known["call"],
+            "call": values["call"],
         }
+        self._write(row)
+        self._rows[seed, smiles] = row
 
-    def _count(self, row: dict[str, Any]) -> None:
-        smiles, error = row["smiles"], row["error"]
-        if smiles in self._counted:
+    def _check_that_it_works(self) -> None:
+        if self._works:
             return
-        self._counted.add(smiles)
-        self.calls += 1
-        self.reused += smiles in self._in_table
-        if error:
-            kind = error.partition(": ")[0]
-            self.failures[kind] += 1
-            self.examples.setdefault(kind, f"{smiles}: {error}")
-        if self.failures.total() == self.calls == PATIENCE:
+        failed = {row["smiles"]: row["error"] for row in self._rows.values()}
+        if len(failed) >= PATIENCE:
+            kinds: dict[str, str] = {}
+            for smiles, error in failed.items():
+                kinds.setdefault(_kind(error), f"{smiles}: {error}")
             raise RuntimeError(
-                f"The scorer failed for each of its first {PATIENCE} molecules, as for "
-                f"{'; '.join(list(self.examples.values())[:3])}. Mend the scorer, or raise the "
-                f"timeout if it is only slow."
+                f"The scorer failed for each of its first {len(failed)} molecules, as for "
+                f"{'; '.join(list(kinds.values())[:3])}. Fix the scorer, or raise the timeout if "
+                "it is only slow."
             )
 
-    def _call(self, function: Callable[[str], float], smiles: str) -> tuple[float, str]:
-        """Value and error of one call: one of nan and "" is in its place."""
-        try:
-            if self.timeout is None:
-                value = function(smiles)
-            else:
-                value = self._call_in_time(function, smiles)
-        except _Late:
-            return math.nan, f"took longer than {self.timeout:g} s"
-        except (Exception, SystemExit) as error:  # a scorer may wrap a command's main function
-            return math.nan, f"raised {type(error).__name__}: {_one_line(str(error))}"
-        return _number(value)
-
-    def _call_in_time(self, function: Callable[[str], float], smiles: str) -> Any:
-        worker, self._worker = self._worker or _Worker(), None
-        try:
-            value = worker.call(function, smiles, self.timeout)
-        except _Late:
-            warnings.warn(
-                f"A call of the scorer took longer than {self.timeout:g} s. Python cannot stop it, "
-                "so it goes on beside the next ones until it ends.",
-                RuntimeWarning,
-                stacklevel=5,
-            )
-            raise
-        except Exception:
-            self._worker = worker
-            raise
-        self._worker = worker
-        return value
-
-
-class _Late(Exception):
-    """A call did not end in time."""
-
-
-class _Worker:
-    """A daemon thread that makes one call after another, until one is late."""
-
-    def __init__(self) -> None:
-        self._jobs: queue.SimpleQueue = queue.SimpleQueue()
-        self._results: queue.SimpleQueue = queue.SimpleQueue()
-        threading.Thread(target=self._work, daemon=True).start()
-
-    def call(self, function: Callable[[str], float], smiles: str, timeout: float) -> Any:
-        self._jobs.put((function, smiles))
-        try:
-            value, error = self._results.get(timeout=timeout)
-        except BaseException as error:
-            self._jobs.put(None)  # the thread ends when its call does
-            if isinstance(error, queue.Empty):
-                raise _Late from None
-            raise
-        if error is not None:
-            raise error
-        return value
-
-    def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            function, smiles = job
-            try:
-                self._results.put((function(smiles), None))
-            except BaseException as error:  # raised again where the call was asked for
-                self._results.put((None, error))
-
-
-class _Table:
-    """Rows in a CSV file, each handed to the system before the next is computed."""
-
-    def __init__(
-        self,
-        table: str | os.PathLike,
-        columns: list[str],
-        settings: dict[str, Any],
-        sources: dict[str, str],
-    ) -> None:
-        Path(table).absolute().parent.mkdir(parents=True, exist_ok=True)
-        self.path = path = check_output(table, (".csv",))
-        self._columns = columns
-        settings = json.loads(json.dumps(settings))  # as they will be read
+    def _open(self, path: str | os.PathLike, settings: dict[str, Any]) -> None:
+        Path(path).absolute().parent.mkdir(parents=True, exist_ok=True)
+        path = check_output(path, (".csv",))
         beside = path.with_name(path.name + ".json")
+        settings = json.loads(json.dumps(settings))  # as they will be read
+        sources = _sources(self.scorer)
         if path.exists():
-            earlier = _read_settings(path, beside)
-            _warn_of_changes(path, earlier.pop("sources", {}), sources)
-            _check_settings(path, earlier, settings)
+            _check_settings(path, beside, settings, sources)
         write_whole(beside, json.dumps({**settings, "sources": sources}, indent=2) + "\n")
-        self.rows = self._read() if path.exists() else {}
-        self.stream: IO[str] = open(  # closed by the oracle
+        if path.exists():
+            self._remember(_read(path, self.columns))
+        self._stream = open(  # closed by __exit__
             path, "a", encoding="utf-8", errors="backslashreplace", newline=""
         )
-        self._writer = csv.DictWriter(self.stream, columns, lineterminator="\n")
-        if self.stream.tell() == 0:
-            with writing(path):
-                self._writer.writeheader()
-                self.stream.flush()
+        if self._stream.tell() == 0:
+            self._write({name: name for name in self.columns})
 
-    def append(self, seed: int, row: dict[str, Any]) -> None:
-        earlier = self.rows.get((seed, row["smiles"]))
-        if earlier is not None and not earlier["error"]:
+    def _remember(self, table: pd.DataFrame) -> None:
+        """Take over the scores of an earlier run; what failed is tried again."""
+        self._earlier = self._last = int(table["call"].max()) if len(table) else 0
+        rows = table[(table["error"] == "") & table["score"].notna()]
+        self._kept = set(zip(rows["seed"], rows["smiles"], strict=True))
+        if not self.scorer.columns:  # the only term is the score
+            rows = rows.assign(**{self.scorer.terms[0].name: rows["score"]})
+        rows = rows.drop_duplicates("smiles", keep="last").set_index("smiles")
+        self._values = rows.to_dict("index")
+
+    def _write(self, row: dict[str, Any]) -> None:
+        if self._stream is None or (row["seed"], row["smiles"]) in self._kept:
             return
-        row = {
-            name: "" if isinstance(value, float) and math.isnan(value) else value
-            for name, value in row.items()
-        }
-        with writing(self.path):
-            self._writer.writerow(row)
-            self.stream.flush()
-
-    def close(self) -> None:
-        with writing(self.path):
-            self.stream.close()
-
-    def _read(self) -> dict[tuple[int, str], dict[str, Any]]:
-        """Rows by seed and molecule; a last line that was not finished is cut off the file."""
-        content = self.path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) < len(content):
-            os.truncate(self.path, len(whole))
-        try:
-            lines = list(csv.reader(whole.decode("utf-8").split("\n")[:-1]))
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise ValueError(
-                f"{self.path} is damaged: it is no table in UTF-8 ({error}). Give another table."
-            ) from error
-        if lines and lines[0] != self._columns:
-            raise ValueError(
-                f"{self.path} has the columns {', '.join(lines[0])}; {', '.join(self._columns)} "
-                "are expected. Give another table, or remove this one."
-            )
-        rows = {}
-        for number, line in enumerate(lines[1:], start=2):
-            try:
-                row = self._typed(line)
-            except ValueError as error:
-                raise ValueError(
-                    f"Line {number} of {self.path} is damaged ({error}). Remove the line to have "
-                    "its molecule scored again."
-                ) from error
-            rows[row["seed"], row["smiles"]] = row
-        return rows
-
-    def _typed(self, line: list[str]) -> dict[str, Any]:
-        if len(line) != len(self._columns):
-            raise ValueError(f"{len(line)} fields in place of {len(self._columns)}")
-        row: dict[str, Any] = dict(zip(self._columns, line, strict=True))
-        for name, text in row.items():
-            if name in ("seed", "iteration", "call"):
-                row[name] = int(text)
-            elif name not in ("seed_smiles", "smiles", "error"):
-                row[name] = float(text or "nan")
-        return row
+        fields = ["" if value != value else value for value in row.values()]  # nan
+        with writing(self._stream.name):
+            csv.writer(self._stream, lineterminator="\n").writerow(fields)
+            self._stream.flush()
 
 
-def _read_settings(table: Path, beside: Path) -> dict[str, Any]:
-    """What made a table, from the file beside it."""
-    if not beside.is_file():
-        raise ValueError(
-            f"{table} is there but not {beside.name}, which says what made it. Give another table."
-        )
+def _read(path: Path, columns: list[str]) -> pd.DataFrame:
+    """The rows of a file; a last line that was not finished is cut off it."""
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        os.truncate(path, whole)
+    kinds = {"seed": int, "seed_smiles": str, "smiles": str, "error": str, "iteration": int}
+    kinds["call"] = int
+    readers = {name: kinds.get(name, _float_or_gap) for name in columns}
+    if not whole:
+        return pd.DataFrame(columns=columns)
     try:
-        earlier = json.loads(beside.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{beside} is damaged ({error}). Give another table.") from error
-    if not isinstance(earlier, dict):
-        raise ValueError(f"{beside} is damaged: it holds no settings. Give another table.")
-    return earlier
+        names = pd.read_csv(path, nrows=0).columns.tolist()
+        if names != columns:
+            raise ValueError(
+                f"it has the columns {', '.join(names)}; {', '.join(columns)} are expected"
+            )
+        return pd.read_csv(path, converters=readers, keep_default_na=False)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(
+            f"{path} is damaged: {error}. Remove the lines that are wrong, to have their molecules "
+            "scored again, or give another table."
+        ) from error
+
+
+def _float_or_gap(text: str) -> float:
+    return float(text or "nan")  # exact, as pandas' own reading of numbers is not
+
+
+def _kind(error: str) -> str:
+    return error.partition(": ")[0]
 
 
 def _sources(scorer: Scorer) -> dict[str, str]:
@@ -374,20 +278,21 @@ def _sources(scorer: Scorer) -> dict[str, str]:
     return sources
 
 
-def _warn_of_changes(table: Path, earlier: dict[str, str], sources: dict[str, str]) -> None:
-    changed = [name for name, digest in sources.items() if earlier.get(name, digest) != digest]
-    if changed:
-        warnings.warn(
-            f"The source of {', '.join(changed)} has changed since {table} was made; the scores in "
-            "it are used as they stand. If they no longer hold, give another table.",
-            RuntimeWarning,
-            stacklevel=6,
-        )
-
-
-def _check_settings(table: Path, earlier: dict[str, Any], settings: dict[str, Any]) -> None:
+def _check_settings(
+    table: Path, beside: Path, settings: dict[str, Any], sources: dict[str, str]
+) -> None:
+    """Refuse a table that was made with other settings; warn of functions that have changed."""
+    try:
+        earlier = json.loads(beside.read_text(encoding="utf-8"))
+        digests = earlier.pop("sources", {})
+    except FileNotFoundError:
+        raise ValueError(
+            f"{table} is there but not {beside.name}, which says what made it. Give another table."
+        ) from None
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"{beside} is damaged ({error}). Give another table.") from error
     differing = [
-        f"{name} was {_shown(earlier.get(name))}, now {_shown(settings.get(name))}"
+        f"{name} was {shown(earlier.get(name))}, now {shown(settings.get(name))}"
         for name in sorted({*earlier, *settings})
         if earlier.get(name) != settings.get(name)
         and not (name == "budget" and earlier.get(name, math.inf) < settings.get(name, 0))
@@ -397,30 +302,14 @@ def _check_settings(table: Path, earlier: dict[str, Any], settings: dict[str, An
             f"{table} was made with other settings: {'; '.join(differing)}. Give them as they "
             "were (only a larger budget goes on), or another table."
         )
+    changed = [name for name, digest in sources.items() if digests.get(name, digest) != digest]
+    if changed:
+        warnings.warn(
+            f"The source of {', '.join(changed)} has changed since {table} was made; the scores in "
+            "it are used as they stand. If they no longer hold, give another table.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
 
-def _number(value: Any) -> tuple[float, str]:
-    """A result as a float, and what is wrong with it."""
-    if value is None:
-        return math.nan, "returned None"
-    try:
-        if isinstance(value, str | bytes):
-            raise TypeError  # float() would read a number from it
-        number = float(value)
-    except Exception:
-        shown = _one_line(_shown(value))
-        return math.nan, f"returned a {type(value).__name__}, not a number: {shown}"
-    return (number, "") if math.isfinite(number) else (math.nan, f"returned {number}")
-
-
-def _one_line(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= 200 else text[:197] + "..."
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-__all__ = ["PATIENCE", "Oracle"]
+__all__ = ["PATIENCE", "ScoreTable"]

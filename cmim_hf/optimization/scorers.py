@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a molecule is optimised for: any callable from a SMILES to a number, or a sum of such.
+"""What a molecule is optimised for: any function from a SMILES to a number, or a sum of such.
 
-A scorer is higher for better molecules. `as_scorer` accepts what users have at hand: a function,
-the name of a built-in one, or a dictionary of these and their weights. `parse_scorers` reads what
-they write on a command line.
+A score is higher for better molecules. [`as_scorer`] accepts what users have at hand,
+[`parse_scorers`] what they write on a command line, and [`batch_scorer`] marks a function that
+wants a list of molecules.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ import importlib.util
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from numbers import Real
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from ..chemistry.properties import logp, penalized_logp, qed, sa_score
-from ..chemistry.smiles import canonicalize, similarity
 
 BUILT_IN = {"logp": logp, "penalized_logp": penalized_logp, "qed": qed, "sa_score": sa_score}
 """Scorers known by name; of `sa_score` lower is easier, so give it a negative weight."""
@@ -28,17 +29,8 @@ BUILT_IN = {"logp": logp, "penalized_logp": penalized_logp, "qed": qed, "sa_scor
 SIMILARITY = "similarity"
 """Name of the Tanimoto similarity to the molecule that the search started from."""
 
-ROW_FIELDS = (
-    "seed",
-    "seed_smiles",
-    "smiles",
-    "score",
-    SIMILARITY,
-    "error",
-    "iteration",
-    "call",
-)
-"""Columns that every table of scored molecules has; the terms of a scorer come after `score`."""
+FIXED_COLUMNS = ("seed", "seed_smiles", "smiles", "score", SIMILARITY, "error", "iteration", "call")
+"""Columns that every table of scores has; the terms of a scorer come after `score`."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +40,18 @@ class Term:
     Attributes:
         name: Of the column that keeps its values.
         weight: What its value is multiplied by.
-        function: From a SMILES to a number; None is the similarity to the molecule's own seed.
+        function: From a SMILES to a number, or of a list (see [`batch_scorer`]); None is the
+            similarity to the molecule's own seed.
     """
 
     name: str
     weight: float
-    function: Callable[[str], float] | None
+    function: Callable[[Any], Any] | None
+
+    @property
+    def takes_list(self) -> bool:
+        """Whether the function is given many molecules at once."""
+        return bool(getattr(self.function, "takes_list", False))
 
 
 @dataclass(frozen=True)
@@ -74,6 +72,11 @@ class Scorer:
         return [term.name for term in self.terms if term.function is not None]
 
     @property
+    def takes_list(self) -> bool:
+        """Whether one of the terms is given many molecules at once."""
+        return any(term.takes_list for term in self.terms)
+
+    @property
     def weights(self) -> dict[str, float]:
         """Name and weight of each term."""
         return {term.name: term.weight for term in self.terms}
@@ -83,53 +86,84 @@ class Scorer:
         return sum(term.weight * values[term.name] for term in self.terms)
 
 
-def weighted_sum(weights: Mapping[str | Callable[[str], float], float]) -> Scorer:
-    """Sum scorers: `weighted_sum({"qed": 1.0, "sa_score": -0.2, my_function: 0.5})`.
+def batch_scorer(function: Callable[[list[str]], Sequence[float]]) -> Callable[[list[str]], Any]:
+    """Mark a function as a scorer of many molecules at once: a model, or a batch to dock.
+
+    It is called once a round with the new molecules of all searches, canonical SMILES, none of them
+    twice in a run, and returns one number for each, in their order: a list, an array (n,) or
+    (n, 1), a series or a tensor. NaN or None says that a molecule has no score. An exception, or
+    another number of values, leaves all molecules of that call without one.
+
+        model = joblib.load("activity.joblib")  # a scikit-learn pipeline that takes SMILES
+        generator.optimize(seeds, batch_scorer(model.predict))
+
+    In a file that a command line names, `score = batch_scorer(model.predict)` makes
+    `--scorer my.py:score` such a scorer, and so does `@batch_scorer` above a function. An object of
+    one's own may have an attribute `takes_list = True` instead.
+
+        >>> from cmim_hf.chemistry.smiles import similarities
+        >>> like_ethanol = batch_scorer(lambda smiles: similarities("CCO", smiles))
+        >>> like_ethanol(["OCC", "C"]), as_scorer({like_ethanol: -1}).takes_list
+        ([1.0, 0.0], True)
+
+    Raises:
+        TypeError: `function` cannot be called.
+    """
+    if not callable(function):
+        raise TypeError(f"A batch scorer is a function of a list of SMILES, not {function!r:.80}.")
+
+    @wraps(function)
+    def scores(smiles: list[str]) -> Sequence[float]:
+        return function(smiles)
+
+    if not hasattr(function, "__name__"):
+        scores.__name__ = type(function).__name__
+    scores.takes_list = True
+    return scores
+
+
+def as_scorer(what: str | Callable[[Any], Any] | Mapping | Scorer) -> Scorer:
+    """Make a scorer of what a user has at hand.
+
+        >>> as_scorer({"qed": 1.0, len: -0.02, "similarity": 0.5}).weights
+        {'qed': 1.0, 'len': -0.02, 'similarity': 0.5}
 
     Args:
-        weights: The weight of each term. A term is a callable, a name of `BUILT_IN`, or
-            `"similarity"`. Callables are named after their functions, with a number behind a name
-            that is taken.
+        what: A callable, a name of `BUILT_IN`, `"similarity"`, a mapping of these to their weights
+            (a weighted sum), or a scorer. Callables are named after their functions, with a number
+            behind a name that is taken.
 
     Raises:
-        TypeError: A term is neither name nor callable, or a weight is no number.
+        TypeError: It is none of these, or a weight is no number.
         ValueError: No term, an unknown name, or a weight that is zero or not finite.
-    """
-    if not weights:
-        raise ValueError("A weighted sum got no term; give it at least one, as {'qed': 1.0}.")
-    terms: list[Term] = []
-    for what, weight in weights.items():
-        if isinstance(weight, bool) or not isinstance(weight, Real):
-            raise TypeError(f"The weight of {what!r} is a number, not {weight!r}.")
-        if not math.isfinite(weight) or weight == 0:
-            raise ValueError(f"The weight of {what!r} is finite and not zero, not {weight}.")
-        taken = [*BUILT_IN, *ROW_FIELDS, *(term.name for term in terms)]
-        name, function = _named(what, taken)
-        terms.append(Term(name, float(weight), function))
-    return Scorer(tuple(terms))
-
-
-def as_scorer(what: str | Callable[[str], float] | Mapping | Scorer) -> Scorer:
-    """Make a scorer of a callable, a built-in name, a dictionary of weights, or a scorer.
-
-    Raises:
-        TypeError: It is none of these.
-        ValueError: As in `weighted_sum`.
     """
     if isinstance(what, Scorer):
         return what
-    if isinstance(what, Mapping):
-        return weighted_sum(what)
     if isinstance(what, str) or callable(what):
-        return weighted_sum({what: 1.0})
-    raise TypeError(
-        f"A scorer is a function from a SMILES to a number, one of the names {_names()}, or a "
-        f"dictionary of these and their weights; got a {type(what).__name__}: {what!r:.80}."
-    )
+        what = {what: 1.0}
+    if not isinstance(what, Mapping):
+        raise TypeError(
+            f"A scorer is a function from a SMILES to a number, one of the names {_names()}, or a "
+            f"dictionary of these and their weights; got a {type(what).__name__}: {what!r:.80}."
+        )
+    if not what:
+        raise ValueError("A scorer got no term; give it at least one, as {'qed': 1.0}.")
+    terms: list[Term] = []
+    for one, weight in what.items():
+        if isinstance(weight, bool) or not isinstance(weight, Real):
+            raise TypeError(f"The weight of {one!r} is a number, not {weight!r}.")
+        if not math.isfinite(weight) or weight == 0:
+            raise ValueError(f"The weight of {one!r} is finite and not zero, not {weight}.")
+        taken = {*BUILT_IN, *FIXED_COLUMNS, *(term.name for term in terms)}
+        terms.append(_term(one, float(weight), taken))
+    return Scorer(tuple(terms))
 
 
 def parse_scorers(texts: Iterable[str]) -> Scorer:
     """The weighted sum of `name`, `name=weight` and `path/to/file.py:function=weight`.
+
+        >>> parse_scorers(["qed", "sa_score=-0.1", "operator:length_hint=0.01"]).weights
+        {'qed': 1.0, 'sa_score': -0.1, 'length_hint': 0.01}
 
     Args:
         texts: The terms: names of `BUILT_IN`, `"similarity"`, and what `load_scorer` imports. A
@@ -138,44 +172,36 @@ def parse_scorers(texts: Iterable[str]) -> Scorer:
     Raises:
         TypeError: One string in place of a list.
         ValueError: A weight that is no number, a function that cannot be loaded, a term given
-            twice, and as in `weighted_sum`.
+            twice, and as in `as_scorer`.
         FileNotFoundError: No such file.
     """
     if isinstance(texts, str):
         raise TypeError(f"Expected a list of scorers, got the single text {texts!r}; pass [it].")
-    weights: dict[str | Callable[[str], float], float] = {}
+    weights: dict[str | Callable[[Any], Any], float] = {}
     places = set()
     for text in texts:
-        name, weight = _name_and_weight(text)
+        name, sign, weight = text.rpartition("=")
+        if not sign or ":" in weight:  # a sign before the colon belongs to the path
+            name, weight = text, "1"
+        source, _, function = name.rpartition(":")
+        place = f"{Path(source).resolve()}:{function}" if source.endswith(".py") else name
         try:
-            term = load_scorer(name) if ":" in name else name
-            repeated = _place(name) in places or term in weights
+            factor = float(weight)
+        except ValueError:
+            raise ValueError(f"The weight of the scorer {text} is no number: {weight!r}.") from None
+        try:
+            term = load_scorer(name) if source else name
+            repeated = place in places or term in weights
         except (AttributeError, ImportError, TypeError) as error:
             raise ValueError(f"The scorer {text} cannot be used: {error}") from error
         if repeated:
             raise ValueError(f"The scorer {name} is given twice; give it one weight.")
-        places.add(_place(name))
-        weights[term] = weight
-    return weighted_sum(weights)
+        places.add(place)
+        weights[term] = factor
+    return as_scorer(weights)
 
 
-def similarity_to(reference: str) -> Callable[[str], float]:
-    """A scorer: the Tanimoto similarity to one molecule (see `chem.similarity`).
-
-    Raises:
-        TypeError: `reference` is not a string.
-        ValueError: It is no molecule.
-    """
-    reference = canonicalize(reference)
-
-    def score(smiles: str) -> float:
-        return similarity(reference, smiles)
-
-    score.__name__ = f"similarity_to({reference})"
-    return score
-
-
-def load_scorer(location: str) -> Callable[[str], float]:
+def load_scorer(location: str) -> Callable[[Any], Any]:
     """Import a scorer that a user wrote.
 
     Args:
@@ -190,8 +216,8 @@ def load_scorer(location: str) -> Callable[[str], float]:
         AttributeError: Nothing of this name in it.
         TypeError: What has this name cannot be called.
     """
-    source, colon, name = location.rpartition(":")
-    if not (source and colon and name):
+    source, _, name = location.rpartition(":")
+    if not (source and name):
         raise ValueError(
             f"{location!r} names no scorer; write 'path/to/file.py:function' or "
             "'package.module:function'."
@@ -206,40 +232,22 @@ def load_scorer(location: str) -> Callable[[str], float]:
     return found
 
 
-def _name_and_weight(text: str) -> tuple[str, float]:
-    name, sign, weight = text.rpartition("=")
-    if not sign or ":" in weight:  # a sign before the colon belongs to the path
-        return text, 1.0
-    try:
-        return name, float(weight)
-    except ValueError:
-        raise ValueError(f"The weight of the scorer {text} is no number: {weight!r}.") from None
-
-
-def _place(name: str) -> str:
-    """One text for all ways to write a file's path: each load makes new functions of it."""
-    source, _, function = name.rpartition(":")
-    return f"{Path(source).resolve()}:{function}" if source.endswith(".py") else name
-
-
-def _named(
-    what: str | Callable[[str], float], taken: list[str]
-) -> tuple[str, Callable[[str], float] | None]:
+def _term(what: Any, weight: float, taken: set[str]) -> Term:
+    if what == SIMILARITY:
+        return Term(what, weight, None)
     if isinstance(what, str):
-        if what == SIMILARITY:
-            return what, None
         if what not in BUILT_IN:
             hint = " (load_scorer imports a function of a file)" if ":" in what else ""
             raise ValueError(f"There is no scorer {what!r}{hint}; the names are {_names()}.")
-        return what, BUILT_IN[what]
+        return Term(what, weight, BUILT_IN[what])
     if not callable(what):
         raise TypeError(f"A term is a name of {_names()} or a callable, not {what!r:.80}.")
-    base = getattr(what, "__name__", type(what).__name__).strip("<>")
-    name, number = base, 1
+    base = name = getattr(what, "__name__", type(what).__name__).strip("<>")
+    number = 1
     while name in taken:
         number += 1
         name = f"{base}_{number}"
-    return name, what
+    return Term(name, weight, what)
 
 
 def _names() -> str:
@@ -281,8 +289,7 @@ __all__ = [
     "Scorer",
     "Term",
     "as_scorer",
+    "batch_scorer",
     "load_scorer",
     "parse_scorers",
-    "similarity_to",
-    "weighted_sum",
 ]

@@ -8,14 +8,12 @@ import numpy as np
 import pytest
 
 from cmim_hf.chemistry.properties import penalized_logp, qed, sa_score
-from cmim_hf.chemistry.smiles import similarity
 from cmim_hf.optimization.scorers import (
     Scorer,
     as_scorer,
+    batch_scorer,
     load_scorer,
     parse_scorers,
-    similarity_to,
-    weighted_sum,
 )
 
 
@@ -31,7 +29,7 @@ def search_path():
 
 
 def test_a_weighted_sum_keeps_names_weights_and_functions_in_order():
-    scorer = weighted_sum({"qed": 1, carbons: 0.5, "sa_score": -0.2, "similarity": 2.0})
+    scorer = as_scorer({"qed": 1, carbons: 0.5, "sa_score": -0.2, "similarity": 2.0})
     assert [(term.name, term.weight, term.function) for term in scorer.terms] == [
         ("qed", 1.0, qed),
         ("carbons", 0.5, carbons),
@@ -61,7 +59,7 @@ def test_callables_whose_names_are_taken_get_numbers():
             return 0.0
 
     terms = dict.fromkeys((score, similarity, *anonymous, qed, Docking()), 1.0)
-    assert [term.name for term in weighted_sum(terms).terms] == [
+    assert [term.name for term in as_scorer(terms).terms] == [
         "score_2",
         "similarity_2",
         "lambda",
@@ -106,13 +104,31 @@ def test_what_is_no_scorer_is_refused(what, error, message):
         as_scorer(what)
 
 
-def test_similarity_to_a_reference():
-    score = similarity_to("OCC")
-    assert score.__name__ == "similarity_to(CCO)"
-    assert score("CCO") == 1.0
-    assert score("CCCO") == similarity("CCO", "CCCO") < 1
-    with pytest.raises(ValueError, match="unclosed ring"):
-        similarity_to("C1CC")
+def test_a_batch_scorer_keeps_its_name_and_says_that_it_takes_a_list(tmp_path, search_path):
+    class Model:
+        def predict(self, smiles):
+            return np.array([float(len(one)) for one in smiles])
+
+        def __call__(self, smiles):
+            return self.predict(smiles)
+
+    model = Model()
+    scorer = as_scorer({batch_scorer(model.predict): 1.0, batch_scorer(model): 1.0, carbons: 2.0})
+    assert [(term.name, term.takes_list) for term in scorer.terms] == [
+        ("predict", True), ("Model", True), ("carbons", False),
+    ]  # fmt: skip
+    assert scorer.takes_list and not as_scorer(carbons).takes_list
+    model.takes_list = True
+    assert as_scorer(model).takes_list
+    path = tmp_path / "own.py"
+    path.write_text(
+        "from cmim_hf.optimization.scorers import batch_scorer\n"
+        "@batch_scorer\ndef potency(smiles):\n    return [2.0 for one in smiles]\n"
+    )
+    (term,) = parse_scorers([f"{path}:potency=0.5"]).terms
+    assert term.takes_list and term.name == "potency" and term.function(["C", "N"]) == [2.0, 2.0]
+    with pytest.raises(TypeError, match="a function of a list of SMILES, not 3"):
+        batch_scorer(3)
 
 
 def test_load_scorer_from_a_file_that_imports_its_neighbour(tmp_path, search_path):
