@@ -164,12 +164,7 @@ def _check(
     temperature: float,
     top_k: int | None,
 ) -> None:
-    expected = (model.config.num_latents, model.config.latent_size)
-    if latents.ndim != 3 or tuple(latents.shape[1:]) != expected:
-        raise ValueError(
-            f"latents must be (batch, num_latents, latent_size) = (batch, {expected[0]}, "
-            f"{expected[1]}), got {tuple(latents.shape)}."
-        )
+    model.check_latents(latents)
     if not 1 < max_length <= longest:
         raise ValueError(
             f"max_length is from 2 to {longest} (the start token and what the model was built "

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -94,6 +95,16 @@ class CMIMPreTrainedModel(PreTrainedModel):
         if push_to_hub:
             name = hub.pop("repo_id", os.path.basename(os.path.abspath(save_directory)))
             self.push_to_hub(name, **hub)
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """As of `torch.nn.Module`; a weight that shares another's memory is not missing."""
+        result = super().load_state_dict(state_dict, strict=strict, assign=assign)
+        for name, source in self.all_tied_weights_keys.items():
+            if name in result.missing_keys and source in state_dict and not assign:
+                result.missing_keys.remove(name)
+        return result
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)

@@ -15,6 +15,12 @@ from torch import nn
 POOLINGS = ("mean", "last", "max")
 
 
+def check_pooling(pooling: str) -> None:
+    """Raise a ValueError for an unknown pooling."""
+    if pooling not in POOLINGS:
+        raise ValueError(f"Unknown pooling {pooling!r}; choose one of {', '.join(POOLINGS)}.")
+
+
 def shift_right(
     tokens: torch.Tensor, attention_mask: torch.Tensor, start: int | torch.Tensor
 ) -> torch.Tensor:
@@ -53,6 +59,7 @@ def pool_hidden_states(
     Raises:
         ValueError: An unknown pooling.
     """
+    check_pooling(pooling)
     mask = attention_mask.to(hidden_states.device).bool()
     if pooling == "mean":
         total = hidden_states.masked_fill(~mask[..., None], 0.0).sum(dim=1)
@@ -60,11 +67,9 @@ def pool_hidden_states(
     if pooling == "max":
         lowest = torch.finfo(hidden_states.dtype).min
         return hidden_states.masked_fill(~mask[..., None], lowest).amax(dim=1)
-    if pooling == "last":
-        position = torch.arange(mask.shape[1], device=mask.device)
-        last = torch.where(mask, position, 0).amax(dim=1)
-        return hidden_states[torch.arange(len(last), device=last.device), last]
-    raise ValueError(f"Unknown pooling {pooling!r}; choose one of {', '.join(POOLINGS)}.")
+    position = torch.arange(mask.shape[1], device=mask.device)
+    last = torch.where(mask, position, 0).amax(dim=1)
+    return hidden_states[torch.arange(len(last), device=last.device), last]
 
 
 def informative_embeddings(
@@ -94,6 +99,12 @@ def informative_embeddings(
 
     Raises:
         ValueError: The model is no encoder-decoder, has no start token, or has no such layer.
+
+    >>> from transformers import BartConfig, BartModel
+    >>> config = BartConfig(vocab_size=9, d_model=16, encoder_layers=1, decoder_layers=1)
+    >>> model = BartModel(config).eval()
+    >>> informative_embeddings(model, torch.tensor([[0, 4, 5, 2], [0, 6, 7, 2]])).shape
+    torch.Size([2, 16])
     """
     config = model.config
     if not config.is_encoder_decoder:

@@ -8,14 +8,12 @@ knows no objective (`objectives.py` does).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
-from transformers import GenerationMixin
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutput, ModelOutput
 from transformers.utils import can_return_tuple
@@ -23,6 +21,7 @@ from transformers.utils import can_return_tuple
 from .configuration_cmim import CMIMConfig
 from .encoder_decoder_cmim import CMIMDecoder, CMIMEncoder, CMIMPreTrainedModel
 from .gaussian_cmim import gaussian_sample
+from .generation_cmim import CMIMGenerationMixin
 from .informative_embeddings_cmim import pool_hidden_states, shift_right
 from .posterior_cmim import CMIMPosterior
 from .property_head_cmim import CMIMPropertyHead
@@ -70,12 +69,22 @@ class CMIMOutput(ModelOutput):
     encoder_attentions: tuple[torch.Tensor, ...] | None = None
 
 
-class CMIMModel(CMIMPreTrainedModel, GenerationMixin):
+class CMIMModel(CMIMGenerationMixin, CMIMPreTrainedModel):
     """cMIM: tokens to latents, latents to tokens.
 
     Read a batch with `forward` (nll, logits, latents), [`~CMIMModel.get_latents`] or
     [`~CMIMModel.get_informative_embeddings`]; write tokens with [`~CMIMModel.generate`], from
     `input_ids` (reconstruction) or from `latents`.
+
+    >>> from cmim_hf import DEFAULT_CHECKPOINT, CMIMTokenizer
+    >>> tokenizer = CMIMTokenizer.from_pretrained(DEFAULT_CHECKPOINT)
+    >>> model = CMIMModel.from_pretrained(DEFAULT_CHECKPOINT)
+    >>> batch = tokenizer(["CC(=O)Nc1ccc(O)cc1", "c1ccccc1"], padding=True, return_tensors="pt")
+    >>> latents = model.get_latents(**batch)
+    >>> latents.shape
+    torch.Size([2, 1, 192])
+    >>> tokenizer.batch_decode(model.generate(latents=latents), skip_special_tokens=True)
+    ['CC(=O)Nc1ccc(O)cc1', 'c1ccccc1']
     """
 
     _tied_weights_keys = {"lm_head.weight": "embed_tokens.weight"}
@@ -147,11 +156,14 @@ class CMIMModel(CMIMPreTrainedModel, GenerationMixin):
             # an adapter's prefix stands before the tokens, and is cached already
             attention_mask = attention_mask[:, -given.shape[1] :]
         if latents is not None:
-            self._check_latents(latents)
+            self.check_latents(latents)
             output = {"latents": latents}
         elif encoder_outputs is not None:
-            self._check_latents(encoder_outputs[0])
-            output = _encoded_before(encoder_outputs)
+            self.check_latents(encoder_outputs[0])
+            output = {"latents": encoder_outputs[0]}
+            if isinstance(encoder_outputs, ModelOutput):
+                output["encoder_hidden_states"] = encoder_outputs.get("hidden_states")
+                output["encoder_attentions"] = encoder_outputs.get("attentions")
         else:
             tokens = (input_ids, attention_mask, inputs_embeds)
             output = self._encode(*tokens, sample_latents, **kwargs)
@@ -315,14 +327,6 @@ class CMIMModel(CMIMPreTrainedModel, GenerationMixin):
                 "nothing is cut silently."
             )
 
-    def _check_latents(self, latents: torch.Tensor) -> None:
-        expected = (self.config.num_latents, self.config.latent_size)
-        if latents.ndim != 3 or tuple(latents.shape[1:]) != expected:
-            raise ValueError(
-                f"latents must be (batch, num_latents, latent_size) = (batch, {expected[0]}, "
-                f"{expected[1]}), got {tuple(latents.shape)}."
-            )
-
     def get_latents(
         self,
         input_ids: torch.LongTensor,
@@ -334,7 +338,7 @@ class CMIMModel(CMIMPreTrainedModel, GenerationMixin):
 
         Args:
             input_ids: (batch, length).
-            attention_mask: (batch, length), 1 at real tokens.
+            attention_mask: (batch, length), 1 at real tokens; all real if not given.
             sample: Draw z ~ q(z | x) instead of taking the mean.
 
         Returns:
@@ -351,29 +355,9 @@ class CMIMModel(CMIMPreTrainedModel, GenerationMixin):
     ) -> torch.Tensor:
         """Informative embeddings (arXiv 2509.21511): pooled decoder states, z = mean(x).
 
-        Args:
-            input_ids: (batch, length).
-            attention_mask: (batch, length), 1 at real tokens.
-            pooling: `"mean"`, `"last"` or `"max"` over the real tokens.
-
-        Returns:
-            (batch, hidden_size).
+        As [`~CMIMModel.get_representation`] gives them: (batch, hidden_size).
         """
-        latents = self.get_latents(input_ids, attention_mask)
-        return self._informative(input_ids, attention_mask, latents, pooling)
-
-    def _informative(
-        self,
-        input_ids: torch.LongTensor,
-        attention_mask: torch.Tensor | None,
-        latents: torch.Tensor,
-        pooling: str,
-    ) -> torch.Tensor:
-        """Pooled decoder states (batch, hidden_size) of tokens under given codes."""
-        embedded, mask = self._teacher_forcing(input_ids, attention_mask, None, None)
-        states = self.decoder(embedded, latents, mask, use_cache=False).last_hidden_state
-        real = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        return pool_hidden_states(states, real, pooling)
+        return self.get_representation(input_ids, attention_mask, pooling=pooling)
 
     def get_properties(
         self,
@@ -383,11 +367,11 @@ class CMIMModel(CMIMPreTrainedModel, GenerationMixin):
         """The properties the model was trained on, predicted in their own units.
 
         Values beyond those of nearly all training molecules come out as the last of these (see
-        `properties_cmim`). Names: `config.property_names`.
+        `property_head_cmim`). Names: `config.property_names`.
 
         Args:
             input_ids: (batch, length).
-            attention_mask: (batch, length), 1 at real tokens.
+            attention_mask: As of [`~CMIMModel.get_latents`].
 
         Returns:
             (batch, num_properties), float32.
@@ -415,7 +399,7 @@ class CMIMModel(CMIMPreTrainedModel, GenerationMixin):
 
         Args:
             input_ids: (batch, length).
-            attention_mask: (batch, length), 1 at real tokens; all real if not given.
+            attention_mask: As of [`~CMIMModel.get_latents`].
             representation: `"informative"` (informative embeddings), `"latent"` (the mean codes,
                 flattened) or `"both"`, in that order side by side.
             pooling: Of the informative embeddings: `"mean"`, `"last"` or `"max"`.
@@ -430,7 +414,10 @@ class CMIMModel(CMIMPreTrainedModel, GenerationMixin):
         latents = self.get_latents(input_ids, attention_mask)
         if representation == "latent":
             return latents.flatten(1)
-        informative = self._informative(input_ids, attention_mask, latents, pooling)
+        embedded, mask = self._teacher_forcing(input_ids, attention_mask, None, None)
+        states = self.decoder(embedded, latents, mask, use_cache=False).last_hidden_state
+        real = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        informative = pool_hidden_states(states, real, pooling)
         if representation == "informative":
             return informative
         return torch.cat((informative, latents.flatten(1).to(informative.dtype)), dim=1)
@@ -450,107 +437,11 @@ class CMIMModel(CMIMPreTrainedModel, GenerationMixin):
             )
         return sizes[representation]
 
-    def generate(
-        self,
-        inputs: torch.LongTensor | None = None,
-        *,
-        latents: torch.Tensor | None = None,
-        **kwargs: Any,
-    ) -> torch.LongTensor | ModelOutput:
-        """Decode codes to tokens: `generate(latents=z)`, or `generate(**batch)` to reconstruct.
-
-        Args:
-            inputs: (batch, length), the tokens whose mean code is decoded; also as `input_ids=`.
-            latents: (batch, num_latents, latent_size), the codes to decode instead.
-            kwargs: `attention_mask` (if not given, what is no padding token is real),
-                `inputs_embeds`, and everything `GenerationMixin.generate` takes. Greedy by
-                default, and where no length is set, up to the longest sequence the model knows.
-
-        Returns:
-            Token ids (batch, length), start token first, or a `ModelOutput` on request.
-
-        Raises:
-            ValueError: Both or neither of tokens and latents, or latents of the wrong shape.
-        """
-        tokens = ("input_ids", "inputs_embeds", "encoder_outputs")
-        has_tokens = inputs is not None or any(kwargs.get(name) is not None for name in tokens)
-        if has_tokens == (latents is not None):
-            raise ValueError("Pass either input_ids (to reconstruct) or latents (to decode).")
-        if latents is not None:
-            self._check_latents(latents)
-            latents = latents.to(self.device)
-            kwargs["encoder_outputs"] = BaseModelOutput(last_hidden_state=latents)
-        ids, pad = kwargs.get("input_ids", inputs), self.config.pad_token_id
-        if ids is not None and kwargs.get("attention_mask") is None and pad is not None:
-            if pad not in torch.as_tensor(self.config.eos_token_id).reshape(-1).tolist():
-                kwargs["attention_mask"] = (ids != pad).long()
-        given = kwargs.get("generation_config"), self.generation_config
-        if not any(_limits_length(source) for source in (kwargs, *map(vars, filter(None, given)))):
-            kwargs["max_length"] = self.config.max_position_embeddings + 1  # the start token
-        return super().generate(inputs, **kwargs)
-
     def get_submodule(self, target: str) -> nn.Module:
         """As of `torch.nn.Module`; peft asks for the input's embeddings by the name BERT has."""
         if target == "embeddings.word_embeddings":
             return self.embed_tokens
         return super().get_submodule(target)
-
-    def get_encoder(self) -> CMIMLatentEncoder:
-        """What `generate` encodes by: tokens to the codes that the decoder reads.
-
-        The Transformer over tokens alone is `model.encoder`, which takes embedded ones.
-        """
-        return CMIMLatentEncoder(self)
-
-
-class CMIMLatentEncoder(nn.Module):
-    """Tokens to mean codes, by the embeddings, the encoder and the posterior of a [`CMIMModel`]."""
-
-    def __init__(self, model: CMIMModel) -> None:
-        """Keeps the model itself, no copy."""
-        super().__init__()
-        self.model = model
-
-    def forward(
-        self,
-        input_ids: torch.LongTensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        inputs_embeds: torch.Tensor | None = None,
-        **kwargs: Any,
-    ) -> BaseModelOutput:
-        """(batch, length) -> `last_hidden_state` (batch, num_latents, latent_size): mean codes.
-
-        Args:
-            input_ids: (batch, length).
-            attention_mask: (batch, length), 1 at real tokens; all real if not given.
-            inputs_embeds: (batch, length, hidden_size), in place of `input_ids`.
-            kwargs: `output_hidden_states` and `output_attentions`: the encoder's.
-        """
-        kwargs.pop("return_dict", None)
-        found = self.model(
-            input_ids,
-            attention_mask,
-            inputs_embeds=inputs_embeds,
-            sample_latents=False,
-            decode=False,
-            **kwargs,
-        )
-        return BaseModelOutput(
-            last_hidden_state=found.latents,
-            hidden_states=found.encoder_hidden_states,
-            attentions=found.encoder_attentions,
-        )
-
-
-def _encoded_before(encoder_outputs: Any) -> dict[str, Any]:
-    """The output's fields of what [`CMIMLatentEncoder`] gave."""
-    if not isinstance(encoder_outputs, ModelOutput):
-        return {"latents": encoder_outputs[0]}
-    return {
-        "latents": encoder_outputs[0],
-        "encoder_hidden_states": encoder_outputs.get("hidden_states"),
-        "encoder_attentions": encoder_outputs.get("attentions"),
-    }
 
 
 def _behind(past_key_values: Cache | None, mask: torch.Tensor | None) -> torch.Tensor | None:
@@ -558,10 +449,6 @@ def _behind(past_key_values: Cache | None, mask: torch.Tensor | None) -> torch.T
     if mask is None or past_key_values is None:
         return mask
     return torch.cat((mask.new_ones(len(mask), past_key_values.get_seq_length()), mask), dim=1)
-
-
-def _limits_length(settings: Mapping[str, Any]) -> bool:
-    return any(settings.get(name) is not None for name in ("max_length", "max_new_tokens"))
 
 
 __all__ = ["CMIMModel", "CMIMOutput", "CMIMPreTrainedModel"]

@@ -18,10 +18,9 @@ from torch.utils.data import Dataset, IterableDataset
 from transformers import Pipeline
 
 from .decoding_cmim import decode_latents
-from .smiles_text_cmim import text_problem, without_extension
+from .informative_embeddings_cmim import check_pooling
+from .smiles_text_cmim import length_problem, refusal, text_problem, without_extension
 
-_POOLINGS = ("mean", "last", "max")
-_ON_INVALID = ("raise", "none")
 _MOST_CHARACTERS = 10_000  # RDKit's time grows with the square of the length
 
 
@@ -95,7 +94,12 @@ class _MoleculePipeline(Pipeline):
                 "on_invalid='skip' is not possible in a pipeline, which gives one output for each "
                 f"input: use 'none' ({self._gap}), or {self._instead}, which can leave rows out."
             )
-        _check_choice("on_invalid", on_invalid, _ON_INVALID)
+        if on_invalid not in (None, "raise", "none"):
+            raise ValueError(f"Unknown on_invalid {on_invalid!r}; choose one of raise, none.")
+
+    def _refusal(self, text: Any, reason: str) -> ValueError:
+        instead = f", or pass on_invalid='none' for {self._gap} in its place"
+        return refusal(text, self._task, reason, instead)
 
     def preprocess(self, text: Any, on_invalid: str = "raise") -> dict[str, torch.Tensor]:
         """Token ids and mask, (1, length) each, and whether they are of the text, (1,).
@@ -106,15 +110,9 @@ class _MoleculePipeline(Pipeline):
         problem = text_problem(text)
         reason = None if problem is None else problem[1]
         ids = [] if reason else self.tokenizer(text, verbose=False)["input_ids"]
-        limit = self.model.config.max_position_embeddings
-        if len(ids) > limit:
-            reason = f"it has {len(ids)} tokens, the model reads at most {limit}"
+        reason = reason or length_problem(ids, self.model.config.max_position_embeddings)
         if reason and on_invalid == "raise":
-            shown = repr(text) if len(repr(text)) <= 80 else repr(text)[:77] + "..."
-            raise ValueError(
-                f"The text {shown} cannot be {self._task}: {reason}. Mend or remove it, or pass "
-                f"on_invalid='none' for {self._gap} in its place."
-            )
+            raise self._refusal(text, reason)
         if reason:
             ids = [self.model.config.pad_token_id]
         return {
@@ -160,7 +158,8 @@ class MoleculeEmbeddingPipeline(_MoleculePipeline):
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         if representation is not None:
             self.model.representation_size(representation)
-        _check_choice("pooling", pooling, _POOLINGS)
+        if pooling is not None:
+            check_pooling(pooling)
         self._check_policy(on_invalid)
         return (
             _given(on_invalid=on_invalid),
@@ -321,12 +320,9 @@ class MoleculePredictionPipeline(_MoleculePipeline):
         """As of the other pipelines, of the molecule's canonical writing."""
         text = without_extension(text)
         if canonicalize and text_problem(text) is None:
-            text, reason = _canonical(text), f"RDKit cannot read {text!r:.80}"
+            given, text = text, _canonical(text)
             if text is None and on_invalid == "raise":
-                raise ValueError(
-                    f"{reason}: it is no molecule. Mend or remove it, or pass on_invalid='none' "
-                    f"for {self._gap} in its place."
-                )
+                raise self._refusal(given, "RDKit cannot read it, it is no molecule")
         return super().preprocess(text, on_invalid)
 
     def _forward(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -356,11 +352,6 @@ def _canonical(text: str) -> str | None:
     with rdBase.BlockLogs():
         molecule = Chem.MolFromSmiles(text) if len(text) <= _MOST_CHARACTERS else None
     return None if molecule is None else Chem.MolToSmiles(molecule)
-
-
-def _check_choice(name: str, value: str | None, known: tuple[str, ...]) -> None:
-    if value is not None and value not in known:
-        raise ValueError(f"Unknown {name} {value!r}; choose one of {', '.join(known)}.")
 
 
 def _given(**parameters: Any) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from .smiles_text_cmim import text_problem, without_extension
+from .informative_embeddings_cmim import check_pooling
+from .smiles_text_cmim import length_problem, refusal, text_problem, without_extension
 
 try:  # else transformers would ask for it wherever it copies this file
     from sentence_transformers.base.model import BaseModel
@@ -29,8 +30,6 @@ except ImportError as error:
     raise ImportError(
         "This module needs sentence-transformers: pip install sentence-transformers"
     ) from error
-
-_POOLINGS = ("mean", "last", "max")
 
 
 class CMIMSentenceEmbedding(InputModule):
@@ -65,8 +64,7 @@ class CMIMSentenceEmbedding(InputModule):
         """Take model and tokenizer as they are."""
         super().__init__()
         model.representation_size(representation)
-        if pooling not in _POOLINGS:
-            raise ValueError(f"Unknown pooling {pooling!r}; choose one of {', '.join(_POOLINGS)}.")
+        check_pooling(pooling)
         self.model = model
         self.tokenizer = tokenizer
         self.representation = representation
@@ -190,13 +188,11 @@ class CMIMSentenceEmbedding(InputModule):
         texts = [without_extension(text) for text in inputs]
         for text in texts:
             if problem := text_problem(text):
-                raise _refusal(text, problem[1])
+                raise refusal(text, "embedded", problem[1])
         ids = self.tokenizer(texts, verbose=False)["input_ids"]
         for text, row in zip(texts, ids, strict=True):
-            if len(row) > self.max_seq_length:
-                raise _refusal(
-                    text, f"it has {len(row)} tokens, the model reads at most {self.max_seq_length}"
-                )
+            if reason := length_problem(row, self.max_seq_length):
+                raise refusal(text, "embedded", reason)
         batch = self.tokenizer.pad({"input_ids": ids}, return_tensors="pt")
         return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
 
@@ -231,11 +227,6 @@ def _restored(state: dict[str, Any]) -> CMIMSentenceEmbedding:
     module = CMIMSentenceEmbedding.__new__(CMIMSentenceEmbedding)
     module.__dict__.update(state)
     return module
-
-
-def _refusal(text: Any, reason: str) -> ValueError:
-    shown = repr(text) if len(repr(text)) <= 80 else repr(text)[:77] + "..."
-    return ValueError(f"The text {shown} cannot be embedded: {reason}. Mend or remove it.")
 
 
 if __name__ == "cmim_hf.model.sentence_transformers_cmim":

@@ -38,4 +38,17 @@ def text_problem(text: Any) -> tuple[str, str] | None:
     return "not printable", reason
 
 
-__all__ = ["text_problem", "without_extension"]
+def length_problem(ids: list[int], limit: int) -> str | None:
+    """Why a model that reads `limit` tokens cannot read these: None if it can."""
+    if len(ids) <= limit:
+        return None
+    return f"it has {len(ids)} tokens, the model reads at most {limit}"
+
+
+def refusal(text: Any, aim: str, reason: str, instead: str = "") -> ValueError:
+    """The error of a text that cannot be `aim`, such as "embedded"."""
+    shown = repr(text) if len(repr(text)) <= 80 else repr(text)[:77] + "..."
+    return ValueError(f"The text {shown} cannot be {aim}: {reason}. Fix or remove it{instead}.")
+
+
+__all__ = ["length_problem", "refusal", "text_problem", "without_extension"]

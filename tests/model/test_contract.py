@@ -154,6 +154,7 @@ def test_labels_become_the_decoders_input():
     assert found.tolist() == [[1, 5, 6, 2], [1, 1, 7, 8]]
 
 
+@pytest.mark.parametrize("model", [1], indirect=True)
 def test_predictions_are_logits_first(model, tmp_path, batch, tokenizer):
     rows = [{"input_ids": ids, "labels": ids} for ids in batch["input_ids"][:4].tolist()]
     args = TrainingArguments(tmp_path, report_to=[], use_cpu=True, label_smoothing_factor=0.1)
@@ -180,7 +181,11 @@ def continued(model, latents, ids, first, second, cache=None):
         ).logits[:, -1]
 
 
-@pytest.mark.parametrize("other", ["compiled", "autocast", "static"])
+@pytest.mark.parametrize(
+    ("model", "other"),
+    [(1, "autocast"), (3, "compiled"), (1, "static"), (3, "static")],
+    indirect=["model"],
+)
 def test_a_cache_goes_from_one_form_of_the_model_to_another(model, batch, other):
     ids = batch["input_ids"][:4, :8]
     with torch.no_grad():
@@ -264,6 +269,7 @@ def test_dynamic_quantisation_keeps_vectors_and_molecules(trained, batch):
         assert same.float().mean() > 0.6
 
 
+@pytest.mark.parametrize("model", [3], indirect=True)
 def test_export_with_a_dynamic_batch(model, batch):
     ids, mask = batch["input_ids"], batch["attention_mask"]
     rows = torch.export.Dim("rows", min=2, max=4096)

@@ -51,8 +51,9 @@ def test_the_tokens_are_those_of_generate(trained, codes):
     assert torch.equal(found, expected)
 
 
-@pytest.mark.parametrize("num_latents", [1, 3])
-@pytest.mark.parametrize("max_length", [2, 16, 17, 18, 33, 65, 140])
+@pytest.mark.parametrize(
+    ("num_latents", "max_length"), [(1, 2), (1, 17), (1, 18), (1, 65), (3, 16), (3, 33)]
+)
 def test_the_cache_grows_without_a_change(make_model, codes, num_latents, max_length):
     if num_latents == 1:  # where random weights write one token for ever
         model = CMIMModel.from_pretrained(DEFAULT_CHECKPOINT).eval()
@@ -97,7 +98,7 @@ def test_all_the_known_length_by_default(make_model):
     assert torch.equal(decode_latents(model, noise(model, 2)), greedy(model, noise(model, 2)))
 
 
-@pytest.mark.parametrize("rows", [1, 2, 64])
+@pytest.mark.parametrize("rows", [64])
 def test_equal_codes_end_at_once_and_alike(trained, codes, rows):
     alone = decode_latents(trained, codes[:1])
     found = decode_latents(trained, codes[:1].repeat(rows, 1, 1))
@@ -113,7 +114,7 @@ def test_no_codes_give_no_rows(trained, codes):
 
 def test_rows_are_independent_of_their_company(trained, codes):
     together = decode_latents(trained, codes[:40])
-    for row in range(40):
+    for row in range(0, 40, 5):
         alone = decode_latents(trained, codes[row : row + 1])[0]
         assert torch.equal(together[row, : len(alone)], alone), row
         assert not together[row, len(alone) :].any()
@@ -136,7 +137,7 @@ def test_draws_do_not_depend_on_when_other_rows_end(trained, codes):
     )
 
 
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+@pytest.mark.parametrize("temperature", [0.5, 3.0])
 def test_first_tokens_are_drawn_from_the_softmax(trained, codes, temperature):
     draws = 20_000
     tokens = seeded(trained, codes[:1].repeat(draws, 1, 1), temperature=temperature, max_length=2)[
@@ -183,6 +184,7 @@ def test_top_k_draws_among_the_k_most_probable(trained, codes):
 
 
 def test_one_candidate_or_no_temperature_is_greedy(trained, codes):
+    codes = codes[:40]
     expected = decode_latents(trained, codes)
     assert torch.equal(seeded(trained, codes, temperature=2.0, top_k=1), expected)
     assert torch.equal(seeded(trained, codes, temperature=1e-6), expected)
@@ -208,8 +210,7 @@ def test_float64_gives_the_tokens_of_generate(make_model, num_latents):
     assert torch.equal(decode_latents(model, latents, max_length=40), expected)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("num_latents", [1, 3])
+@pytest.mark.parametrize(("dtype", "num_latents"), [(torch.float16, 1), (torch.bfloat16, 3)])
 def test_half_precision_starts_with_a_token_as_good_as_the_best(make_model, dtype, num_latents):
     model = make_model(num_latents=num_latents)
     latents = noise(model, 30)

@@ -59,10 +59,10 @@ def check_finite(model, loss):
     assert gradients and all(gradient.isfinite().all() for gradient in gradients)
 
 
-@pytest.mark.parametrize("reduction", ["sum", "mean"])
-@pytest.mark.parametrize("objective", sorted(OBJECTIVES))
+@pytest.mark.parametrize("objective", ["cmim", "cvae", "infonce"])
 @pytest.mark.parametrize("batch", BATCHES)
-def test_batches_at_the_edges(make_model, tokenizer, batch, objective, reduction):
+def test_batches_at_the_edges(make_model, tokenizer, batch, objective):
+    reduction = "mean" if objective == "cvae" else "sum"
     objective = Objective(
         name=objective, temperature=0.1, nll_reduction=reduction, latent_reduction=reduction
     )
@@ -72,8 +72,8 @@ def test_batches_at_the_edges(make_model, tokenizer, batch, objective, reduction
     check_finite(model, loss)
 
 
-@pytest.mark.parametrize("temperature", [1e-8, 1e-3, 1e3])
-@pytest.mark.parametrize("objective", ["cmim", "cae", "cvae", "infonce"])
+@pytest.mark.parametrize("temperature", [1e-8, 1e3])
+@pytest.mark.parametrize("objective", ["cmim", "infonce"])
 def test_temperatures_at_the_edges(make_model, tokenizer, molecules, objective, temperature):
     objective = Objective(name=objective, temperature=temperature)
     model = make_model(initializer_range=0.1).train()

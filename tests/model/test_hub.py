@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """A checkpoint goes to a Hub and comes back, through HF_ENDPOINT, in processes of their own."""
 
+import json
 import os
 import subprocess
 import sys
 
-import pytest
+import numpy as np
 from hub_stand_in import COMMIT, LARGE, hub
+from test_remote_code import CODE
 
-from cmim_hf import list_checkpoints
+from cmim_hf import MoleculeEmbedder, list_checkpoints
 
 PUSH = """
 import sys
 from huggingface_hub import upload_file
-from cmim_hf import CMIMModel, CMIMTokenizer
+from huggingface_hub.errors import HfHubHTTPError
+from cmim_hf import CMIMModel, CMIMTokenizer, MoleculeEmbedder
 model = CMIMModel.from_pretrained(sys.argv[1])
 tokenizer = CMIMTokenizer.from_pretrained(sys.argv[1])
 model.push_to_hub("someone/molecules")
@@ -24,21 +27,33 @@ upload_file(
     path_in_repo="README.md",
     repo_id="someone/molecules",
 )
-"""
-PULL = """
-import sys
-import numpy as np
-from cmim_hf import MoleculeEmbedder, MoleculeGenerator
+model.config.save_pretrained(sys.argv[2] + "/config", push_to_hub=True, repo_id="someone/config")
+model.save_pretrained(
+    sys.argv[2], push_to_hub=True, repo_id="someone/shards", max_shard_size="500KB"
+)
 names = sys.argv[1], "someone/molecules"
 here, there = (MoleculeEmbedder(name, progress=False) for name in names)
-smiles = ["CCO", "c1ccccc1O", "CC(=O)Nc1ccc(O)cc1"]
-assert np.array_equal(here.embed(smiles), there.embed(smiles))
 assert there.fingerprint == here.fingerprint
-print(MoleculeGenerator(names[1], progress=False).reconstruct(smiles))
+try:
+    model.push_to_hub("someone/else", token="hf_unknown")
+except HfHubHTTPError as error:
+    assert "401" in str(error)
+else:
+    raise SystemExit("a stranger may push")
+"""
+PULL = """
+import json
+import sys
+sys.modules["cmim_hf"] = None
+sys.modules["sentence_transformers"] = None
+from transformers import AutoModel, pipeline
+pipe = pipeline("molecule-embedding", model="someone/molecules", trust_remote_code=True)
+pipe.model.save_pretrained(sys.argv[1])
+print("FOUND", json.dumps(pipe("CCO").tolist()))
 """
 
 
-def python(code, server, home, *arguments, token="hf_stand_in"):
+def python(code, server, home, *arguments):
     environment = {
         **os.environ,
         "HF_ENDPOINT": server.url,
@@ -46,52 +61,42 @@ def python(code, server, home, *arguments, token="hf_stand_in"):
         "HF_HUB_OFFLINE": "0",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_DISABLE_XET": "1",  # its protocol is a service of its own
-        "HF_TOKEN": token,
+        "HF_TOKEN": "hf_stand_in",
         "NO_PROXY": "127.0.0.1",
     }
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments],
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
         capture_output=True, text=True, timeout=240, env=environment,
     )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
-@pytest.mark.parametrize("name", sorted(list_checkpoints()))
-def test_what_is_pushed_comes_back(name, tmp_path):
-    folder = list_checkpoints()[name]
+def test_what_is_pushed_comes_back_with_and_without_the_package(tmp_path):
+    folder = list_checkpoints()["tiny"]
     with hub() as server:
-        pushed = python(PUSH, server, tmp_path / "pusher", folder)
-        assert pushed.returncode == 0, pushed.stderr
-        files = {path for _, path in server.files}
-        assert {
-            "config.json", "generation_config.json", "model.safetensors", "README.md",
-            "tokenizer.json", "tokenizer_config.json", "modeling_cmim.py",
-        } <= files  # fmt: skip
+        python(PUSH, server, tmp_path / "pusher", folder, tmp_path / "saved")
+        files = {name: set() for name in ("molecules", "config", "shards")}
+        for repository, path in server.files:
+            files[repository.removeprefix("someone/")].add(path)
+        common = {*CODE, "config.json", "modules.json"}
+        assert files["config"] == common | {"README.md"}  # which transformers adds
+        assert files["molecules"] == {
+            *common, "generation_config.json", "model.safetensors", "SHA256SUMS", "README.md",
+            "tokenizer.json", "tokenizer_config.json",
+        }  # fmt: skip
+        assert len([path for path in files["shards"] if path.endswith(".safetensors")]) > 2
+        assert files["shards"] - {"README.md"} == {
+            p.name for p in (tmp_path / "saved").iterdir() if p.is_file()
+        }
         weights = server.files["someone/molecules", "model.safetensors"]
         assert len(weights) > LARGE and weights in server.objects.values()
         assert ("POST", "/api/validate-yaml") in server.requests
-        pulled = python(PULL, server, tmp_path / "puller", folder)
-        assert pulled.returncode == 0, pulled.stderr
+        found = python(PULL, server, tmp_path / "puller", tmp_path / "again")
         revisions = (COMMIT, "main")  # not every transformers asks for the commit first
         weights = [f"/someone/molecules/resolve/{name}/model.safetensors" for name in revisions]
         assert [path for method, path in server.requests if method == "GET" and path in weights]
-        refused = python(PUSH, server, tmp_path / "stranger", folder, token="hf_unknown")
-        assert refused.returncode == 1 and "401" in refused.stderr
-
-
-def test_shards_are_pushed_as_shards(tmp_path):
-    code = """
-import sys
-from cmim_hf import CMIMModel
-model = CMIMModel.from_pretrained(sys.argv[1])
-model.save_pretrained(
-    sys.argv[2], push_to_hub=True, repo_id="someone/shards", max_shard_size="500KB"
-)
-"""
-    with hub() as server:
-        folder = list_checkpoints()["tiny"]
-        pushed = python(code, server, tmp_path / "pusher", folder, str(tmp_path / "saved"))
-        assert pushed.returncode == 0, pushed.stderr
-        shards = {path for _, path in server.files if path.endswith(".safetensors")}
-    assert len(shards) > 2 and shards == {
-        p.name for p in (tmp_path / "saved").glob("*.safetensors")
-    }
+    expected = MoleculeEmbedder(folder, canonicalize=False, progress=False).embed(["CCO"])[0]
+    vector = np.array(json.loads(found.split("FOUND")[1]))
+    assert np.allclose(vector, expected, rtol=1e-4, atol=1e-5)
+    assert {path.name for path in (tmp_path / "again").glob("*.py")} == CODE

@@ -221,7 +221,7 @@ def test_training_learns_properties_and_says_so(make_trainer, tmp_path, molecule
     assert np.abs(found["length"][known] - expected).max() < 0.6 * np.ptp(quantiles)
 
 
-@pytest.mark.parametrize("objective", ["cmim", "ae", "infonce"])
+@pytest.mark.parametrize("objective", ["cmim", "infonce"])
 def test_every_parameter_of_the_head_gets_a_gradient(make_trainer, make_model, objective):
     kind = "latent" if objective == "infonce" else "both"
     model = make_model(num_properties=2, property_representation=kind)
@@ -352,9 +352,9 @@ def test_properties_depend_on_no_padding_and_need_no_labels(make_model, tokenize
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"num_properties": -1}, "num_properties must be a whole number from 0"),
-        ({"num_properties": 2, "property_names": ["a"]}, "list of num_properties = 2 names"),
-        ({"property_representation": "decoder"}, "property_representation must be"),
+        ({"num_properties": -1}, "'num_properties':\n.*a number of at least 0, got -1"),
+        ({"num_properties": 2, "property_names": ["a"]}, "must be num_properties = 2 names, got"),
+        ({"property_representation": "decoder"}, "'property_representation' expected one of"),
     ],
 )
 def test_a_configuration_that_contradicts_itself_is_refused(fields, message):

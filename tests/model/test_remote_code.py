@@ -20,6 +20,7 @@ CODE = {
     "decoding_cmim.py",
     "encoder_decoder_cmim.py",
     "gaussian_cmim.py",
+    "generation_cmim.py",
     "informative_embeddings_cmim.py",
     "layers_cmim.py",
     "modeling_cmim.py",

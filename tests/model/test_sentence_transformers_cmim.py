@@ -3,14 +3,11 @@
 
 import json
 import pickle
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_remote_code import run_without_package
 from transformers import AutoTokenizer, pipeline
 
 from cmim_hf import DEFAULT_CHECKPOINT, CMIMConfig, CMIMModel, MoleculeEmbedder
@@ -135,9 +132,7 @@ def test_loading_passes_arguments_on(checkpoint, molecules, expected):
     ("text", "reason"),
     [
         (None, "NoneType is no string"),
-        (3, "int is no string"),
         (("CCO", "CC"), "tuple is no string"),
-        (b"CCO", "bytes is no string"),
         ("", "is empty"),
         ("C C", "' ' at position 2"),
         (TOO_LONG, r"CC\.\.\. cannot be embedded: it has \d+ tokens, the model reads at most 512"),
@@ -146,7 +141,7 @@ def test_loading_passes_arguments_on(checkpoint, molecules, expected):
 def test_a_bad_text_is_named(sentences, text, reason):
     single = [] if isinstance(text, tuple) else [text]  # a tuple is a list of texts to `encode`
     for inputs in (*single, [text], ["CCO", text]):
-        with pytest.raises(ValueError, match=reason + r".*\. Mend or remove it\."):
+        with pytest.raises(ValueError, match=reason + r".*\. Fix or remove it\."):
             sentences.encode(inputs)
 
 
@@ -172,7 +167,7 @@ def test_the_card_it_writes_shows_molecules(checkpoint, tmp_path, caplog):
     assert "'CCO'" in card and "weather" not in card
 
 
-def test_saved_again_it_opens_by_every_door(sentences, molecules, expected, tmp_path):
+def test_saved_again_it_opens_in_every_way(sentences, molecules, expected, tmp_path):
     sentences.save_pretrained(str(tmp_path))
     assert np.array_equal(open_folder(tmp_path).encode(molecules), sentences.encode(molecules))
     model = CMIMModel.from_pretrained(tmp_path).eval()
@@ -182,31 +177,6 @@ def test_saved_again_it_opens_by_every_door(sentences, molecules, expected, tmp_
     assert largest_difference(rows.numpy(), expected) < 1e-5
     pipe = pipeline("molecule-embedding", model=str(tmp_path), device="cpu")
     assert largest_difference(np.stack(pipe(molecules)), expected) < 1e-5
-
-    code = """
-        import torch
-        from sentence_transformers import SentenceTransformer
-        from transformers import pipeline
-        folder = sys.argv[1]
-        options = dict(device="cpu", trust_remote_code=True)
-        texts = open("molecules.smi").read().split()
-        sentences = SentenceTransformer(folder, local_files_only=True, **options)
-        print(type(sentences[0].model).__module__)
-        sentences.save_pretrained("again")
-        again = SentenceTransformer("again", local_files_only=True, **options)
-        pipe = pipeline("molecule-embedding", model=folder, return_tensors=True, **options)
-        torch.save({
-            "loaded": sentences.encode(texts, convert_to_tensor=True),
-            "loaded again": again.encode(texts, convert_to_tensor=True),
-            "pipeline": torch.stack(pipe(texts)),
-        }, "rows.pt")
-    """
-    (tmp_path / "molecules.smi").write_text("\n".join(molecules))
-    result = run_without_package(code, tmp_path, stdin=subprocess.DEVNULL)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith("transformers_modules.")
-    for door, rows in torch.load(tmp_path / "rows.pt").items():
-        assert largest_difference(rows.numpy(), expected) < 1e-5, door
 
 
 @pytest.mark.parametrize("representation", ["informative", "latent", "both"])
@@ -273,29 +243,11 @@ def test_saving_the_model_keeps_the_modules_that_were_added(tmp_path):
     assert (tmp_path / "modules.json").read_text() == before and "Normalize" in before
 
 
-OPEN_WITHOUT_PACKAGE = """
-import sys
-sys.modules["cmim_hf"] = None
-from sentence_transformers import SentenceTransformer
-model = SentenceTransformer(
-    sys.argv[1], trust_remote_code=True, device="cpu", local_files_only=True
-)
-print("FOUND", *model.encode("CCO"))
-"""
-
-
-def encoded_without_package(folder, tmp_path):
-    command = [sys.executable, "-c", OPEN_WITHOUT_PACKAGE, str(folder)]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    return np.array(result.stdout.split("FOUND")[1].split(), float)
-
-
-def test_a_module_given_directly_is_saved_for_those_without_the_package(checkpoint, tmp_path):
+def test_a_module_given_directly_is_saved_and_pickled(checkpoint, tmp_path):
     module = CMIMSentenceEmbedding.load(checkpoint)
     sentences = SentenceTransformer(modules=[module], device="cpu")
     sentences.save(str(tmp_path / "saved"))
-    found = encoded_without_package(tmp_path / "saved", tmp_path)
+    found = open_folder(tmp_path / "saved").encode("CCO")
     assert np.allclose(found, sentences.encode("CCO"), atol=1e-4)
     again = pickle.loads(pickle.dumps(module))
     assert type(again) is CMIMSentenceEmbedding and again.pooling == module.pooling
@@ -324,5 +276,5 @@ def test_adapters_are_saved_beside_their_model(checkpoint, tmp_path):
     expected = sentences.encode("CCO")
     assert np.abs(expected - before).max() > 0.01
     sentences.save_pretrained(str(tmp_path / "adapted"))
-    found = encoded_without_package(tmp_path / "adapted", tmp_path)
+    found = open_folder(tmp_path / "adapted").encode("CCO")
     assert np.allclose(found, expected, atol=1e-4)

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 import math
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -307,37 +305,6 @@ def test_a_fine_tuned_folder_opens_as_a_plain_model_too(tuned, tmp_path, batch):
     own = tuned.cmim.get_informative_embeddings(batch["input_ids"][:1], mask)
     torch.testing.assert_close(vector, own, atol=1e-5, rtol=1e-5)
     assert (vector - shipped).abs().max() > 1e-2
-
-
-def test_opens_without_the_package(tuned, tmp_path, batch, molecules):
-    folder = tmp_path / "tuned"
-    (folder / "molecules.smi").write_text("\n".join(molecules))
-    code = """
-import sys
-sys.modules["cmim_hf"] = None  # importing it raises ImportError
-import torch
-from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
-tokenizer = AutoTokenizer.from_pretrained(".")
-batch = tokenizer(open("molecules.smi").read().split(), padding=True, return_tensors="pt")
-model = AutoModelForSequenceClassification.from_pretrained(".", trust_remote_code=True)
-plain = AutoModel.from_pretrained(".", trust_remote_code=True)
-with torch.no_grad():
-    torch.save((model(**batch).logits, plain.get_latents(**batch)), "outputs.pt")
-model.save_pretrained("again")
-AutoModelForSequenceClassification.from_pretrained("again", trust_remote_code=True)
-"""
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=240, cwd=folder,
-        stdin=subprocess.DEVNULL,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    logits, latents = torch.load(folder / "outputs.pt")
-    torch.testing.assert_close(logits, tuned(**batch).logits, atol=1e-5, rtol=1e-5)
-    expected = tuned.cmim.get_latents(**batch)
-    torch.testing.assert_close(latents, expected, atol=1e-5, rtol=1e-5)
-    code_files = {path.name for path in folder.glob("*.py")}
-    assert {path.name for path in (folder / "again").glob("*.py")} == code_files
-    assert len(code_files) == 13 and "sequence_classification_cmim.py" in code_files
 
 
 def test_peft_trains_attentions_and_head_and_keeps_the_label_scale(tmp_path, batch):
