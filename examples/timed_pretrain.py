@@ -26,13 +26,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import pretrain
 import torch
 from transformers import HfArgumentParser, TrainerCallback, TrainerControl, TrainerState
 
-from cmim_hf import CMIMModel, CMIMTrainer, CMIMTrainingArguments
+from cmim_hf import CMIMModel, CMIMTrainingArguments
 from cmim_hf.cli.exit_status import run_script
 from cmim_hf.model.property_head_cmim import CMIMPropertyHead
+from cmim_hf.training.pretraining import build_trainer
+from cmim_hf.training.run_arguments import parse_arguments
 
 STARTED = time.monotonic()
 SHARD = "15MB"
@@ -131,15 +132,11 @@ def export(model: CMIMModel, folder: Path, history: list[dict[str, Any]]) -> Non
     (folder / "log.json").write_text(json.dumps(history) + "\n")
 
 
-def build(argv: list[str]) -> CMIMTrainer:
-    """A fresh trainer, as pretrain.py would make it."""
-    model_args, data_args, args = pretrain.parse_arguments(argv)
-    return pretrain.build_trainer(model_args, data_args, args)
-
-
 def measure(argv: list[str], seconds: float) -> float:
     """Steps a second of a trainer with these arguments."""
-    trainer = build([*argv, "--max_steps", "1000000", "--save_strategy", "no"])
+    trainer = build_trainer(
+        *parse_arguments([*argv, "--max_steps", "1000000", "--save_strategy", "no"])
+    )
     speedometer = Speedometer(seconds)
     trainer.add_callback(speedometer)
     trainer.train()
@@ -177,7 +174,7 @@ def main() -> None:
         )
     print(f"{steps} steps in the {left:.0f} s left", flush=True)
     limits = ["--max_steps", str(steps), "--max_minutes", str(left / 60), "--save_strategy", "no"]
-    trainer = build([*argv, *limits])
+    trainer = build_trainer(*parse_arguments([*argv, *limits]))
     exporter = Exporter(Path(arguments.export), arguments.export_every)
     trainer.add_callback(exporter)
     trainer.train()

@@ -105,7 +105,7 @@ class LabelledRows:
         """
         for source in self._sources:
             for batch in read_batches(source, **self._options):
-                values = [_numbers(batch, column) for column in self._columns]
+                values = [numbers(batch, column) for column in self._columns]
                 self._blocks.append(np.array(values, np.float32).T)
                 for number, text in enumerate(batch.smiles, batch.start):
                     yield Row(batch.source, number, text)
@@ -115,19 +115,31 @@ class LabelledRows:
         return np.concatenate(self._blocks)
 
 
-def _numbers(batch: Batch, column: str) -> list[float]:
-    name = find_column(batch.columns.column_names, column, batch.source, "property_columns")
-    numbers = []
-    for row, value in enumerate(batch.columns.column(name).to_pylist(), batch.start):
-        missing = value is None or str(value).strip().lower() in _MISSING_WORDS
+def numbers(batch: Batch, column: str, argument: str = "property_columns") -> list[float]:
+    """The numbers in a column, NaN where a cell is empty or says that there is none.
+
+    Args:
+        batch: Rows with their columns.
+        column: Its name, case aside.
+        argument: What an error calls the argument that names the column.
+
+    Raises:
+        ValueError: There is no such column, or a cell holds no finite number.
+    """
+    name = find_column(batch.columns.column_names, column, batch.source, argument)
+    values = []
+    for row, cell in enumerate(batch.columns.column(name).to_pylist(), batch.start):
+        missing = cell is None or str(cell).strip().lower() in _MISSING_WORDS
         try:
-            numbers.append(np.nan if missing else float(value))
+            values.append(np.nan if missing else float(cell))
         except (TypeError, ValueError):
+            values.append(np.inf)
+        if np.isinf(values[-1]):
             raise ValueError(
-                f"{batch.source}, row {row}: column {name!r} holds {value!r}, which is no number. "
-                "Properties are numbers; leave a cell empty where there is none."
-            ) from None
-    return numbers
+                f"{batch.source}, row {row}: column {name!r} holds {cell!r}, which is no finite "
+                "number. Leave a cell empty where there is none."
+            )
+    return values
 
 
 def label_with_columns(
@@ -208,5 +220,6 @@ __all__ = [
     "PropertyOptions",
     "label_with_columns",
     "label_with_descriptors",
+    "numbers",
     "read_property_scale",
 ]

@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from torch.nn import functional
+from transformers import PreTrainedTokenizerBase
 
-from ..data.row_encoder import EncodedRows
+from ..data.labelling import numbers
+from ..data.row_encoder import EncodedRows, RowEncoder
+from ..data.smiles_files import Row, read_batches
 from ..data.token_batches import padded_batches
 from ..model.decoding_cmim import decode_latents
 from ..model.modeling_cmim import CMIMModel
@@ -35,9 +38,8 @@ class TermAverages:
 
         What is not finite is left out, and counted in `<name>_nonfinite`.
         """
-        dtype = (
-            torch.float32 if values.device.type == "mps" else torch.float64
-        )  # MPS has no float64
+        has_float64 = values.device.type != "mps"
+        dtype = torch.float64 if has_float64 else torch.float32
         values = values.detach().to(dtype)
         finite = values.isfinite()
         count = finite.sum() if weight is None else weight * finite.all()
@@ -115,7 +117,7 @@ def frozen_features(
     return features
 
 
-def ridge_probe(features: np.ndarray, target: np.ndarray) -> float:
+def ridge_error(features: np.ndarray, target: np.ndarray) -> float:
     """Root mean squared error of ridge regression, predicted out of fold (5 folds, fixed seed).
 
     Args:
@@ -133,53 +135,55 @@ def ridge_probe(features: np.ndarray, target: np.ndarray) -> float:
     return float(np.sqrt(np.mean((predicted - target) ** 2)))
 
 
-def read_labelled(path: str, smiles: str | None, target: str) -> tuple[list[str], np.ndarray]:
-    """Canonical SMILES and labels of a .csv, .tsv or .parquet table; unlabelled rows are left out.
+class RidgeProbe:
+    """The error of ridge regression on frozen embeddings of labelled molecules.
 
     Args:
-        path: The table.
+        path: A table (.csv, .tsv, .parquet); rows without a label are left out.
         smiles: Its SMILES column; found by name if `None`.
         target: Its label column.
+        tokenizer: The model's.
+        max_length: Most tokens of a molecule.
 
     Raises:
-        ValueError: An unknown file type or column, a SMILES that does not parse, or a label that
-            is no number.
+        ImportError: scikit-learn is missing.
+        ValueError: An unknown column, a label that is no number, or a molecule that the model
+            cannot read; now rather than at an evaluation hours from here.
     """
-    import pandas as pd
 
-    from ..chemistry.smiles import canonicalize
-    from ..data.smiles_files import find_column
+    def __init__(
+        self,
+        path: str,
+        smiles: str | None,
+        target: str,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+    ) -> None:
+        """Read and tokenise."""
+        if importlib.util.find_spec("sklearn") is None:
+            raise ImportError("probe_file needs scikit-learn: pip install 'cmim-hf[sklearn]'")
+        rows: list[Row] = []
+        labels: list[float] = []
+        for batch in read_batches(path, column=smiles):
+            labels += numbers(batch, target, "probe_target")
+            rows += [Row(path, place, text) for place, text in enumerate(batch.smiles, batch.start)]
+        known = [row for row, label in zip(rows, labels, strict=True) if not math.isnan(label)]
+        encoded = RowEncoder(tokenizer, max_length, canonicalize=True)(known)
+        for row, _, reason in encoded.rejects[:1]:
+            raise ValueError(
+                f"{path} row {row.number}: {row.text!r} cannot be embedded: {reason}. Take it out "
+                "of the file."
+            )
+        self.sequences = np.split(encoded.tokens, np.cumsum(encoded.lengths)[:-1])
+        self.target = np.array(labels)[~np.isnan(labels)]
 
-    name = Path(path).name.lower().removesuffix(".gz")
-    if name.endswith(".parquet"):
-        table = pd.read_parquet(path)
-    elif name.endswith((".csv", ".tsv")):
-        table = pd.read_csv(path, sep="\t" if name.endswith(".tsv") else ",")
-    else:
-        raise ValueError(f"{path} must be a .csv, .tsv or .parquet table.")
-    smiles = find_column(list(table.columns), smiles, path)
-    target = find_column(list(table.columns), target, path)
-    labels = pd.to_numeric(table[target], errors="coerce")
-    not_numbers = table[target][labels.isna() & table[target].notna()]
-    if len(not_numbers):
-        raise ValueError(
-            f"{path}: column {target!r} must hold numbers, row {not_numbers.index[0] + 1} holds "
-            f"{not_numbers.iloc[0]!r}."
-        )
-    known = labels.notna()
-    texts = []
-    for row, text in table[smiles][known].items():
-        try:
-            texts.append(canonicalize(text))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{path} row {row + 1}: {error}") from error
-    return texts, labels[known].to_numpy(float)
+    def measure(self, model: CMIMModel, batch_size: int) -> dict[str, float]:
+        """`probe_rmse_latent` and `probe_rmse_informative`, in the unit of the labels."""
+        features = frozen_features(model, self.sequences, batch_size)
+        return {
+            f"probe_rmse_{name}": ridge_error(values, self.target)
+            for name, values in features.items()
+        }
 
 
-__all__ = [
-    "TermAverages",
-    "exact_reconstructions",
-    "frozen_features",
-    "read_labelled",
-    "ridge_probe",
-]
+__all__ = ["RidgeProbe", "TermAverages", "exact_reconstructions", "frozen_features", "ridge_error"]

@@ -3,16 +3,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import shutil
-import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import compress
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import torch
@@ -25,40 +21,31 @@ from transformers import (
     TrainerCallback,
     set_seed,
 )
-from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import (
     EvalLoopOutput,
     PredictionOutput,
     TrainOutput,
-    get_last_checkpoint,
     has_length,
 )
 from transformers.utils import logging
 
-from ..atomic_files import write_whole, writing
+from ..atomic_files import writing
 from ..cpu_kernels import sped_up
 from ..data.collator import CMIMCollator, molecule_key
 from ..data.length_buckets import LengthBucketSampler
-from ..model.checksums_cmim import check_weights
 from .arguments import CMIMTrainingArguments
 from .cross_rank_gather import gather_keys, gather_with_gradient
-from .evaluation import (
-    TermAverages,
-    exact_reconstructions,
-    frozen_features,
-    read_labelled,
-    ridge_probe,
-)
+from .evaluation import RidgeProbe, TermAverages, exact_reconstructions, frozen_features
 from .model_card import write_model_card
 from .muon import MuonAdamW, parameter_groups
 from .nonfinite_guard import FiniteGuard
 from .objectives import ObjectiveOutput, mean_cosine
 from .property_matching import match_properties
+from .run_folder import RUN_FILE, flaw, name_run
 from .time_limit import TimeLimit
 
 logger = logging.get_logger(__name__)
 
-_RUN = "run.txt"  # which run a folder, or a checkpoint in it, is of
 _PRIOR_MOLECULES = 2000  # the spread to about two per cent
 
 
@@ -105,7 +92,15 @@ class CMIMTrainer(Trainer):
             )
         self.objective = self.args.build_objective()
         self._terms = {"train": TermAverages(), "eval": TermAverages()}
-        self._probe = self._read_probe()
+        self._probe = None
+        if self.args.probe_file is not None:
+            self._probe = RidgeProbe(
+                self.args.probe_file,
+                self.args.probe_smiles,
+                self.args.probe_target,
+                self.processing_class,
+                self.model.config.max_position_embeddings,
+            )
         self._guard = FiniteGuard(self.args.on_nonfinite)
         self.add_callback(_RankNoise)
         if self.args.max_minutes is not None:
@@ -131,31 +126,38 @@ class CMIMTrainer(Trainer):
         """As of `Trainer`; on a CPU by faster means ([`sped_up`]).
 
         Raises:
-            ChildProcessError: A worker of the data loader ended before its time.
+            ChildProcessError: A worker of the data loader ended before its time; so of the next
+                two.
         """
         resumed = args[0] if args else kwargs.get("resume_from_checkpoint")
         if self.args.should_save:
-            _name_run(Path(self.args.output_dir), resumed)
-        with _ends_of_workers_named(), sped_up(self.model):
+            name_run(Path(self.args.output_dir), resumed)
+        with self._working():
             return super().train(*args, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """As of `Trainer`.
-
-        Raises:
-            ChildProcessError: A worker of the data loader ended before its time.
-        """
-        with _ends_of_workers_named(), sped_up(self.model):
+        """As of `Trainer`."""
+        with self._working():
             return super().evaluate(*args, **kwargs)
 
     def predict(self, *args: Any, **kwargs: Any) -> PredictionOutput:
-        """As of `Trainer`.
-
-        Raises:
-            ChildProcessError: A worker of the data loader ended before its time.
-        """
-        with _ends_of_workers_named(), sped_up(self.model):
+        """As of `Trainer`."""
+        with self._working():
             return super().predict(*args, **kwargs)
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        try:
+            with sped_up(self.model):
+                yield
+        except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as error:
+            if self.args.dataloader_num_workers == 0 or not _is_of_a_worker(error):
+                raise
+            raise ChildProcessError(
+                f"A worker of the data loader ended before its time ({str(error).strip()}). If "
+                "that was for want of memory, take fewer (dataloader_num_workers). "
+                "resume_from_checkpoint goes on from what was saved."
+            ) from error
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset
@@ -307,7 +309,9 @@ class CMIMTrainer(Trainer):
         )
         measured = self._terms["eval"].pop(self.accelerator)
         measured |= self._measure_reconstruction(dataloader.dataset)
-        measured |= self._measure_probe()
+        if self._probe is not None:
+            model = self.accelerator.unwrap_model(self.model)
+            measured |= self._probe.measure(model, self.args.eval_batch_size)
         output.metrics.update(
             {f"{metric_key_prefix}_{name}": value for name, value in measured.items()}
         )
@@ -327,36 +331,6 @@ class CMIMTrainer(Trainer):
         exact, total = self.accelerator.reduce(counted, "sum").tolist()
         return {"exact_reconstruction": exact / total}
 
-    def _read_probe(self) -> tuple[list[list[int]], np.ndarray] | None:
-        """The probe's token ids and labels: now, since an error in hours would cost them."""
-        if self.args.probe_file is None:
-            return None
-        if importlib.util.find_spec("sklearn") is None:
-            raise ImportError("probe_file needs scikit-learn: pip install 'cmim-hf[sklearn]'")
-        smiles, target = read_labelled(
-            self.args.probe_file, self.args.probe_smiles, self.args.probe_target
-        )
-        sequences = self.processing_class(smiles, verbose=False)["input_ids"]
-        limit = self.model.config.max_position_embeddings
-        for text, ids in zip(smiles, sequences, strict=True):
-            if len(ids) > limit:
-                raise ValueError(
-                    f"{self.args.probe_file}: {text} has {len(ids)} tokens, more than the model's "
-                    f"{limit}. Take it out of the file."
-                )
-        return sequences, target
-
-    def _measure_probe(self) -> dict[str, float]:
-        """Error of ridge regression on frozen embeddings of the labelled file."""
-        if self._probe is None:
-            return {}
-        sequences, target = self._probe
-        model = self.accelerator.unwrap_model(self.model)
-        features = frozen_features(model, sequences, self.args.eval_batch_size)
-        return {
-            f"probe_rmse_{name}": ridge_probe(values, target) for name, values in features.items()
-        }
-
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """As of `Trainer`; a new folder that this process could not fill is removed."""
         folder = Path(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
@@ -365,12 +339,18 @@ class CMIMTrainer(Trainer):
             with writing(folder):
                 if self.args.should_save:
                     folder.mkdir(parents=True, exist_ok=True)
-                    shutil.copy(Path(self.args.output_dir, _RUN), folder)
+                    shutil.copy(Path(self.args.output_dir, RUN_FILE), folder)
                 super()._save_checkpoint(model, trial)
         except OSError:
-            if self.args.should_save and not existed and _lacks(folder):
+            if self.args.should_save and not existed and flaw(folder):
                 shutil.rmtree(folder, ignore_errors=True)
             raise
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """As of `Trainer`; a weight that is tied to another is stored once, and not missing."""
+        tied = getattr(self.model, "all_tied_weights_keys", {})
+        missing = [name for name in load_result.missing_keys if name not in tied]
+        super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the model, with the mean and spread of its training molecules' codes.
@@ -452,77 +432,11 @@ def spread_rows(rows: int, most: int) -> np.ndarray:
     return np.linspace(0, rows - 1, min(rows, most)).astype(int)
 
 
-def newest_checkpoint(output_dir: str | Path) -> str | None:
-    """The newest checkpoint of a run that was written to its end, or `None`.
-
-    A run killed while it wrote a checkpoint leaves one without its state file, which is written
-    last; resuming from such a folder, or from one with damaged weights, fails, so the one before
-    it is taken, and that is said. So it is of those of an earlier run into the same folder.
-    """
-    steps = [
-        int(folder.name.removeprefix("checkpoint-"))
-        for folder in Path(output_dir).glob("checkpoint-*")
-        if folder.name.removeprefix("checkpoint-").isdecimal()
-    ]
-    run = _run_of(Path(output_dir))
-    for step in sorted(steps, reverse=True):
-        folder = Path(output_dir, f"checkpoint-{step}")
-        if reason := _lacks(folder):
-            logger.warning(f"{folder} is passed over: {reason}")
-        elif run is not None and _run_of(folder) != run:
-            logger.warning(f"{folder} is passed over: it is of an earlier run into {output_dir}.")
-        else:
-            return str(folder)
-    return None
+def _is_of_a_worker(error: Exception) -> bool:
+    """Whether an error is what a worker's end leaves: torch's, or that of its connection."""
+    if isinstance(error, RuntimeError):
+        return str(error).startswith("DataLoader worker")
+    return getattr(error, "filename", None) is None  # no file is missing, but a socket
 
 
-def _name_run(output_dir: Path, resumed: str | bool | None) -> None:
-    """Put a run's name into its folder: a new one, or that of the checkpoint it goes on from."""
-    if resumed is True:
-        resumed = get_last_checkpoint(output_dir) if output_dir.is_dir() else None
-    folder = Path(resumed) if resumed else None
-    name = (_run_of(folder) if folder else None) or uuid4().hex
-    if folder is not None and folder.is_dir():  # first, as other processes may look for it now
-        write_whole(folder / _RUN, name + "\n")
-    write_whole(output_dir / _RUN, name + "\n")
-
-
-def _run_of(folder: Path) -> str | None:
-    file = folder / _RUN
-    return file.read_text().strip() if file.is_file() else None
-
-
-def _lacks(checkpoint: Path) -> str:
-    """Why a checkpoint cannot be gone on from; "" where it can."""
-    try:
-        json.loads((checkpoint / TRAINER_STATE_NAME).read_text())
-        check_weights(checkpoint)
-    except (FileNotFoundError, ValueError) as error:
-        return str(error)
-    return ""
-
-
-@contextmanager
-def _ends_of_workers_named() -> Iterator[None]:
-    """What torch raises, wherever the program is then, becomes a ChildProcessError.
-
-    That is a RuntimeError, or, while a batch is being handed over, what its connection ends in.
-    """
-    try:
-        yield
-    except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as error:
-        if isinstance(error, RuntimeError):
-            known = str(error).startswith("DataLoader worker")
-        else:
-            frames = traceback.extract_tb(error.__traceback__)
-            known = any("multiprocessing" in Path(frame.filename).parts for frame in frames)
-        if not known:
-            raise
-        raise ChildProcessError(
-            f"A worker of the data loader ended before its time ({str(error).strip()}). If that "
-            "was for want of memory, take fewer (dataloader_num_workers). resume_from_checkpoint "
-            "goes on from what was saved."
-        ) from error
-
-
-__all__ = ["CMIMTrainer", "newest_checkpoint"]
+__all__ = ["CMIMTrainer"]

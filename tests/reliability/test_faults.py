@@ -21,7 +21,7 @@ from cmim_hf import MoleculeEmbedder, list_checkpoints
 from cmim_hf.cli.main import main
 from cmim_hf.data.smiles_files import read_batches, read_smiles
 from cmim_hf.embedding.embedding_files import save_embeddings
-from cmim_hf.training.trainer import newest_checkpoint
+from cmim_hf.training.run_folder import newest_checkpoint
 
 pytest.importorskip("resource", reason="limits what a process may write")
 

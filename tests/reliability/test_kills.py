@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cmim_hf.training.trainer import newest_checkpoint
+from cmim_hf.training.run_folder import newest_checkpoint
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 STEPS = 160

@@ -3,7 +3,6 @@ import copy
 import errno
 import logging
 import math
-import multiprocessing.connection
 
 import numpy as np
 import pytest
@@ -17,10 +16,11 @@ from cmim_hf import CMIMTrainer, CMIMTrainingArguments
 from cmim_hf.data.collator import CMIMCollator
 from cmim_hf.data.prepare import prepare
 from cmim_hf.data.smiles_files import Row
-from cmim_hf.training.evaluation import exact_reconstructions, frozen_features, ridge_probe
+from cmim_hf.training.evaluation import exact_reconstructions, frozen_features, ridge_error
 from cmim_hf.training.model_card import read_settings
 from cmim_hf.training.objectives import PRESETS
-from cmim_hf.training.trainer import _ends_of_workers_named, newest_checkpoint, spread_rows
+from cmim_hf.training.run_folder import newest_checkpoint
+from cmim_hf.training.trainer import spread_rows
 
 
 @pytest.fixture(scope="module")
@@ -61,14 +61,26 @@ def logged(trainer, name):
     return [entry[name] for entry in trainer.state.log_history if name in entry]
 
 
-def test_the_end_of_a_worker_is_told_from_other_errors(tmp_path):
-    with pytest.raises(ChildProcessError, match="worker of the data loader ended before its time"):
-        with _ends_of_workers_named():
-            multiprocessing.connection.Client(str(tmp_path / "gone"))
-    with pytest.raises(FileNotFoundError), _ends_of_workers_named():
-        open(tmp_path / "gone")
-    with pytest.raises(RuntimeError, match="^shapes differ$"), _ends_of_workers_named():
-        raise RuntimeError("shapes differ")
+@pytest.mark.parametrize(
+    ("error", "becomes"),
+    [
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), ChildProcessError),
+        (ConnectionRefusedError(111, "Connection refused"), ChildProcessError),
+        (FileNotFoundError(2, "No such file or directory"), ChildProcessError),  # a socket
+        (FileNotFoundError(2, "No such file or directory", "molecules"), FileNotFoundError),
+        (RuntimeError("shapes differ"), RuntimeError),
+    ],
+)
+def test_the_end_of_a_worker_is_told_from_other_errors(make_trainer, error, becomes, monkeypatch):
+    trainer = make_trainer(dataloader_num_workers=1)
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(trainer, "evaluation_loop", fail)
+    with pytest.raises(becomes) as caught:
+        trainer.evaluate()
+    assert ("worker of the data loader ended" in str(caught.value)) == (becomes is not type(error))
 
 
 def test_weights_that_do_not_fit_leave_the_earlier_ones(
@@ -265,7 +277,7 @@ def test_evaluation_measures_every_row_and_exact_reconstruction(
     features = frozen_features(trainer.model, sequences, 11)
     for name in ("latent", "informative"):
         probed = after[f"eval_probe_rmse_{name}"]
-        assert probed == pytest.approx(ridge_probe(features[name], lengths), rel=1e-3)
+        assert probed == pytest.approx(ridge_error(features[name], lengths), rel=1e-3)
         assert probed < 0.7 * lengths.std()
     alone = trainer.model.get_latents(torch.tensor([sequences[30].tolist()]))
     assert np.allclose(features["latent"][30], alone.detach().flatten(), atol=1e-5)
@@ -274,15 +286,17 @@ def test_evaluation_measures_every_row_and_exact_reconstruction(
 def test_probe_files_that_cannot_be_used_say_why(make_trainer, tmp_path):
     table = tmp_path / "labelled.csv"
     table.write_text("SMILES,y\nCCO,1.5\nCC,high\n")
-    with pytest.raises(ValueError, match="column 'y' must hold numbers, row 2 holds 'high'"):
+    with pytest.raises(ValueError, match="row 2: column 'y' holds 'high'"):
         make_trainer(probe_file=str(table), probe_target="y")
-    with pytest.raises(ValueError, match="no column 'logP'; its columns are 'SMILES', 'y'"):
+    with pytest.raises(
+        ValueError, match="no column 'logP'; its columns are 'SMILES'.*`probe_target`"
+    ):
         make_trainer(probe_file=str(table), probe_target="logP")
     table.write_text("SMILES,y\nCCO,1.5\nC(C,2\n")
-    with pytest.raises(ValueError, match="labelled.csv row 2: .*parse"):
+    with pytest.raises(ValueError, match="labelled.csv row 2: 'C\\(C' cannot be embedded: .*parse"):
         make_trainer(probe_file=str(table), probe_target="y")
     table.write_text(f"SMILES,y\nCCO,1.5\n{'C' * 600},2\n")
-    with pytest.raises(ValueError, match="has 601 tokens, more than the model's 512"):
+    with pytest.raises(ValueError, match="601 tokens with the end token; at most 512 fit"):
         make_trainer(probe_file=str(table), probe_target="y")
 
 
@@ -466,3 +480,12 @@ def test_the_users_model_is_plain_after_training(make_trainer, make_model):
     assert seen == [False] * 3
     assert [type(module) for module in model.modules()] == kinds
     assert model.config._attn_implementation == "sdpa"
+
+
+def test_resuming_does_not_miss_what_is_stored_once(make_trainer, tmp_path, caplog, monkeypatch):
+    """The output layer is the embedding's."""
+    make_trainer(max_steps=2, save_strategy="steps", save_steps=2).train()
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    resumed = make_trainer(max_steps=3)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
+    assert resumed.state.global_step == 3 and "missing keys" not in caplog.text

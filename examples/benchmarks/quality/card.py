@@ -15,7 +15,6 @@ weights stays as it is but for those figures. The card goes to `--output` and be
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +25,7 @@ from transformers import HfArgumentParser
 from cmim_hf import CMIMModel, MoleculeEmbedder
 from cmim_hf.atomic_files import write_whole
 from cmim_hf.training.model_card import read_settings, write_model_card
+from cmim_hf.training.run_arguments import parse_arguments
 
 from ..evidence import RESULTS, read
 from .report import finetune_table, optimization_table, origin, peer_table, score_table
@@ -72,9 +72,6 @@ def renewed_card(args: Arguments, measured: str) -> Path:
 
 def new_card(args: Arguments, measured: str) -> Path:
     """The card of a run."""
-    sys.path.insert(0, str(EXAMPLES))
-    from pretrain import parse_arguments
-
     _, data, training = parse_arguments([args.config])
     state = json.loads(Path(args.run, "trainer_state.json").read_text())
     config = Path(args.config).resolve()
