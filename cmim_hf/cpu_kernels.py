@@ -79,8 +79,6 @@ def sped_up(model: PreTrainedModel) -> Iterator[None]:
 
 
 class _Linear(nn.Linear):
-    """`nn.Linear` without bias."""
-
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         return linear(input, self.weight)
 
@@ -91,16 +89,10 @@ class _FeedForward(CMIMFeedForward):
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         up, algorithm = self.up_proj, _FUSED.get(type(self.activation))
         states = self.norm(hidden_states)
-        if (
-            algorithm is None
-            or type(up) is not _Linear
-            or not _by_onednn(states, up.weight)
-            or _is_differentiated(states, up.weight)
-            or _is_hooked(up)
-            or _is_hooked(self.activation)
-        ):
-            return self.down_proj(self.activation(up(states)))
-        return self.down_proj(_onednn(states, up.weight, "gelu", algorithm))
+        if algorithm and _is_faster(up, states) and not _is_hooked(self.activation):
+            if not _is_differentiated(states, up.weight):
+                return self.down_proj(_onednn(states, up.weight, "gelu", algorithm))
+        return self.down_proj(self.activation(up(states)))
 
 
 class _SelfAttention(CMIMSelfAttention):
@@ -119,28 +111,18 @@ class _SelfAttention(CMIMSelfAttention):
         past_key_values: EncoderDecoderCache | None = None,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        weight = self.qkv_proj.weight
-        if (
-            past_key_values is not None
-            or not _by_onednn(hidden_states, weight)
-            or type(self.qkv_proj) is not _Linear
-            or _is_hooked(self.qkv_proj)
-        ):
+        if past_key_values is not None or not _is_faster(self.qkv_proj, hidden_states):
             return super().forward(hidden_states, attention_mask, rotary, past_key_values, **kwargs)
         shape = 3, self.heads, self.head_dim // 2
-        paired = linear(hidden_states, weight[_pair_order(*shape, device=weight.device)])
+        rows = torch.arange(3 * self.heads * self.head_dim).view(3, self.heads, 2, -1)
+        order = torch.cat((rows[:2].transpose(2, 3).flatten(), rows[2].flatten()))
+        paired = linear(hidden_states, self.qkv_proj.weight[order])
         cos, sin = (table[..., shape[2] :] for table in rotary)
         turn = torch.complex(cos.contiguous(), sin.contiguous())
         turns = torch.cat((turn, turn, torch.ones_like(turn)), dim=1)
         numbers = torch.view_as_complex(paired.view(*paired.shape[:2], *shape, 2)) * turns
         query, key, value = torch.view_as_real(numbers).flatten(4).transpose(1, 3).unbind(2)
         return self.attend(query, key, value, attention_mask, **kwargs)
-
-
-def _pair_order(parts: int, heads: int, pairs: int, device: torch.device) -> torch.Tensor:
-    """Rows of the projection, in an order that puts those which turn together side by side."""
-    rows = torch.arange(parts * heads * 2 * pairs, device=device).view(parts, heads, 2, pairs)
-    return torch.cat((rows[:2].transpose(2, 3).flatten(), rows[2].flatten()))
 
 
 _FASTER = {
@@ -158,6 +140,15 @@ def _is_hooked(module: nn.Module) -> bool:
         or module._backward_hooks
         or module._backward_pre_hooks
         or "forward" in vars(module)  # accelerate's offloading
+    )
+
+
+def _is_faster(projection: nn.Module, x: torch.Tensor) -> bool:
+    """Whether a product goes by oneDNN, and nobody listens to the module that makes it."""
+    return (
+        type(projection) is _Linear
+        and _by_onednn(x, projection.weight)
+        and not _is_hooked(projection)
     )
 
 
@@ -187,16 +178,11 @@ class _Product(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             of_x = linear(gradient, weight.t())
         if ctx.needs_input_grad[1]:
-            of_weight = _of_weight(gradient.flatten(0, -2), x.flatten(0, -2))
+            # G^T X, a sum over many rows: in parts, which give each core a product of its own
+            parts = 1 if gradient[..., 0].numel() % _PARTS else _PARTS
+            gradient, x = (rows.reshape(parts, -1, rows.shape[-1]) for rows in (gradient, x))
+            of_weight = (gradient.transpose(1, 2) @ x).sum(dim=0)
         return of_x, of_weight
-
-
-def _of_weight(gradient: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """G^T X, a sum over many rows: in parts, which give each core a product of its own."""
-    if len(x) % _PARTS:
-        return gradient.t() @ x
-    gradient, x = (rows.reshape(_PARTS, -1, rows.shape[-1]) for rows in (gradient, x))
-    return (gradient.transpose(1, 2) @ x).sum(dim=0)
 
 
 def _onednn(
@@ -216,7 +202,10 @@ def _by_onednn(x: torch.Tensor, weight: torch.Tensor) -> bool:
         and _is_plain(x)
         and type(weight) in (torch.Tensor, nn.Parameter)
         and x.dtype == weight.dtype == torch.float32
-        and _onednn_is_there()
+        and torch.backends.mkldnn.enabled
+        and torch.backends.mkldnn.is_available()
+        and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     )
 
 
@@ -230,15 +219,6 @@ def _is_plain(x: torch.Tensor) -> bool:
     )
 
 
-def _onednn_is_there() -> bool:
-    return (
-        torch.backends.mkldnn.enabled
-        and torch.backends.mkldnn.is_available()
-        and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    )
-
-
 def cpu_attention(
     module: nn.Module,
     query: torch.Tensor,
@@ -247,18 +227,11 @@ def cpu_attention(
     attention_mask: torch.Tensor | None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention in the way that fits the lengths; transformers' interface of it.
+    """Attention in the way that fits the lengths: (batch, length, heads, head_dim), no weights.
 
-    Args:
-        module: The attention, of which `is_causal` is read where there is no mask.
-        query: (batch, heads, length, head_dim).
-        key: (batch, heads, keys, head_dim).
-        value: (batch, heads, keys, head_dim).
-        attention_mask: (batch or 1, 1, length or 1, keys), True where a key takes part.
-        kwargs: As of `sdpa_attention_forward`.
-
-    Returns:
-        (batch, length, heads, head_dim), and no weights.
+    transformers' interface: `query` (batch, heads, length, head_dim), `key` and `value` (batch,
+    heads, keys, head_dim), `attention_mask` (batch or 1, 1, length or 1, keys), True where a key
+    takes part; where there is none, `module.is_causal` is looked at.
     """
     length, keys = query.shape[2], key.shape[2]
     if _is_plain(query) and query.dtype in (torch.float32, torch.float64):
@@ -281,14 +254,8 @@ def one_query_attention(
 ) -> torch.Tensor:
     """Attention of one query a row: sums over whole blocks of memory, as decoding keeps keys.
 
-    Args:
-        query: (batch, heads, 1, head_dim).
-        key: (batch, heads, keys, head_dim), fastest where (keys, batch, heads, head_dim) is how
-            they lie in memory.
-        value: Like the keys.
-
-    Returns:
-        (batch, 1, heads, head_dim).
+    Shapes as in [`cpu_attention`], length 1; fastest where keys lie in memory as (keys, batch,
+    heads, head_dim).
     """
     query = query[:, :, 0] * query.shape[-1] ** -0.5
     key, value = key.permute(2, 0, 1, 3), value.permute(2, 0, 1, 3)
@@ -312,25 +279,13 @@ def short_attention(
     attention_mask: torch.Tensor | None,
     is_causal: bool,
 ) -> torch.Tensor:
-    """softmax(Q K^T / sqrt(head_dim)) V of each head.
-
-    Args:
-        query: (batch, heads, length, head_dim).
-        key: Like the queries.
-        value: Like the queries.
-        attention_mask: (batch or 1, 1, length or 1, length), True where a key takes part.
-        is_causal: Whether later keys take no part; only looked at without a mask.
-
-    Returns:
-        (batch, length, heads, head_dim).
-    """
+    """softmax(Q K^T / sqrt(head_dim)) V of each head; shapes as in [`cpu_attention`]."""
     bias = None
     never = torch.finfo(query.dtype).min  # finite: a row without any key stays free of NaN
     if attention_mask is not None:
         bias = query.new_zeros(()).masked_fill(~attention_mask, never)
     elif is_causal:
-        length = query.shape[2]
-        bias = query.new_full((length, length), never).triu(1)
+        bias = query.new_full((query.shape[2],) * 2, never).triu(1)
     return _ShortAttention.apply(query, key, value, bias)
 
 
@@ -348,7 +303,8 @@ class _ShortAttention(torch.autograd.Function):
         ctx.save_for_backward(query, key, value, bias)
         attended = torch.empty_like(value.transpose(1, 2), memory_format=torch.contiguous_format)
         for rows, (_, _, values, weights) in _blocks(query, key, value, bias):
-            _put(attended[rows].transpose(1, 2), weights @ values)
+            target = attended[rows].transpose(1, 2)
+            target.copy_((weights @ values).view(target.shape))
         return attended
 
     @staticmethod
@@ -358,13 +314,13 @@ class _ShortAttention(torch.autograd.Function):
         of_query, of_key, of_value = (torch.empty_like(x) for x in (query, key, value))
         scale = query.shape[-1] ** -0.5
         for rows, (queries, keys, values, weights) in _blocks(query, key, value, bias):
-            of_attended = _heads(gradient[rows].transpose(1, 2))
-            _put(of_value[rows], weights.transpose(1, 2) @ of_attended)
+            of_attended = gradient[rows].transpose(1, 2).flatten(0, 1)
+            of_value[rows] = (weights.transpose(1, 2) @ of_attended).view_as(of_value[rows])
             of_weights = of_attended @ values.transpose(1, 2)
             of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype)
             of_scores *= scale
-            _put(of_query[rows], of_scores @ keys)
-            _put(of_key[rows], of_scores.transpose(1, 2) @ queries)
+            of_query[rows] = (of_scores @ keys).view_as(of_query[rows])
+            of_key[rows] = (of_scores.transpose(1, 2) @ queries).view_as(of_key[rows])
         return of_query, of_key, of_value, None
 
 
@@ -376,23 +332,12 @@ def _blocks(
     step = max(1, _IN_CACHE // (heads * length**2))
     for start in range(0, batch, step):
         rows = slice(start, min(start + step, batch))
-        queries, keys, values = (_heads(part[rows]) for part in (query, key, value))
+        queries, keys, values = (part[rows].flatten(0, 1) for part in (query, key, value))
         scores = torch.bmm(queries, keys.transpose(1, 2)).mul_(head_dim**-0.5)
         if bias is not None:
-            shared = bias.ndim == 2 or len(bias) == 1
             by_head = scores.view(-1, heads, length, length)
-            by_head += bias if shared else bias[rows]
+            by_head += bias if bias.ndim == 2 or len(bias) == 1 else bias[rows]
         yield rows, (queries, keys, values, scores.softmax(dim=-1))
-
-
-def _heads(part: torch.Tensor) -> torch.Tensor:
-    """(rows, heads, length, head_dim) -> (rows * heads, length, head_dim)."""
-    return part.flatten(0, 1)
-
-
-def _put(target: torch.Tensor, values: torch.Tensor) -> None:
-    """Values by (row, head) into (rows, heads, length, head_dim)."""
-    target.copy_(values.view(target.shape))
 
 
 __all__ = ["ATTENTION", "linear", "slow_down", "speed_up", "sped_up"]

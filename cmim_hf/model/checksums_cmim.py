@@ -17,7 +17,7 @@ from transformers.utils import logging
 logger = logging.get_logger(__name__)
 
 CHECKSUMS = "SHA256SUMS"
-_COPIED_TOGETHER = 2.0  # seconds
+_COPIED_TOGETHER = 2.0  # seconds between files of one copy
 
 
 def forget_checksums(folder: str | os.PathLike) -> None:
@@ -68,11 +68,8 @@ def check_weights(folder: str | os.PathLike) -> None:
 
 
 def _digest(file: Path) -> str:
-    digest = hashlib.sha256()
     with open(file, "rb") as stream:
-        while piece := stream.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 __all__ = ["CHECKSUMS", "check_weights", "forget_checksums", "write_checksums"]

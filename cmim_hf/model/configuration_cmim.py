@@ -12,6 +12,7 @@ a string as well, and those that they need in turn:
 That is all by which a checkpoint opens where this package is not installed.
 """
 
+import json
 import os
 import re
 from pathlib import Path
@@ -42,57 +43,25 @@ _PIPELINES = {
         ("Prediction", "AutoModelForSequenceClassification"),
     )
 }
-_SENTENCE_MODULES = """[
-  {
-    "idx": 0,
-    "name": "0",
-    "path": "",
-    "type": "sentence_transformers_cmim.CMIMSentenceEmbedding"
-  }
-]
-"""
+_SENTENCE_TYPE = "sentence_transformers_cmim.CMIMSentenceEmbedding"
 # what names our class there: the package's own checkpoints, and those of its first version
-_SENTENCE_MODULE = re.compile(r'"[\w.]*sentence(_transformers)?_cmim\.(CMIMSentenceEmbedding")')
+_OUR_TYPES = re.compile(r"[\w.]*\bsentence(_transformers)?_cmim\.CMIMSentenceEmbedding")
 
+_SIZED = (
+    "hidden_size",
+    "intermediate_size",
+    "num_attention_heads",
+    "encoder_layers",
+    "decoder_layers",
+    "latent_size",
+    "initializer_range",
+)
 SIZES: dict[str, dict[str, int | float]] = {
-    "tiny": {
-        "hidden_size": 96,
-        "intermediate_size": 256,
-        "num_attention_heads": 4,
-        "encoder_layers": 2,
-        "decoder_layers": 2,
-        "latent_size": 96,
-        "initializer_range": 0.1,
-    },
-    "small": {
-        "hidden_size": 192,
-        "intermediate_size": 768,
-        "num_attention_heads": 6,
-        "encoder_layers": 3,
-        "decoder_layers": 3,
-        "latent_size": 192,
-        "initializer_range": 0.07,
-    },
-    "base": {
-        "hidden_size": 512,
-        "intermediate_size": 2048,
-        "num_attention_heads": 8,
-        "encoder_layers": 4,
-        "decoder_layers": 4,
-        "latent_size": 512,
-        "initializer_range": 0.045,
-    },
-    "large": {
-        "hidden_size": 640,
-        "intermediate_size": 2560,
-        "num_attention_heads": 10,
-        "encoder_layers": 6,
-        "decoder_layers": 6,
-        "latent_size": 512,
-        "initializer_range": 0.04,
-    },
+    "tiny": dict(zip(_SIZED, (96, 256, 4, 2, 2, 96, 0.1), strict=True)),
+    "small": dict(zip(_SIZED, (192, 768, 6, 3, 3, 192, 0.07), strict=True)),
+    "base": dict(zip(_SIZED, (512, 2048, 8, 4, 4, 512, 0.045), strict=True)),
+    "large": dict(zip(_SIZED, (640, 2560, 10, 6, 6, 512, 0.04), strict=True)),
 }
-
 
 LAYOUT = 1  # to be raised when older code would misread a checkpoint
 
@@ -290,8 +259,10 @@ class CMIMConfig(PreTrainedConfig):
         """
         super().save_pretrained(save_directory)
         file = Path(save_directory, "modules.json")
-        modules = file.read_text(encoding="utf-8") if file.is_file() else _SENTENCE_MODULES
-        modules = _SENTENCE_MODULE.sub(r'"sentence_transformers_cmim.\2', modules)
+        entry = {"idx": 0, "name": "0", "path": "", "type": _SENTENCE_TYPE}
+        modules = json.dumps([entry], indent=2) + "\n"
+        if file.is_file():
+            modules = _OUR_TYPES.sub(_SENTENCE_TYPE, file.read_text(encoding="utf-8"))
         file.write_text(modules, encoding="utf-8")
         if push_to_hub:
             name = kwargs.pop("repo_id", os.path.basename(os.path.abspath(save_directory)))

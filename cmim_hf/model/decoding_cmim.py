@@ -10,8 +10,6 @@ rounding.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer, EncoderDecoderCache
@@ -52,7 +50,8 @@ def decode_latents(
     config = model.config
     longest = config.max_position_embeddings + 1
     max_length = longest if max_length is None else max_length
-    _check(model, latents, max_length, longest, temperature, top_k)
+    model.check_latents(latents)
+    _check(max_length, longest, temperature, top_k)
     latents = latents.to(model.device)
     tokens = torch.full(
         (len(latents), max_length), config.pad_token_id, dtype=torch.long, device=model.device
@@ -84,7 +83,9 @@ def decode_latents(
             going = (~ended).nonzero().squeeze(1)
             rows, latents, last, ended = (x[going] for x in (rows, latents, last, ended))
             cache.batch_select_indices(going)
-    return _padded_behind(tokens[:, :length], ends, config.pad_token_id)
+    tokens = tokens[:, :length]
+    end = torch.isin(tokens, torch.tensor(ends, device=tokens.device))
+    return tokens.masked_fill(end.cumsum(dim=1) - end.long() > 0, config.pad_token_id)
 
 
 class _RoomyLayer(DynamicLayer):
@@ -135,12 +136,6 @@ class _RoomyLayer(DynamicLayer):
         return self.keys, self.values
 
 
-def _padded_behind(tokens: torch.Tensor, ends: Sequence[int], pad_token_id: int) -> torch.Tensor:
-    """The rows with padding behind their first end token."""
-    end = torch.isin(tokens, torch.tensor(ends, device=tokens.device))
-    return tokens.masked_fill(end.cumsum(dim=1) - end.long() > 0, pad_token_id)
-
-
 def _draw(
     logits: torch.Tensor, temperature: float, top_k: int | None, uniform: torch.Tensor
 ) -> torch.Tensor:
@@ -156,15 +151,7 @@ def _draw(
     return drawn.clamp(max=scaled.shape[1] - 1)
 
 
-def _check(
-    model: PreTrainedModel,
-    latents: torch.Tensor,
-    max_length: int,
-    longest: int,
-    temperature: float,
-    top_k: int | None,
-) -> None:
-    model.check_latents(latents)
+def _check(max_length: int, longest: int, temperature: float, top_k: int | None) -> None:
     if not 1 < max_length <= longest:
         raise ValueError(
             f"max_length is from 2 to {longest} (the start token and what the model was built "

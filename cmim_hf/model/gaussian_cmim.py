@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The latent code as a diagonal Gaussian: a draw from the posterior, and both log-densities.
 
-Posterior q(z|x) = N(mean(x), diag(exp(log_std(x))²)), prior P(z) = N(0, I). Every function takes
-tensors of shape (batch, ...), such as (batch, num_latents, latent_size), and works in float32 at
-least: half precision is raised to float32, float64 stays. Only elementwise operations and sums
-are used, which autocast leaves in that precision.
+Posterior q(z|x) = N(mean(x), diag(exp(log_std(x))²)), log_std the natural logarithm of the standard
+deviation; prior P(z) = N(0, I). Every function takes tensors of one shape (batch, ...), such as
+(batch, num_latents, latent_size), and works in float32 at least: half precision is raised to
+float32, float64 stays. Only elementwise operations and sums are used, which autocast leaves in that
+precision. A TypeError says that an argument is not floating, a ValueError that the shapes differ.
 
 Source: MIM (arXiv:1910.03175); cMIM (arXiv:2502.19642).
 """
@@ -21,17 +22,7 @@ def gaussian_sample(
 ) -> torch.Tensor:
     """Draw z = mean + exp(log_std)·ε with ε ~ N(0, I), differentiably in both arguments.
 
-    Args:
-        mean: (batch, ...).
-        log_std: Natural logarithm of the standard deviation, of the shape of `mean`.
-        generator: Source of ε, on the device of `mean`; the global one by default.
-
-    Returns:
-        Latents of the shape of `mean`, in float32 or float64.
-
-    Raises:
-        TypeError: If an argument is not of a floating type.
-        ValueError: If the shapes differ.
+    `generator` is the source of ε, on the device of `mean`; the global one by default.
     """
     mean, log_std = _same_shape(mean=mean, log_std=log_std)
     noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
@@ -39,49 +30,23 @@ def gaussian_sample(
 
 
 def log_posterior(latents: torch.Tensor, mean: torch.Tensor, log_std: torch.Tensor) -> torch.Tensor:
-    """Log-density of the latents under their posterior, in nats.
+    """Log-density of the latents under their posterior, (batch,) in nats.
 
     log q_i = Σ_d [ −½·((z_id − mean_id)/exp(log_std_id))² − log_std_id − ½·log 2π ], the sum over
     all axes but the first.
-
-    Args:
-        latents: (batch, ...).
-        mean: Of the shape of `latents`.
-        log_std: Of the shape of `latents`.
-
-    Returns:
-        (batch,), in float32 or float64.
-
-    Raises:
-        TypeError: If an argument is not of a floating type.
-        ValueError: If the shapes differ or the batch axis is missing.
     """
     latents, mean, log_std = _same_shape(latents=latents, mean=mean, log_std=log_std)
     deviation = (latents - mean) * torch.exp(-log_std)
-    return _sum_over_latent(-0.5 * (deviation.square() + _LOG_TWO_PI) - log_std)
+    return (-0.5 * (deviation.square() + _LOG_TWO_PI) - log_std).flatten(1).sum(1)
 
 
 def log_prior(latents: torch.Tensor) -> torch.Tensor:
-    """Log-density of the latents under the prior N(0, I), in nats.
+    """Log-density of the latents under the prior N(0, I), (batch,) in nats.
 
     log p_i = Σ_d −½·(z_id² + log 2π), the sum over all axes but the first.
-
-    Args:
-        latents: (batch, ...).
-
-    Returns:
-        (batch,), in float32 or float64.
-
-    Raises:
-        TypeError: If `latents` is not of a floating type.
-        ValueError: If the batch axis is missing.
     """
     (latents,) = _same_shape(latents=latents)
-    return _sum_over_latent(-0.5 * (latents.square() + _LOG_TWO_PI))
-
-
-def _sum_over_latent(values: torch.Tensor) -> torch.Tensor:
-    return values.flatten(1).sum(1)
+    return (-0.5 * (latents.square() + _LOG_TWO_PI)).flatten(1).sum(1)
 
 
 def _same_shape(**tensors: torch.Tensor) -> list[torch.Tensor]:

@@ -3,7 +3,12 @@
 
 `pipeline("molecule-embedding", model=checkpoint)`, `pipeline("molecule-generation", ...)` and, of a
 fine-tuned checkpoint, `pipeline("molecule-prediction", ...)` make them; where the package is not
-installed, add `trust_remote_code=True`.
+installed, add `trust_remote_code=True`. The arguments of each class can be given to `pipeline` and
+to each call, which takes precedence.
+
+`on_invalid` says what becomes of an input that is no string, empty, not printable, or longer than
+the model reads: `"raise"` (the default) a ValueError that names it, or `"none"`. A pipeline gives
+one output for each input, so there is no `"skip"`. The extension of a CXSMILES is dropped.
 """
 
 from __future__ import annotations
@@ -44,9 +49,7 @@ class _MoleculePipeline(Pipeline):
     """
 
     _task = _gap = _instead = ""
-    _load_processor = False
-    _load_image_processor = False
-    _load_video_processor = False
+    _load_processor = _load_image_processor = _load_video_processor = False
     _load_feature_extractor = False
     _load_tokenizer = True
 
@@ -129,17 +132,14 @@ class MoleculeEmbeddingPipeline(_MoleculePipeline):
     other writings of a molecule give other vectors, and that a text is a molecule is not checked.
     `canonicalize` of `cmim_hf.chemistry.smiles` writes canonical SMILES.
 
-    A text's output is its vector (size,) in float32. The arguments below can be given to `pipeline`
-    and to each call, which takes precedence.
+    A text's output is its vector (size,) in float32.
 
     Args:
         representation: `"informative"` (informative embeddings: pooled decoder states, hidden_size
             numbers), `"latent"` (the mean codes, num_latents * latent_size numbers) or `"both"`,
             in that order side by side.
         pooling: Of informative embeddings: `"mean"`, `"last"` or `"max"`.
-        on_invalid: What becomes of an input that is no string, empty, not printable, or longer than
-            the model reads: `"raise"` a ValueError that names it, `"none"` gives a vector of NaN.
-            A pipeline gives one output for each input, so there is no `"skip"`.
+        on_invalid: See the module; `"none"` gives a vector of NaN.
         return_tensors: Give torch tensors (on the CPU) in place of numpy arrays.
 
     Raises:
@@ -195,8 +195,7 @@ class MoleculeGenerationPipeline(_MoleculePipeline):
     `cmim_hf.chemistry.smiles` writes. What the decoder wrote is returned as it is too, and may be
     no molecule: check it, or use `cmim_hf.MoleculeGenerator`, which does.
 
-    A text's output is a list of dictionaries `{"generated_smiles": ...}`, one for each code. The
-    arguments below can be given to `pipeline` and to each call, which takes precedence.
+    A text's output is a list of dictionaries `{"generated_smiles": ...}`, one for each code.
 
     Args:
         radius: 0 or above, in units of the prior's standard deviation; 0 (the default)
@@ -204,9 +203,7 @@ class MoleculeGenerationPipeline(_MoleculePipeline):
         num_return_sequences: Codes for each text; 1 by default.
         seed: With one, a text's molecules depend on the seed and the text alone, in whatever batch;
             without, the noise is drawn from torch's global generator.
-        on_invalid: What becomes of an input that is no string, empty, not printable, or longer than
-            the model reads: `"raise"` a ValueError that names it, `"none"` gives molecules that
-            are None. A pipeline gives one output for each input, so there is no `"skip"`.
+        on_invalid: See the module; `"none"` gives molecules that are None.
 
     Raises:
         ValueError: An argument outside its range, or an invalid input and `on_invalid="raise"`.
@@ -282,15 +279,12 @@ class MoleculePredictionPipeline(_MoleculePipeline):
     `"text-classification"` of transformers takes any text as it stands.)
 
     A text's output is a dictionary from the names of the labels to numbers: values in the labels'
-    own units of a regression, probabilities otherwise. The arguments below can be given to
-    `pipeline` and to each call, which takes precedence.
+    own units of a regression, probabilities otherwise.
 
     Args:
         canonicalize: Rewrite molecules, which needs RDKit; `False` takes SMILES that are canonical
             already as they are.
-        on_invalid: What becomes of an input that is no molecule, or longer than the model reads:
-            `"raise"` a ValueError that names it, `"none"` gives NaN for each label. A pipeline
-            gives one output for each input, so there is no `"skip"`.
+        on_invalid: See the module, also of what is no molecule; `"none"` gives NaN for each label.
 
     Raises:
         ImportError: RDKit is not there.

@@ -88,19 +88,8 @@ class CMIMSentenceEmbedding(InputModule):
     ) -> CMIMSentenceEmbedding:
         """Load a checkpoint; `sentence_cmim.json` in it, if there, chooses the representation.
 
-        Args:
-            model_name_or_path: A folder or a Hub id.
-            subfolder: The checkpoint's place in it.
-            token: Of the Hub.
-            cache_folder: Where files of the Hub are kept.
-            revision: Of the checkpoint on the Hub.
-            local_files_only: Ask no Hub.
-            trust_remote_code: Run the checkpoint's code where the package is not installed.
-            model_kwargs: More for `AutoModel.from_pretrained`, such as `dtype`.
-            processor_kwargs: More for `AutoTokenizer.from_pretrained`.
-            config_kwargs: More for `AutoConfig.from_pretrained`.
-            backend: `"torch"`.
-            kwargs: Not used; later versions of sentence-transformers may pass more.
+        Arguments as in `InputModule.load`: where the checkpoint is, and in `model_kwargs` (such as
+        `dtype`), `processor_kwargs` and `config_kwargs` more for each `from_pretrained`.
 
         Raises:
             ValueError: Another backend, or an unknown choice in `sentence_cmim.json`.
@@ -135,11 +124,7 @@ class CMIMSentenceEmbedding(InputModule):
     ) -> None:
         """Save model, tokenizer and `sentence_cmim.json`; adapters beside the model they adapt.
 
-        Args:
-            output_path: The folder.
-            args: Not used.
-            safe_serialization: Not used; weights are always written as safetensors.
-            kwargs: Not used.
+        Weights are always written as safetensors.
         """
         if getattr(self.model, "peft_config", None):  # then it saves its adapters alone
             _without_adapters(self.model).save_pretrained(output_path)
@@ -168,13 +153,9 @@ class CMIMSentenceEmbedding(InputModule):
     ) -> dict[str, torch.Tensor]:
         """Tokenise a batch of SMILES.
 
-        Args:
-            inputs: The texts.
-            prompt: Must be empty.
-            kwargs: Not used (`task` and the like).
-
-        Returns:
-            `input_ids` and `attention_mask`, (batch, length) each.
+        They are taken as they are, but for the extension of a CXSMILES, which is dropped. `prompt`
+        must be empty, other arguments have no part. Gives `input_ids` and `attention_mask`,
+        (batch, length) each.
 
         Raises:
             ValueError: A prompt, or a text that is no string, empty, not printable, or longer than
