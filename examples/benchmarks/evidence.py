@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,10 @@ from scipy import stats
 
 from cmim_hf import __version__
 from cmim_hf.atomic_files import write_whole
+from cmim_hf.data.smiles_files import read_smiles
 
 RESULTS = Path(__file__).parent / "results"
+DATA = Path(__file__).resolve().parents[1] / "data"
 LARGE = 100_000  # bytes of figures from which on they are compressed
 PACKAGES = ("torch", "transformers", "scikit-learn", "rdkit", "numpy")
 
@@ -71,6 +74,11 @@ class Cells:
             figures["seconds"] = round(time.perf_counter() - start, 2)
             write_whole(path, json.dumps(figures) + "\n")
             return figures
+
+
+def first(source: str, count: int) -> list[str]:
+    """The first molecules of a source."""
+    return [row.text for row in islice(read_smiles(source), count)]
 
 
 def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:

@@ -96,10 +96,12 @@ def test_codes_are_of_the_prior_and_at_radius_1_around_all_sources(compared, giv
     prior = generator.sample(DRAWS)
     # 31 draws: 16 around the first source, 15 around the second, whose 5 molecules serve thrice.
     seeds = {"a": given[1][50:66], "b": given[1][80:85] * 3}
-    codes = {name: generator.encode(one) for name, one in seeds.items()}
-    noise = {name: generator._noise(len(one), 1, *one.shape[1:]) for name, one in codes.items()}
-    written = {name: generator.decode(one + noise[name][:, 0]) for name, one in codes.items()}
-    valid = {name: sum(text is not None for text in one) for name, one in written.items()}
+    valid = {
+        name: sum(
+            text is not None for (text,) in generator.sample_around(one, 1.0, 1, unit="prior")
+        )
+        for name, one in seeds.items()
+    }
     assert found["prior"]["validity"] == sum(text is not None for text in prior) / DRAWS
     assert found["around each"] == {"a": valid["a"] / 16, "b": valid["b"] / 15}
     assert found["around"]["validity"] == sum(valid.values()) / DRAWS

@@ -44,14 +44,13 @@ from cmim_hf.data.collator import CMIMCollator
 from cmim_hf.data.packed_molecules import PackedMolecules
 from cmim_hf.data.prepare import SourceOptions, prepare_sources, retokenize
 
-from ..evidence import RESULTS, Cells, interval, shown, table, write
+from ..evidence import DATA, RESULTS, Cells, interval, shown, table, write
 from .molecule_tasks import Task, divisions, fit_and_score, heads, load_tasks
 from .two_views import LOSSES, TwoViewTrainer, lightly_is_installed
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
-EXAMPLES = Path(__file__).resolve().parents[2]
 PRESENTED = 4096  # molecules, at a budget of 1
 RATES = (0.001, 0.003, 0.01)
 NO_DECODER = ("infonce", *LOSSES)
@@ -70,9 +69,7 @@ class Arguments:
     seeds: int = field(default=1, metadata={"help": "Of each run that a table shows."})
     size: str = field(default="tiny", metadata={"help": "Of the model."})
     merges: int = field(default=64, metadata={"help": "Multi-atom tokens."})
-    source: str = field(
-        default=str(EXAMPLES / "data" / "moses_train.smi.gz"), metadata={"help": "Molecules."}
-    )
+    source: str = field(default=str(DATA / "moses_train.smi.gz"), metadata={"help": "Molecules."})
     held_out: int = field(default=1000, metadata={"help": "Of them, to measure on."})
     data_dir: str | None = field(
         default=None, metadata={"help": "Labelled molecules: see moleculenet.py."}

@@ -20,7 +20,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from importlib.util import find_spec
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +33,11 @@ from cmim_hf.chemistry.smiles import canonicalize
 from cmim_hf.data.smiles_files import read_smiles
 from cmim_hf.generation.interpolation import METHODS
 
-from ..evidence import RESULTS, Cells, table, write
+from ..evidence import DATA, RESULTS, Cells, first, table, write
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
-DATA = Path(__file__).resolve().parents[2] / "data"
 RADII = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 UNITS = ("prior", "aggregate")
 SHARES = (
@@ -287,11 +285,6 @@ def state(source: str | None) -> str | None:
         return source
     with open(source, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def first(source: str, count: int) -> list[str]:
-    """The first molecules of a source."""
-    return [row.text for row in islice(read_smiles(source), count)]
 
 
 def short(source: str) -> str:

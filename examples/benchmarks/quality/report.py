@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,9 +28,8 @@ from cmim_hf.atomic_files import write_whole
 from cmim_hf.chemistry.drawing import draw_grid
 from cmim_hf.chemistry.properties import logp
 from cmim_hf.chemistry.smiles import canonicalize, similarity
-from cmim_hf.data.smiles_files import read_smiles
 
-from ..evidence import RESULTS, interval, read, shown, table
+from ..evidence import DATA, RESULTS, first, interval, read, shown, table
 from .claims import chosen, claims
 
 matplotlib.use("Agg")
@@ -45,7 +43,6 @@ PEERS = (
     ("D-MPNN", 1.229, 0.699, 0.930, 0.878, 0.577),
 )
 PEER_TASKS = ("freesolv", "esol", "bbbp", "bace", "lipophilicity")
-MOLECULES = Path(__file__).resolve().parents[2] / "data" / "moses_test.smi"
 HERE = "-m examples.benchmarks.quality"
 Json = dict[str, Any]
 
@@ -56,7 +53,9 @@ class Arguments:
 
     results: str = field(default=str(RESULTS), metadata={"help": "Folder of the results."})
     checkpoint: str = field(default=DEFAULT_CHECKPOINT, metadata={"help": "For the pictures."})
-    molecules: str = field(default=str(MOLECULES), metadata={"help": "To map and reconstruct."})
+    molecules: str = field(
+        default=str(DATA / "moses_test.smi"), metadata={"help": "To map and reconstruct."}
+    )
     count: int = field(default=1000, metadata={"help": "Of them, on the map."})
     map: Literal["pca", "tsne"] = field(default="pca", metadata={"help": "How to flatten codes."})
 
@@ -104,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ]
     parts += ["## Search", optimization_table(folder) or missing("examples/optimize.py")]
     generator = MoleculeGenerator(args.checkpoint, progress=False)
-    smiles = [row.text for row in islice(read_smiles(args.molecules), args.count)]
+    smiles = first(args.molecules, args.count)
     draw_map(generator, smiles, args.map, folder / "report_map.png")
     draw_reconstructions(generator, smiles[:8], folder / "report_reconstructions.png")
     parts += [

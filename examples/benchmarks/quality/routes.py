@@ -18,7 +18,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -29,10 +28,10 @@ from transformers import EncoderDecoderCache, HfArgumentParser, StaticCache
 from cmim_hf import DEFAULT_CHECKPOINT, CMIMModel, CMIMTokenizer, __version__
 from cmim_hf.atomic_files import write_whole
 from cmim_hf.cpu_kernels import sped_up
-from cmim_hf.data.smiles_files import read_smiles
 from cmim_hf.model.decoding_cmim import decode_latents
 
-EXAMPLES = Path(__file__).resolve().parents[2]
+from ..evidence import DATA, first
+
 WITHOUT_PACKAGE = """
 import sys, torch
 sys.modules["cmim_hf"] = None
@@ -52,9 +51,7 @@ Answers = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]
 class Arguments:
     """What to send by all routes."""
 
-    source: str = field(
-        default=str(EXAMPLES / "data" / "moses_test.smi"), metadata={"help": "Molecules."}
-    )
+    source: str = field(default=str(DATA / "moses_test.smi"), metadata={"help": "Molecules."})
     rows: int = field(default=100, metadata={"help": "How many of them."})
     checkpoint: str = field(default=DEFAULT_CHECKPOINT, metadata={"help": "A folder."})
     json: str | None = field(default=None, metadata={"help": "Write the figures there, too."})
@@ -199,7 +196,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Take every route and print the table."""
     (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses(argv)
     model = CMIMModel.from_pretrained(args.checkpoint, dtype=torch.float32).eval()
-    smiles = [row.text for row in islice(read_smiles(args.source), args.rows)]
+    smiles = first(args.source, args.rows)
     tokenizer = CMIMTokenizer.from_pretrained(args.checkpoint)
     batch = dict(tokenizer(smiles, padding=True, return_tensors="pt"))
     codes, real = model.get_latents(**batch), batch["attention_mask"].bool()

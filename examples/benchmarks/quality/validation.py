@@ -52,8 +52,8 @@ from transformers import HfArgumentParser
 
 from cmim_hf import MoleculeEmbedder, MoleculeGenerator, metrics
 
-from ..evidence import table, write
-from .generative import first, wilson
+from ..evidence import first, table, write
+from .generative import wilson
 from .molecule_tasks import Task, heads, load_tasks
 
 REPRESENTATIONS = ("informative", "latent")

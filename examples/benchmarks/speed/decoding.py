@@ -17,8 +17,6 @@ import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import islice
-from pathlib import Path
 
 import torch
 import transformers
@@ -27,12 +25,11 @@ from transformers import HfArgumentParser
 
 from cmim_hf import DEFAULT_CHECKPOINT, CMIMModel, MoleculeGenerator, __version__
 from cmim_hf.atomic_files import write_whole
-from cmim_hf.data.smiles_files import read_smiles
 from cmim_hf.model.decoding_cmim import decode_latents
 
+from ..evidence import DATA, first
 from .roofline import clock, decoder_flops, gemm_rate
 
-EXAMPLES = Path(__file__).resolve().parents[2]
 TIE = 1e-4
 LIMIT_ROWS = 512  # of the matrix products that the limit is measured by
 
@@ -41,9 +38,7 @@ LIMIT_ROWS = 512  # of the matrix products that the limit is measured by
 class Arguments:
     """What to measure."""
 
-    source: str = field(
-        default=str(EXAMPLES / "data" / "moses_test.smi"), metadata={"help": "Molecules."}
-    )
+    source: str = field(default=str(DATA / "moses_test.smi"), metadata={"help": "Molecules."})
     rows: int = field(default=512, metadata={"help": "How many of them."})
     batch_sizes: list[int] = field(default_factory=lambda: [16, 512], metadata={"help": "Codes."})
     repeats: int = field(default=5, metadata={"help": "Rounds."})
@@ -109,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses(argv)
     generator = MoleculeGenerator(args.checkpoint, progress=False)
     model = generator.model
-    smiles = [row.text for row in islice(read_smiles(args.source), args.rows)]
+    smiles = first(args.source, args.rows)
     latents = torch.from_numpy(generator.encode(smiles, on_invalid="skip")).to(model.device)
     result = {
         "cmim_hf": __version__,

@@ -21,7 +21,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -31,9 +30,11 @@ from transformers import HfArgumentParser
 
 from cmim_hf import DEFAULT_CHECKPOINT, MoleculeEmbedder, __version__
 from cmim_hf.atomic_files import write_whole
-from cmim_hf.data.smiles_files import Row, read_smiles
+from cmim_hf.data.smiles_files import Row
 from cmim_hf.data.token_batches import padded_batches
 from cmim_hf.embedding.sharded_library import Library, embed_shards
+
+from ..evidence import DATA, first
 
 EXAMPLES = Path(__file__).resolve().parents[2]
 
@@ -43,7 +44,7 @@ class Arguments:
     """What to measure."""
 
     source: str = field(
-        default=str(EXAMPLES / "data" / "moses_train.smi.gz"),
+        default=str(DATA / "moses_train.smi.gz"),
         metadata={"help": "Canonical molecules."},
     )
     rows: int = field(default=5000, metadata={"help": "How many of them."})
@@ -135,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure and print."""
     (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses(argv)
     needed = max([args.rows, *args.memory_rows])
-    smiles = [row.text for row in islice(read_smiles(args.source), needed)]
+    smiles = first(args.source, needed)
     if len(smiles) < needed:
         sys.exit(f"{args.source} has {len(smiles):,} rows; {needed:,} are asked for.")
     embedder = MoleculeEmbedder(

@@ -27,7 +27,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 
 import torch
@@ -37,16 +36,14 @@ from transformers import HfArgumentParser
 from cmim_hf import CMIMConfig, default_tokenizer
 from cmim_hf.allocator import keep_freed_memory
 from cmim_hf.checkpoints.loading import default_device, torch_device
-from cmim_hf.data.smiles_files import read_smiles
 
-from ..evidence import table, write
+from ..evidence import DATA, first, table, write
 from .roofline import gemm_rates
 from .throughput_inference import decoding, embedding
 from .throughput_loss import contrastive
 from .throughput_training import LENGTH, Setting, loading, training
 
 PARTS = ("train", "embed", "decode", "loss", "data")
-EXAMPLES = Path(__file__).resolve().parents[2]
 
 
 @dataclass
@@ -57,7 +54,7 @@ class Arguments:
         default_factory=lambda: list(PARTS), metadata={"help": "Any of " + ", ".join(PARTS)}
     )
     source: str = field(
-        default=str(EXAMPLES / "data" / "moses_train.smi.gz"),
+        default=str(DATA / "moses_train.smi.gz"),
         metadata={"help": "Canonical molecules."},
     )
     rows: int = field(default=10000, metadata={"help": "How many of them."})
@@ -92,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     transformers.logging.set_verbosity_error()
     keep_freed_memory()
     tokenizer = default_tokenizer()
-    smiles = [row.text for row in islice(read_smiles(args.source), args.rows)]
+    smiles = first(args.source, args.rows)
     layers = {"encoder_layers": args.layers, "decoder_layers": args.layers} if args.layers else {}
     config = CMIMConfig.from_size(
         args.size,

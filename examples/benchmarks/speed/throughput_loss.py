@@ -16,6 +16,7 @@ from cmim_hf.training.contrastive import contrastive_log_prob
 from .peers import clip_loss, ntxent_loss
 from .roofline import clock
 
+ROOT = Path(__file__).resolve().parents[3]
 TEMPERATURE = 0.1
 TILE = 1024
 # Rows: of some losses every pair is held, of NT-Xent every pair of pairs.
@@ -83,8 +84,8 @@ def extra_mebibytes(name: str, batch: int, size: int, device: torch.device) -> f
         return _accelerator_peak(name, batch, size, device)
     if not Path("/proc/self/status").exists():
         return None
-    command = [sys.executable, __file__, name, str(batch), str(size)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    command = [sys.executable, "-m", __spec__.name, name, str(batch), str(size)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
     return float(done.stdout)
 
 
