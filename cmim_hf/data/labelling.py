@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -24,35 +23,6 @@ from .worker_pool import chunked, encode_in_order
 logger = logging.get_logger(__name__)
 
 _MISSING_WORDS = ("", "na", "n/a", "nan", "null", "none", "-")
-
-
-@dataclass(frozen=True)
-class PropertyOptions:
-    """Which numbers molecules are labelled with.
-
-    Attributes:
-        columns: Columns of the source files, empty where a molecule has no value.
-        descriptors: Descriptors of RDKit's, or sets of them, to be computed; see
-            [`~cmim_hf.chemistry.descriptors.descriptor_names`]. Either these or columns.
-        rows: Molecules, chosen at random, for which descriptors are computed; None: all.
-        scale: Standardise by this, as other molecules were, instead of by these molecules.
-    """
-
-    columns: tuple[str, ...] = ()
-    descriptors: tuple[str, ...] = ()
-    rows: int | None = None
-    scale: PropertyScale | None = None
-
-    def __post_init__(self) -> None:
-        """ValueError where both kinds are asked for, or `rows` is below 1."""
-        if self.columns and self.descriptors:
-            raise ValueError("Give property_columns or properties, not both.")
-        if self.rows is not None and self.rows < 1:
-            raise ValueError(f"property_rows must be at least 1, got {self.rows}.")
-        if self.rows is not None and not self.descriptors:
-            raise ValueError(
-                "property_rows says how many molecules `properties` labels: give both."
-            )
 
 
 def read_property_scale(folder: str | os.PathLike) -> PropertyScale | None:
@@ -74,7 +44,7 @@ def read_property_scale(folder: str | os.PathLike) -> PropertyScale | None:
 
 
 class LabelledRows:
-    """The rows of sources, as `read_smiles` yields them, with the numbers in some columns.
+    """The rows of tables, as `read_smiles` yields them, with the numbers in some columns.
 
     Args:
         sources: Tables with these columns.
@@ -98,11 +68,7 @@ class LabelledRows:
         self._blocks = [np.empty((0, len(columns)), np.float32)]
 
     def __iter__(self) -> Iterator[Row]:
-        """Yield the rows, once.
-
-        Raises:
-            ValueError: A source without one of the columns, or with text in it.
-        """
+        """Yield the rows, once; ValueError where a column is missing or holds text."""
         for source in self._sources:
             for batch in read_batches(source, **self._options):
                 values = [numbers(batch, column) for column in self._columns]
@@ -143,21 +109,28 @@ def numbers(batch: Batch, column: str, argument: str = "property_columns") -> li
 
 
 def label_with_columns(
-    molecules: PackedMolecules, values: np.ndarray, options: PropertyOptions
+    molecules: PackedMolecules,
+    values: np.ndarray,
+    columns: Sequence[str],
+    scale: PropertyScale | None = None,
 ) -> PackedMolecules:
-    """Label molecules with the numbers in the columns of their tables.
+    """Label molecules with numbers from the columns of their tables.
 
     Args:
         molecules: Without labels.
         values: (molecules, columns), NaN where missing.
-        options: With the columns.
+        columns: Their names.
+        scale: Of other molecules; else that of these.
+
+    Raises:
+        ValueError: The scale is of other columns, or see `PropertyScale.fit`.
     """
-    scale = options.scale or PropertyScale.fit(options.columns, values)
-    if [name.lower() for name in scale.names] != [name.lower() for name in options.columns]:
+    scale = scale or PropertyScale.fit(columns, values)
+    if [name.lower() for name in scale.names] != [name.lower() for name in columns]:
         raise ValueError(
             f"The scale to standardise by is of {', '.join(scale.names[:5])} ..., the labels are "
-            f"{', '.join(options.columns[:5])}: name the same ones, in the same order, or a "
-            "folder that holds a tokenizer alone."
+            f"{', '.join(columns[:5])}: name the same ones, in the same order, or a folder that "
+            "holds a tokenizer alone."
         )
     labelled = np.flatnonzero(~np.isnan(values).all(axis=1))
     return molecules.labelled(labelled, values[labelled], scale)
@@ -166,27 +139,30 @@ def label_with_columns(
 def label_with_descriptors(
     molecules: PackedMolecules,
     tokenizer: PreTrainedTokenizerBase,
-    options: PropertyOptions,
+    descriptors: Sequence[str],
     *,
+    number: int | None = None,
+    scale: PropertyScale | None = None,
     num_workers: int = 0,
-    seed: int = 0,
 ) -> PackedMolecules:
-    """Compute descriptors of molecules, or of a random sample of them, as their labels.
+    """Label molecules with what RDKit computes of them.
+
+    A descriptor that is the same for all molecules is left out, and named.
 
     Args:
         molecules: Without labels.
         tokenizer: What they were prepared with.
-        options: With the descriptors and, perhaps, the number of rows.
+        descriptors: As in [`~cmim_hf.chemistry.descriptors.descriptor_names`].
+        number: Molecules to label, chosen at random; None: all.
+        scale: Of other molecules; else that of these.
         num_workers: As in `encode_in_order`.
-        seed: Of the choice of rows.
 
     Raises:
-        ValueError: A descriptor is unknown. Those that are the same for all molecules are left
-            out, and named.
+        ValueError: A descriptor is unknown, or one of the scale is not asked for.
     """
     from ..chemistry.descriptors import DescriptorTable, descriptor_names
 
-    names, scale = descriptor_names(options.descriptors), options.scale
+    names = descriptor_names(descriptors)
     if scale is not None:
         if missing := set(scale.names) - set(names):
             raise ValueError(
@@ -195,8 +171,8 @@ def label_with_descriptors(
             )
         names = scale.names
     rows = np.arange(len(molecules))
-    if options.rows is not None and options.rows < len(rows):
-        rows = np.sort(np.random.default_rng(seed).choice(rows, options.rows, replace=False))
+    if number is not None and number < len(rows):
+        rows = np.sort(np.random.default_rng(0).choice(rows, number, replace=False))
     ids = (molecules[row]["input_ids"].tolist() for row in rows.tolist())
     texts = (tokenizer.decode(each, skip_special_tokens=True) for each in ids)
     blocks = []
@@ -217,7 +193,6 @@ def label_with_descriptors(
 
 __all__ = [
     "LabelledRows",
-    "PropertyOptions",
     "label_with_columns",
     "label_with_descriptors",
     "numbers",

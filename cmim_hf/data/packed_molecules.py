@@ -8,7 +8,7 @@ import json
 import os
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,6 @@ from ..atomic_files import whole_folder
 from .property_labels import PropertyLabels, PropertyScale
 
 FORMAT_VERSION = 2  # 1 had no labels, and is read as well
-
-_GATHER_ROWS = 65536
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -63,7 +61,7 @@ class _Pack:
 
     def __reduce__(self) -> tuple:
         if self.folder is not None:
-            return _Pack.open, (self.folder, True)
+            return _Pack.open, (self.folder,)
         return _Pack, (self.tokens, self.offsets, self.labels)
 
     def counts(self) -> dict[str, int]:
@@ -72,18 +70,18 @@ class _Pack:
         return counts if self.labels is None else counts | {"labelled": len(self.labels.codes)}
 
     @staticmethod
-    def open(folder: Path, mmap: bool) -> _Pack:
-        """Read the arrays of a folder, and see that they are as long as it says."""
+    def open(folder: Path) -> _Pack:
+        """Map the arrays of a folder, and see that they are as long as it says."""
         about = _read_about(folder)
 
         def read(name: str) -> np.ndarray:
-            return np.load(folder / f"{name}.npy", mmap_mode="r" if mmap else None)
+            return np.load(folder / f"{name}.npy", mmap_mode="r")
 
         labels = None
         if names := about.get("properties"):
             scale = PropertyScale(tuple(names), np.load(folder / "property_quantiles.npy"))
             labels = PropertyLabels(read("labels"), read("label_places"), scale)
-        pack = _Pack(read("tokens"), read("offsets"), labels, folder if mmap else None)
+        pack = _Pack(read("tokens"), read("offsets"), labels, folder)
         counts = pack.counts()
         expected = {name: about[name] for name in counts}
         if counts != expected or pack.offsets[-1] != len(pack.tokens):
@@ -102,9 +100,8 @@ class PackedMolecules(Dataset):
     are labels (`property_scale` is not None), an item also has `property_labels` (properties,),
     standardised float32, NaN where not known.
 
-    Loaded with `mmap`, the dataset is pickled as the path of its folder.
-
-    Made by `prepare`, `load`, `from_tokens` and `concatenate`.
+    Made by `prepare`, `load`, `from_tokens` and `concatenate`; loaded, it is pickled as the path of
+    its folder.
     """
 
     def __init__(
@@ -116,12 +113,12 @@ class PackedMolecules(Dataset):
     ) -> None:
         """Join the packs; `rows` picks some of their molecules."""
         self._packs = list(packs)
-        self._starts = [0, *accumulate(map(len, self._packs))]
+        self._starts = [0, *accumulate(map(len, packs))]
         self._rows = rows
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self.vocab_size = vocab_size
         self.tokenizer_hash = tokenizer_hash
-        scales = [pack.labels.scale for pack in self._packs if pack.labels is not None]
+        scales = [pack.labels.scale for pack in packs if pack.labels is not None]
         self.property_scale = scales[0] if scales else None
         if any(scale != self.property_scale for scale in scales):
             names = " and ".join(", ".join(scale.names[:3]) for scale in scales[:2])
@@ -179,12 +176,10 @@ class PackedMolecules(Dataset):
         pack, local = self._packs[which], row - self._starts[which]
         ids = np.asarray(pack.tokens[pack.offsets[local] : pack.offsets[local + 1]])
         item = {"input_ids": ids, "row": row, "epoch": int(self._epoch)}
-        if self.property_scale is not None:
-            if pack.labels is None:
-                known = np.full(len(self.property_scale.names), np.nan, np.float32)
-            else:
-                known = pack.labels[local]
-            item["property_labels"] = known
+        if pack.labels is not None:
+            item["property_labels"] = pack.labels[local]
+        elif self.property_scale is not None:
+            item["property_labels"] = np.full(len(self.property_scale.names), np.nan, np.float32)
         return item
 
     @classmethod
@@ -192,15 +187,12 @@ class PackedMolecules(Dataset):
         cls,
         folder: str | os.PathLike,
         tokenizer: PreTrainedTokenizerBase | None = None,
-        *,
-        mmap: bool = True,
     ) -> PackedMolecules:
-        """Open a folder that `save` wrote.
+        """Open a folder that `save` wrote; its arrays stay on disk, and what is asked for is read.
 
         Args:
             folder: Where it is.
             tokenizer: Given, it must be the one the molecules were prepared with.
-            mmap: Leave the arrays on disk and read what is asked for; False reads all now.
 
         Raises:
             FileNotFoundError: The folder lacks one of its files.
@@ -211,7 +203,7 @@ class PackedMolecules(Dataset):
         try:
             about = _read_about(folder)
             known = about.get("format_version") in (1, FORMAT_VERSION)
-            pack = _Pack.open(folder, mmap) if known else None
+            pack = _Pack.open(folder) if known else None
         except FileNotFoundError as error:
             raise FileNotFoundError(
                 f"{folder} holds no packed molecules, or not all of their files: "
@@ -270,9 +262,7 @@ class PackedMolecules(Dataset):
         if self._rows is None:
             blocks = [pack.tokens for pack in self._packs]
         else:
-            starts = range(0, len(self), _GATHER_ROWS)
-            chunks = [range(at, min(at + _GATHER_ROWS, len(self))) for at in starts]
-            blocks = [np.concatenate([self[i]["input_ids"] for i in rows]) for rows in chunks]
+            blocks = [self[place]["input_ids"] for place in range(len(self))]
         return _Pack(np.concatenate(blocks), _offsets(self.lengths), self.labels())
 
     def labelled(
@@ -286,8 +276,7 @@ class PackedMolecules(Dataset):
             scale: By which they are standardised.
         """
         labels = PropertyLabels.of_values(values, rows, len(self), scale)
-        pack = self._gathered()
-        pack = _Pack(pack.tokens, pack.offsets, labels)
+        pack = replace(self._gathered(), labels=labels, folder=None)
         return PackedMolecules([pack], None, self.vocab_size, self.tokenizer_hash)
 
     def labels(self) -> PropertyLabels | None:
@@ -296,17 +285,13 @@ class PackedMolecules(Dataset):
             return None
         codes, places, labelled = [], [], 0
         for pack in self._packs:
-            if pack.labels is None:
-                places.append(np.full(len(pack), -1, np.int32))
-                continue
-            own = pack.labels.places
+            own = np.full(len(pack), -1, np.int32) if pack.labels is None else pack.labels.places
             places.append(np.where(own < 0, -1, own + labelled).astype(np.int32))
-            codes.append(pack.labels.codes)
-            labelled += len(pack.labels.codes)
-        together = PropertyLabels(
-            np.concatenate(codes), np.concatenate(places), self.property_scale
-        )
-        return together.take(self._row_numbers())
+            if pack.labels is not None:
+                codes.append(pack.labels.codes)
+                labelled += len(pack.labels.codes)
+        codes, places = np.concatenate(codes), np.concatenate(places)
+        return PropertyLabels(codes, places, self.property_scale).take(self._row_numbers())
 
     def check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Raise a ValueError where the molecules were prepared with another tokenizer."""

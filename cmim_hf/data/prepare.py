@@ -15,8 +15,9 @@ from transformers.utils import logging
 
 from ..atomic_files import check_writable, whole_folder
 from ..model.tokenization_cmim import train_tokenizer
-from .labelling import LabelledRows, PropertyOptions, label_with_columns, label_with_descriptors
+from .labelling import LabelledRows, label_with_columns, label_with_descriptors
 from .packed_molecules import PackedMolecules, is_packed
+from .property_labels import PropertyScale
 from .row_encoder import EncodedRows, Rejects, RowEncoder, none_usable
 from .smiles_files import Row, read_smiles
 from .worker_pool import chunked, encode_in_order
@@ -28,7 +29,7 @@ Sources = Sequence[str | os.PathLike]
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """How sources are read.
+    """How sources are read, and which numbers their molecules are labelled with.
 
     Attributes:
         max_length: As in `RowEncoder`, like the next.
@@ -36,7 +37,14 @@ class SourceOptions:
         column: As in `read_smiles`, like the next.
         split: Of Hub datasets and folders.
         num_workers: As in `encode_in_order`.
-        properties: What to label molecules with.
+        property_columns: Columns with labels, empty where a molecule has none.
+        properties: Or descriptors of RDKit's, or sets of them, to be computed; see
+            [`~cmim_hf.chemistry.descriptors.descriptor_names`].
+        property_rows: Molecules, chosen at random, for which these are computed; None: all.
+        property_scale: Standardise by this, as other molecules were, instead of by these.
+
+    Raises:
+        ValueError: Options that contradict each other.
     """
 
     max_length: int
@@ -44,7 +52,21 @@ class SourceOptions:
     column: str | None = None
     split: str = "train"
     num_workers: int = 0
-    properties: PropertyOptions = PropertyOptions()
+    property_columns: Sequence[str] = ()
+    properties: Sequence[str] = ()
+    property_rows: int | None = None
+    property_scale: PropertyScale | None = None
+
+    def __post_init__(self) -> None:
+        """Look for contradictions."""
+        if self.property_columns and self.properties:
+            raise ValueError("Give `property_columns` or `properties`, not both.")
+        if self.property_rows is not None and self.property_rows < 1:
+            raise ValueError(f"`property_rows` is at least 1, not {self.property_rows}.")
+        if self.property_rows is not None and not self.properties:
+            raise ValueError(
+                "`property_rows` says how many molecules `properties` labels: give both."
+            )
 
 
 def prepare(
@@ -122,25 +144,29 @@ def prepare_sources(
     packed = [source for source in sources if is_packed(source)]
     unpacked = [source for source in sources if source not in packed]
     parts = [_load(folder, tokenizer, options.max_length) for folder in packed]
-    properties = options.properties
     scales = [part.property_scale for part in parts if part.property_scale is not None]
     if scales:
-        properties = replace(properties, scale=properties.scale or scales[0])
-    if scales and properties.descriptors:
-        _keep_labels(packed[0], scales[0].names, properties.descriptors, bool(unpacked))
-    rejects = Rejects()
-    if unpacked:
-        molecules, rejects = _read(unpacked, tokenizer, replace(options, properties=properties))
-        parts.append(molecules)
-    elif properties.columns and not scales:
+        options = replace(options, property_scale=options.property_scale or scales[0])
+    if scales and options.properties:
+        _keep_labels(packed[0], scales[0].names, options.properties, bool(unpacked))
+    if options.property_columns and not scales and not unpacked:
         raise ValueError(
             f"{', '.join(map(str, packed))} hold no columns any more: prepare the tables again "
-            "with property_columns."
+            "with `property_columns`."
         )
+    rejects = Rejects()
+    if unpacked:
+        molecules, rejects = _read(unpacked, tokenizer, options)
+        parts.append(molecules)
     molecules = PackedMolecules.concatenate(parts)
-    if properties.descriptors and not scales:
+    if options.properties and not scales:
         molecules = label_with_descriptors(
-            molecules, tokenizer, properties, num_workers=options.num_workers
+            molecules,
+            tokenizer,
+            options.properties,
+            number=options.property_rows,
+            scale=options.property_scale,
+            num_workers=options.num_workers,
         )
     return molecules, rejects
 
@@ -151,7 +177,7 @@ def _load(
     part = PackedMolecules.load(folder, tokenizer)
     if (longest := part.lengths.max(initial=0)) > max_length:
         raise ValueError(
-            f"{folder} holds molecules of up to {longest} tokens, more than max_length = "
+            f"{folder} holds molecules of up to {longest} tokens, more than `max_length` = "
             f"{max_length}: raise that, or prepare the molecules again with it."
         )
     return part
@@ -170,10 +196,8 @@ def _keep_labels(
             "folders."
         )
     if lacking := set(descriptor_names(descriptors)) - set(names):
-        logger.warning(
-            f"{folder} keeps the labels it was prepared with, without "
-            f"{', '.join(sorted(lacking)[:5])}."
-        )
+        shown = ", ".join(sorted(lacking)[:5])
+        logger.warning(f"{folder} keeps the labels it was prepared with, without {shown}.")
 
 
 def _read(
@@ -182,7 +206,7 @@ def _read(
     """Prepare sources that are not prepared yet, with labels from their columns."""
     where = {"column": options.column, "split": options.split}
     encoder = RowEncoder(tokenizer, options.max_length, options.canonicalize)
-    columns = options.properties.columns
+    columns = options.property_columns
     if columns:
         rows = LabelledRows(sources, columns, **where)
     else:
@@ -191,7 +215,7 @@ def _read(
     molecules = PackedMolecules.from_tokens(encoded.tokens, encoded.lengths, tokenizer)
     if columns:
         values = rows.values()[encoded.kept]
-        molecules = label_with_columns(molecules, values, options.properties)
+        molecules = label_with_columns(molecules, values, columns, options.property_scale)
     return molecules, Rejects(encoded.rejects)
 
 
@@ -235,9 +259,9 @@ def prepare_folder(
     The folder appears whole or not at all.
 
     Args:
-        sources: As in `prepare_sources`, like the next but one and the one after it.
+        sources: As in `prepare_sources`, like the tokenizer and the options.
         output: The folder.
-        tokenizer: Of the sources that are prepared already, if any.
+        tokenizer: Also of the sources that are prepared already.
         options: How sources are read.
         merges: Unless 0, train a tokenizer with so many multi-atom tokens on the molecules.
 
@@ -262,7 +286,6 @@ def prepare_folder(
 
 
 __all__ = [
-    "PropertyOptions",
     "SourceOptions",
     "prepare",
     "prepare_folder",

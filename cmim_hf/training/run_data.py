@@ -16,7 +16,7 @@ from transformers import AutoTokenizer
 from ..atomic_files import writing
 from ..data.labelling import read_property_scale
 from ..data.packed_molecules import PackedMolecules, is_packed
-from ..data.prepare import PropertyOptions, SourceOptions, prepare, prepare_sources, retokenize
+from ..data.prepare import SourceOptions, prepare, prepare_sources, retokenize
 from ..data.row_encoder import Rejects
 from ..data.smiles_files import Row, read_smiles
 from ..data.streamed_molecules import StreamedMolecules
@@ -74,19 +74,16 @@ def _read(
 ) -> tuple[CMIMTokenizer, PackedMolecules, PackedMolecules]:
     tokenizer = _load_tokenizer(model_args, data_args)
     checkpoint = model_args.model_name_or_path
-    properties = PropertyOptions(
-        columns=tuple(data_args.property_columns),
-        descriptors=tuple(data_args.properties),
-        rows=data_args.property_rows,
-        scale=None if checkpoint is None else read_property_scale(checkpoint),
-    )
     options = SourceOptions(
         max_length=model_args.max_length,
         canonicalize=data_args.canonicalize,
         column=data_args.smiles_column,
         split=data_args.split,
         num_workers=data_args.preparation_workers,
-        properties=properties,
+        property_columns=data_args.property_columns,
+        properties=data_args.properties,
+        property_rows=data_args.property_rows,
+        property_scale=None if checkpoint is None else read_property_scale(checkpoint),
     )
     output = Path(args.output_dir)
     molecules, rejects = prepare_sources(data_args.train_sources, tokenizer, options)
@@ -95,7 +92,7 @@ def _read(
         molecules, tokenizer, rejects = retokenize(molecules, tokenizer, merges=model_args.merges)
         _report(rejects, output / "rejects_merges.tsv")
     if data_args.validation_sources:
-        options = replace(options, properties=replace(properties, scale=molecules.property_scale))
+        options = replace(options, property_scale=molecules.property_scale)
         held_out, rejects = prepare_sources(data_args.validation_sources, tokenizer, options)
         _report(rejects, output / "rejects_validation.tsv")
     else:

@@ -19,7 +19,6 @@ from cmim_hf.data.collator import CMIMCollator
 from cmim_hf.data.labelling import read_property_scale
 from cmim_hf.data.packed_molecules import PackedMolecules
 from cmim_hf.data.prepare import (
-    PropertyOptions,
     SourceOptions,
     prepare_sources,
     retokenize,
@@ -29,11 +28,8 @@ from cmim_hf.data.property_labels import PropertyScale
 SMILES = SAMPLE.read_text().split()[:60]
 
 
-def options(*, canonicalize=False, num_workers=0, **properties):
-    return SourceOptions(
-        max_length=128, canonicalize=canonicalize, num_workers=num_workers,
-        properties=PropertyOptions(**properties),
-    )  # fmt: skip
+def options(**settings):
+    return SourceOptions(**{"max_length": 128, "canonicalize": False, **settings})
 
 
 def logp(text):
@@ -58,7 +54,7 @@ def standardized(molecules, place):
 
 
 def test_columns_become_the_labels_of_their_own_molecules(table, tokenizer):
-    wanted = options(columns=("logp", "assay"), canonicalize=True)
+    wanted = options(property_columns=("logp", "assay"), canonicalize=True)
     molecules, rejects = prepare_sources([table], tokenizer, wanted)
     assert len(rejects) == 6 and len(molecules) == 54
     texts = decoded(molecules, tokenizer)
@@ -72,7 +68,7 @@ def test_columns_become_the_labels_of_their_own_molecules(table, tokenizer):
 
 
 def test_labels_survive_the_disk_views_merges_and_other_processes(table, tokenizer, tmp_path):
-    wanted = options(columns=("assay",), canonicalize=True)
+    wanted = options(property_columns=("assay",), canonicalize=True)
     molecules, _ = prepare_sources([table], tokenizer, wanted)
     expected = dict(zip(decoded(molecules, tokenizer), standardized(molecules, 0), strict=True))
 
@@ -99,7 +95,7 @@ def test_labels_survive_the_disk_views_merges_and_other_processes(table, tokeniz
 
 
 def test_molecules_without_labels_may_be_mixed_in(table, tokenizer, tmp_path):
-    molecules, _ = prepare_sources([table], tokenizer, options(columns=("LogP",)))
+    molecules, _ = prepare_sources([table], tokenizer, options(property_columns=("LogP",)))
     molecules.save(tmp_path / "labelled")
     plain = tmp_path / "plain.smi"
     plain.write_text("CCO\nCCN\n")
@@ -112,11 +108,13 @@ def test_molecules_without_labels_may_be_mixed_in(table, tokenizer, tmp_path):
     second, _ = prepare_sources(
         [more],
         tokenizer,
-        options(columns=("LogP",), scale=read_property_scale(tmp_path / "labelled")),
+        options(
+            property_columns=("LogP",), property_scale=read_property_scale(tmp_path / "labelled")
+        ),
     )
     both = PackedMolecules.concatenate([molecules, second])
     assert both.property_scale == molecules.property_scale
-    own_scale, _ = prepare_sources([more], tokenizer, options(columns=("LogP",)))
+    own_scale, _ = prepare_sources([more], tokenizer, options(property_columns=("LogP",)))
     with pytest.raises(ValueError, match="standardised by different molecules"):
         PackedMolecules.concatenate([molecules, own_scale])
 
@@ -137,14 +135,14 @@ def test_a_column_that_cannot_be_learned_is_named(table, tokenizer, column, valu
         rows = [line.rpartition(",")[0] for line in lines[1:]]
         table.write_text("\n".join([lines[0], *map(",".join, zip(rows, values, strict=True))]))
     with pytest.raises(ValueError, match=message):
-        prepare_sources([table], tokenizer, options(columns=(column,)))
+        prepare_sources([table], tokenizer, options(property_columns=(column,)))
 
 
 def test_numbers_of_a_parquet_table_need_no_text(tokenizer, tmp_path):
     columns = {"smiles": SMILES, "yes": [n % 2 == 0 for n in range(60)], "n": list(range(60))}
     pyarrow.parquet.write_table(pa.table(columns), tmp_path / "t.parquet")
     molecules, _ = prepare_sources(
-        [tmp_path / "t.parquet"], tokenizer, options(columns=("yes", "n"))
+        [tmp_path / "t.parquet"], tokenizer, options(property_columns=("yes", "n"))
     )
     yes, number = standardized(molecules, 0), standardized(molecules, 1)
     assert set(np.sign(yes[::2])) == {1.0} and set(np.sign(yes[1::2])) == {-1.0}
@@ -167,7 +165,7 @@ def test_descriptors_are_rdkits_own(tmp_path, tokenizer):
 def test_a_sample_is_labelled_the_same_with_workers(tmp_path, tokenizer, caplog):
     source = tmp_path / "source.smi"
     source.write_text("\n".join(SMILES))
-    wanted = {"descriptors": ("MolLogP", "TPSA", "NumRadicalElectrons"), "rows": 25}
+    wanted = {"properties": ("MolLogP", "TPSA", "NumRadicalElectrons"), "property_rows": 25}
     molecules, _ = prepare_sources([source], tokenizer, options(**wanted))
     assert molecules.property_scale.names == ("MolLogP", "TPSA")  # no radical among them
     labelled = ~np.isnan(standardized(molecules, 0))
@@ -183,26 +181,28 @@ def test_a_sample_is_labelled_the_same_with_workers(tmp_path, tokenizer, caplog)
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"columns": ("a",), "descriptors": ("TPSA",)}, "not both"),
-        ({"descriptors": ("TPSA",), "rows": 0}, "at least 1, got 0"),
-        ({"rows": 5}, "give both"),
+        ({"property_columns": ("a",), "properties": ("TPSA",)}, "not both"),
+        ({"properties": ("TPSA",), "property_rows": 0}, "at least 1, got 0"),
+        ({"property_rows": 5}, "give both"),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
-        PropertyOptions(**settings)
+        options(**settings)
 
 
 def test_prepared_molecules_have_the_labels_they_were_given(table, tokenizer, tmp_path):
-    molecules, _ = prepare_sources([table], tokenizer, options(columns=("LogP",)))
+    molecules, _ = prepare_sources([table], tokenizer, options(property_columns=("LogP",)))
     molecules.save(tmp_path / "labelled")
-    kept, _ = prepare_sources([tmp_path / "labelled"], tokenizer, options(descriptors=("TPSA",)))
+    kept, _ = prepare_sources([tmp_path / "labelled"], tokenizer, options(properties=("TPSA",)))
     assert kept.property_scale.names == ("LogP",)
     both = [tmp_path / "labelled", table]
     with pytest.raises(ValueError, match="is labelled already, and other sources are not"):
-        prepare_sources(both, tokenizer, options(descriptors=("TPSA",)))
+        prepare_sources(both, tokenizer, options(properties=("TPSA",)))
     scale = kept.property_scale
-    again, _ = prepare_sources([table], tokenizer, options(columns=("logp",), scale=scale))
+    again, _ = prepare_sources(
+        [table], tokenizer, options(property_columns=("logp",), property_scale=scale)
+    )
     assert again.property_scale == scale
     molecules.save(tmp_path / "damaged")
     (tmp_path / "damaged" / "label_places.npy").unlink()
@@ -214,7 +214,7 @@ def test_prepared_molecules_have_the_labels_they_were_given(table, tokenizer, tm
     plain, _ = prepare_sources([table], tokenizer, options())
     plain.save(tmp_path / "plain")
     with pytest.raises(ValueError, match="hold no columns any more"):
-        prepare_sources([tmp_path / "plain"], tokenizer, options(columns=("LogP",)))
+        prepare_sources([tmp_path / "plain"], tokenizer, options(property_columns=("LogP",)))
 
 
 def test_a_checkpoint_tells_the_scale_of_its_properties(tmp_path):
