@@ -18,7 +18,16 @@ from ..cpu_threads import wait_politely
 from ..version import __version__
 from .exit_status import exit_status
 
-COMMANDS = ("embed", "reconstruct", "sample", "interpolate", "optimize", "search")
+COMMANDS = (
+    "embed",
+    "reconstruct",
+    "sample",
+    "interpolate",
+    "optimize",
+    "search",
+    "prepare",
+    "split",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -127,14 +127,14 @@ def _read(
 
 def _read_chunk(rows: list[Row]) -> tuple[list[_Molecule], list[Reject]]:
     from ..chemistry.moses import smiles_without_stereo
-    from ..chemistry.smiles import parse, write
+    from ..chemistry.smiles import SmilesError, parse, write
 
     good, bad = [], []
     for row in rows:
         try:
             molecule = parse(row.text)
-        except (TypeError, ValueError) as error:
-            bad.append(Reject(row, "does not parse", str(error)))
+        except SmilesError as error:
+            bad.append(Reject(row, "does not parse", f"it {error.reason}"))
             continue
         smiles = write(molecule)
         marked = any(mark in smiles for mark in "@/\\[")

@@ -122,11 +122,11 @@ def test_molecules_without_labels_may_be_mixed_in(table, tokenizer, tmp_path):
 @pytest.mark.parametrize(
     ("column", "values", "message"),
     [
-        ("name", None, r"row 1: column 'name' holds 'm0', which is no number"),
+        ("name", None, r"row 1: column 'name' holds 'm0', which is no finite number"),
         ("nothing", None, r"no column 'nothing'; its columns are .* argument `property_columns`"),
         ("assay", ["7"] * 60, "'assay' is 7 for all"),
         ("assay", [" NA "] * 60, "'assay' has no value at all"),
-        ("assay", ["1", "inf"] * 30, "'assay' is infinite"),
+        ("assay", ["1", "inf"] * 30, "row 2: column 'assay' holds 'inf', which is no finite"),
     ],
 )
 def test_a_column_that_cannot_be_learned_is_named(table, tokenizer, column, values, message):
@@ -182,7 +182,7 @@ def test_a_sample_is_labelled_the_same_with_workers(tmp_path, tokenizer, caplog)
     ("settings", "message"),
     [
         ({"property_columns": ("a",), "properties": ("TPSA",)}, "not both"),
-        ({"properties": ("TPSA",), "property_rows": 0}, "at least 1, got 0"),
+        ({"properties": ("TPSA",), "property_rows": 0}, "at least 1, not 0"),
         ({"property_rows": 5}, "give both"),
     ],
 )

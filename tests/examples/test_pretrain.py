@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from cmim_hf import DEFAULT_CHECKPOINT, CMIMModel, CMIMTokenizer, default_tokenizer
-from cmim_hf.data.prepare import PropertyOptions, SourceOptions, prepare_folder
+from cmim_hf.data.prepare import SourceOptions, prepare_folder
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 MOLECULES = EXAMPLES / "data" / "moses_test.smi"
@@ -225,9 +225,7 @@ def test_settings_that_contradict_each_other_stop_at_once(
 
 
 def test_prepared_molecules_train_without_rdkit_and_datasets(source, tmp_path):
-    options = SourceOptions(
-        64, True, properties=PropertyOptions(descriptors=("MolLogP", "TPSA"), rows=150)
-    )
+    options = SourceOptions(64, True, properties=("MolLogP", "TPSA"), property_rows=150)
     prepare_folder([source], tmp_path / "prepared", default_tokenizer(64), options)
     blocker = tmp_path / "sitecustomize.py"
     blocker.write_text("import sys\nsys.modules['rdkit'] = sys.modules['datasets'] = None\n")

@@ -32,8 +32,8 @@ def test_from_packed_molecules_to_weights_that_load(tmp_path):
         part.write_text("\n".join(source.read_text().split()[:size]))
         tokenizer = ["--tokenizer", "train"] if name == "validation" else ["--merges", "64"]
         made = python(
-            EXAMPLES / "prepare.py", "--sources", part, "--output", name, "--properties", "rdkit",
-            "--property_rows", "60", *tokenizer, folder=tmp_path,
+            "-m", "cmim_hf.cli", "prepare", "--sources", part, "--output", name,
+            "--properties", "rdkit", "--property-rows", "60", *tokenizer, folder=tmp_path,
         )  # fmt: skip
         assert made.returncode == 0, made.stderr
     packed = subprocess.run(

@@ -176,8 +176,6 @@ def test_what_a_user_can_fix_is_told_without_a_traceback(tmp_path):
     cases = {
         "There is no file": [
             [examples / "pretrain.py", "--train_sources", absent, "--output_dir", output],
-            [examples / "prepare.py", "--sources", absent, "--output", output],
-            [examples / "split.py", "--sources", absent, "--output", output],
             [examples / "explore.py", "--checkpoint", TINY, "--molecules", absent],
             [examples / "interpolate.py", "--checkpoint", TINY, "--source", absent],
             [examples / "optimize.py", "--checkpoint", TINY, "--seeds", absent],
