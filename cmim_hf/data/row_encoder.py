@@ -120,7 +120,9 @@ class RowEncoder:
     ) -> None:
         """Copy what is needed of the tokenizer."""
         if max_length < 2:
-            raise ValueError(f"max_length is at least 2 (one token and the end), not {max_length}.")
+            raise ValueError(
+                f"`max_length` is at least 2 (one token and the end), not {max_length}."
+            )
         self.max_length = max_length
         self.canonicalize = canonicalize
         # Free of the padding and truncation that a call of the tokenizer may leave.
