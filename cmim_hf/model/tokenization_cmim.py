@@ -114,7 +114,7 @@ def default_tokenizer(max_length: int = 512) -> CMIMTokenizer:
 
 def _check_at_least(name: str, value: int, floor: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < floor:
-        raise ValueError(f"expected {name} to be an integer of at least {floor}, got {value!r}")
+        raise ValueError(f"expected `{name}` to be an integer of at least {floor}, got {value!r}")
 
 
 def _lines(path: str | os.PathLike[str]) -> Iterator[str]:

@@ -46,7 +46,10 @@ def test_a_prepared_folder_has_molecules_labels_tokenizer_and_rejects(table, tmp
     [
         (["--smiles-column", "smiles"], "by --smiles-column."),
         (["--smiles-column", "text", "--property-rows", "5"], "--property-rows says how many"),
-        (["--smiles-column", "text", "--max-length", "1"], "--max-length is at least 2"),
+        (
+            ["--smiles-column", "text", "--max-length", "1"],
+            "expected --max-length to be an integer of at least 2",
+        ),
         (["--smiles-column", "text", "--workers", "-1"], "workers is at least 0, not -1"),
         (["--smiles-column", "text", "--property-columns", "text"], "which is no finite number"),
     ],

@@ -259,7 +259,12 @@ def test_default_vocabulary_is_current_and_covers_common_atoms(tokenizers):
         ("CCO", {}, ValueError, "'CCO', which is no file"),
         (["C"], {"merges": -1}, ValueError, "merges to be an integer of at least 0, got -1"),
         (["C"], {"min_frequency": 0}, ValueError, "min_frequency to be an integer of at least 1"),
-        (["C"], {"max_length": 1}, ValueError, "max_length to be an integer of at least 2, got 1"),
+        (
+            ["C"],
+            {"max_length": 1},
+            ValueError,
+            "`max_length` to be an integer of at least 2, got 1",
+        ),
     ],
 )
 def test_errors_say_what_came_and_where(rows, arguments, error, message):
