@@ -257,8 +257,8 @@ def test_default_vocabulary_is_current_and_covers_common_atoms(tokenizers):
         (["C", ""], {}, ValueError, "row 1, got ''"),
         ([], {}, ValueError, "got none from list"),
         ("CCO", {}, ValueError, "'CCO', which is no file"),
-        (["C"], {"merges": -1}, ValueError, "merges to be an integer of at least 0, got -1"),
-        (["C"], {"min_frequency": 0}, ValueError, "min_frequency to be an integer of at least 1"),
+        (["C"], {"merges": -1}, ValueError, "`merges` to be an integer of at least 0, got -1"),
+        (["C"], {"min_frequency": 0}, ValueError, "`min_frequency` to be an integer of at least 1"),
         (
             ["C"],
             {"max_length": 1},
