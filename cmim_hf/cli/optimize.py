@@ -24,7 +24,7 @@ from .options import (
     load_generator,
 )
 from .reports import say, say_drawn, say_invalid
-from .seeds import canonical_texts, encode_rows
+from .seeds import encode_rows
 
 if TYPE_CHECKING:
     from ..data.smiles_files import Row
@@ -102,7 +102,7 @@ def run(options: argparse.Namespace) -> int:
     given = {name: getattr(options, name) for name in (*names, "table", "seed")}
     given = {name: value for name, value in given.items() if value is not None}
     try:
-        found = generator.optimize(canonical_texts(generator, encoded), scorer, **given)
+        found = generator.optimize(encoded, scorer, on_invalid="skip", **given)
     except (ImportError, RuntimeError) as error:
         raise ValueError(str(error)) from error
     _write_best(output, picture, found)

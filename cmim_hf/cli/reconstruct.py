@@ -20,7 +20,7 @@ from .options import (
     read_source,
 )
 from .reports import say, say_drawn, say_invalid, share, two_digits
-from .seeds import batch_rows, canonical_texts, encode_rows
+from .seeds import batch_rows, encode_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -54,8 +54,8 @@ def run(options: argparse.Namespace) -> None:
     with molecule_writer(output, "reconstruction", name="input") as write:
         for batch in read_source(options):
             encoded = encode_rows(generator, batch_rows(batch), options.on_invalid)
-            texts = canonical_texts(generator, encoded)
-            written = generator.reconstruct(texts)
+            texts = generator.texts(encoded, on_invalid="skip")
+            written = generator.reconstruct(encoded, on_invalid="skip")
             if output is None or output.suffix.lower() == ".smi":
                 write(_lines(batch, encoded, written))
             else:

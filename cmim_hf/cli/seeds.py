@@ -36,10 +36,8 @@ def encode_rows(
         ValueError: An invalid row, at `"raise"` and, where a command has no such option, at `None`.
     """
     from ..data.invalid_rows import invalid_row
-    from ..data.row_encoder import RowEncoder
 
-    encode = RowEncoder(generator.tokenizer, generator.model.config.max_position_embeddings, True)
-    encoded = encode(rows)
+    encoded = generator.encoder(rows)
     if encoded.rejects and on_invalid in ("raise", None):
         raise invalid_row(encoded.rejects[0], may_choose=on_invalid is not None)
     return encoded
@@ -51,13 +49,3 @@ def similarities_or_none(reference: str, molecules: list[str | None]) -> list[fl
 
     near = iter(similarities(reference, [one for one in molecules if one is not None]))
     return [None if one is None else next(near) for one in molecules]
-
-
-def canonical_texts(generator: MoleculeGenerator, encoded: EncodedRows) -> list[str]:
-    """The usable molecules as canonical SMILES."""
-    ids, ends = encoded.tokens.tolist(), encoded.lengths.cumsum().tolist()
-    rows = [ids[start:end] for start, end in zip([0, *ends], ends, strict=False)]
-    return generator.tokenizer.batch_decode(rows, skip_special_tokens=True)
-
-
-__all__ = ["batch_rows", "canonical_texts", "encode_rows", "given_rows", "similarities_or_none"]
