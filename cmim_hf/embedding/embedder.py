@@ -11,7 +11,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
 from ..checkpoints import DEFAULT_CHECKPOINT
 from ..checkpoints.loading import floating_dtype, load_checkpoint, torch_device, weights_fingerprint
@@ -24,9 +23,9 @@ from ..data.invalid_rows import (
     whole_number,
 )
 from ..data.row_encoder import EncodedRows, RowEncoder
-from ..data.token_batches import batch_tokens, distinct_rows, padded_batches
+from ..data.token_batches import batch_tokens as default_batch_tokens
+from ..data.token_batches import distinct_rows, padded_batches
 from ..model.informative_embeddings_cmim import POOLINGS
-from ..model.modeling_cmim import CMIMModel
 
 
 class MoleculeEmbedder:
@@ -37,7 +36,7 @@ class MoleculeEmbedder:
     vector up to rounding: about 1e-6 of its norm in float32, 3e-3 in float16, 2e-2 in bfloat16.
 
     Args:
-        checkpoint: A folder or a Hub id.
+        checkpoint: A folder, a Hub id, or the name of a checkpoint that ships.
         device: Where to work; the accelerator if there is one, else the CPU.
         dtype: Of the weights; the checkpoint's, but float32 on a CPU.
         representation: `"informative"` (informative embeddings: pooled decoder states, hidden_size
@@ -57,6 +56,16 @@ class MoleculeEmbedder:
     Raises:
         FileNotFoundError: No such checkpoint.
         ValueError: A checkpoint that is damaged or of another kind, or an unknown choice.
+
+    Example:
+        >>> embedder = MoleculeEmbedder(progress=False)
+        >>> vectors = embedder.embed(["CCO", "OCC", "c1ccccc1O"])
+        >>> vectors.shape, bool((vectors[0] == vectors[1]).all())
+        ((3, 192), True)
+        >>> rows = ["CCO", "C(C", None, "c1ccccc1O"]
+        >>> vectors, kept = embedder.embed(rows, on_invalid="skip", return_indices=True)
+        >>> kept
+        array([0, 3])
     """
 
     def __init__(
@@ -79,11 +88,11 @@ class MoleculeEmbedder:
         self.pooling = pooling
         self.canonicalize = canonicalize
         self.on_invalid = on_invalid
+        if batch_tokens is not None:
+            batch_tokens = whole_number("batch_tokens", batch_tokens, 1)
         self.batch_tokens = batch_tokens
         self.progress = progress
-        self._check(representation, pooling, on_invalid)
-        if batch_tokens is not None:
-            self.batch_tokens = whole_number("batch_tokens", batch_tokens, 1)
+        self._check()
 
     def embed(
         self,
@@ -98,21 +107,10 @@ class MoleculeEmbedder:
         return_indices: bool = False,
         progress: bool | None = None,
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
-        """Embed molecules, in the order given.
+        """Embed a list, array, series or generator of SMILES, in the order given.
 
-        Every argument that is not given is that of the constructor. Another device or dtype works
-        on a copy of the model, made for this call.
-
-        Args:
-            smiles: A list, array, series or generator of SMILES.
-            device: See the class, like the next six.
-            dtype: See there.
-            representation: See there.
-            pooling: See there.
-            canonicalize: See there.
-            on_invalid: See there.
-            return_indices: Return the indices as well.
-            progress: See there.
+        What is not given is as in the constructor. Another device or dtype works on a copy of the
+        model, made for this call.
 
         Returns:
             (rows, size) in float32; with `return_indices` also (rows,), the index in `smiles` of
@@ -123,30 +121,56 @@ class MoleculeEmbedder:
             ValueError: An invalid molecule and `on_invalid="raise"`, an unknown choice, or numbers
                 that are not finite.
         """
-        representation = self.representation if representation is None else representation
-        pooling = self.pooling if pooling is None else pooling
-        on_invalid = self.on_invalid if on_invalid is None else on_invalid
-        progress = self.progress if progress is None else progress
-        self._check(representation, pooling, on_invalid)
-        encoded = read_molecules(self.encoder(canonicalize), smiles, on_invalid, progress)
-        model = self._model_on(device, dtype)
-        with progress_bar(len(encoded.lengths), "Embedding molecules", progress) as bar:
-            vectors = self._vectors(model, encoded, representation, pooling, bar)
-        indices = encoded.kept
-        if on_invalid == "none":
-            indices = np.arange(encoded.number)
-        vectors = values_in_place(vectors, encoded, on_invalid)
-        return (vectors, indices) if return_indices else vectors
+        given = {
+            "representation": representation,
+            "pooling": pooling,
+            "canonicalize": canonicalize,
+            "on_invalid": on_invalid,
+            "progress": progress,
+        }
+        call = copy.copy(self)
+        vars(call).update((name, value) for name, value in given.items() if value is not None)
+        call._check()
+        device = self.model.device if device is None else torch_device(device)
+        dtype = self.model.dtype if dtype is None else floating_dtype(dtype)
+        encoded = read_molecules(call.encoder(), smiles, call.on_invalid, call.progress)
+        if (device, dtype) != (self.model.device, self.model.dtype):
+            call.model = copy.deepcopy(self.model).to(device, dtype)
+        vectors = call.embed_encoded(encoded, call.progress)
+        vectors = values_in_place(vectors, encoded, call.on_invalid)
+        if not return_indices:
+            return vectors
+        return vectors, np.arange(len(vectors)) if call.on_invalid == "none" else encoded.kept
 
     def encoder(self, canonicalize: bool | None = None) -> RowEncoder:
         """What turns rows into this model's tokens; it can be sent to other processes."""
         canonicalize = self.canonicalize if canonicalize is None else canonicalize
         return RowEncoder(self.tokenizer, self.model.config.max_position_embeddings, canonicalize)
 
-    def embed_encoded(self, encoded: EncodedRows) -> np.ndarray:
+    @torch.inference_mode()
+    def embed_encoded(self, encoded: EncodedRows, progress: bool = False) -> np.ndarray:
         """Embed rows that `encoder` encoded: (usable rows, size) in float32, in order."""
-        with progress_bar(len(encoded.lengths), "", False) as bar:
-            return self._vectors(self.model, encoded, self.representation, self.pooling, bar)
+        first, place = distinct_rows(encoded)
+        vectors = np.empty((len(first), self.size), np.float32)
+        pad, device = self.model.config.pad_token_id, self.model.device
+        with progress_bar(len(place), "Embedding molecules", progress) as bar:
+            for rows, ids, mask in padded_batches(encoded, first, self.max_batch_tokens, pad):
+                found = self.model.get_representation(
+                    ids.to(device),
+                    None if mask is None else mask.to(device),
+                    representation=self.representation,
+                    pooling=self.pooling,
+                )
+                vectors[rows] = found.float().cpu().numpy()
+                bar.update(len(rows))
+            bar.update(len(place) - len(first))
+        if not np.isfinite(vectors).all():
+            raise ValueError(
+                f"The model {self.checkpoint} gives numbers in {self.model.dtype} that are not "
+                "finite: its weights are damaged, or too large for that type (try bfloat16 or "
+                "float32)."
+            )
+        return vectors if len(first) == len(place) else vectors[place]
 
     @property
     def size(self) -> int:
@@ -156,50 +180,17 @@ class MoleculeEmbedder:
     @property
     def max_batch_tokens(self) -> int:
         """Most tokens of a batch, padding included."""
-        return self.batch_tokens or batch_tokens(self.model.device)
+        return self.batch_tokens or default_batch_tokens(self.model.device)
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256, in hexadecimal digits, of weights as loaded, their names and the tokenizer."""
         return weights_fingerprint(self.model, self.tokenizer)
 
-    def _check(self, representation: str, pooling: str, on_invalid: str) -> None:
-        self.model.representation_size(representation)
-        check_choice("pooling", pooling, POOLINGS)
-        check_choice("on_invalid", on_invalid, ON_INVALID)
-
-    def _model_on(self, device: str | torch.device | None, dtype: torch.dtype | None) -> CMIMModel:
-        device = self.model.device if device is None else torch_device(device)
-        dtype = self.model.dtype if dtype is None else floating_dtype(dtype)
-        if device == self.model.device and dtype == self.model.dtype:
-            return self.model
-        return copy.deepcopy(self.model).to(device, dtype)
-
-    @torch.inference_mode()
-    def _vectors(
-        self, model: CMIMModel, encoded: EncodedRows, representation: str, pooling: str, bar: tqdm
-    ) -> np.ndarray:
-        """(usable rows, size) float32."""
-        first, place = distinct_rows(encoded)
-        size = model.representation_size(representation)
-        vectors = np.empty((len(first), size), np.float32)
-        pad = model.config.pad_token_id
-        for rows, ids, mask in padded_batches(encoded, first, self.max_batch_tokens, pad):
-            found = model.get_representation(
-                ids.to(model.device),
-                None if mask is None else mask.to(model.device),
-                representation=representation,
-                pooling=pooling,
-            )
-            vectors[rows] = found.float().cpu().numpy()
-            bar.update(len(rows))
-        if not np.isfinite(vectors).all():
-            raise ValueError(
-                f"The model {self.checkpoint} gives numbers in {model.dtype} that are not finite: "
-                "its weights are damaged, or too large for that type (try bfloat16 or float32)."
-            )
-        bar.update(len(place) - len(first))
-        return vectors if len(first) == len(place) else vectors[place]
+    def _check(self) -> None:
+        self.model.representation_size(self.representation)
+        check_choice("pooling", self.pooling, POOLINGS)
+        check_choice("on_invalid", self.on_invalid, ON_INVALID)
 
 
 __all__ = ["MoleculeEmbedder"]

@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -18,13 +17,7 @@ from ..atomic_files import check_output, written_whole
 from ..data.row_encoder import Reject
 from ..data.smiles_files import Batch
 from .embedder import MoleculeEmbedder
-from .tables import (
-    EmbeddedBatch,
-    count_kinds,
-    embedded_batches,
-    embedding_table,
-    parquet_writer,
-)
+from .tables import EmbeddedBatch, count_kinds, embedded_batches, embedding_table, parquet_writer
 
 OUTPUT_SUFFIXES = (".parquet", ".npy")
 
@@ -37,13 +30,6 @@ class EmbeddedFile:
     written: int = 0
     invalid: Counter[str] = field(default_factory=Counter)
     first_rejects: list[Reject] = field(default_factory=list)
-
-    def add(self, embedded: EmbeddedBatch) -> None:
-        """Count a batch in."""
-        self.read += len(embedded.batch.smiles)
-        self.written += len(embedded.vectors)
-        self.invalid.update(count_kinds(embedded.rejects))
-        self.first_rejects = (self.first_rejects + embedded.rejects)[:3]
 
 
 def save_embeddings(
@@ -74,11 +60,15 @@ def save_embeddings(
     bar = tqdm(desc="Embedding", unit=" rows", delay=2.0, disable=not progress)
     write = _write_parquet if path.suffix.lower() == ".parquet" else _write_npy
 
-    def counted() -> Iterable[EmbeddedBatch]:
+    def counted() -> Iterator[EmbeddedBatch]:
         for embedded in embedded_batches(batches, embedder, num_workers):
             yield embedded
-            done.add(embedded)
-            bar.update(len(embedded.batch.smiles))
+            rejects = embedded.encoded.rejects
+            done.read += embedded.encoded.number
+            done.written += len(embedded.vectors)
+            done.invalid.update(count_kinds(rejects))
+            done.first_rejects = (done.first_rejects + rejects)[:3]
+            bar.update(embedded.encoded.number)
 
     with bar, written_whole(path) as new:
         write(counted(), embedder, new)
@@ -87,32 +77,25 @@ def save_embeddings(
     return done
 
 
-def _write_parquet(parts: Iterable[EmbeddedBatch], embedder: MoleculeEmbedder, path: Path) -> None:
-    with ExitStack() as stack:
-        writer = None
-        for embedded in parts:
-            table = embedding_table(embedded, embedder)
-            if writer is None:
-                writer = stack.enter_context(parquet_writer(path, table.schema))
-            writer.write_table(table)
+def _write_parquet(parts: Iterator[EmbeddedBatch], embedder: MoleculeEmbedder, path: Path) -> None:
+    tables = (embedding_table(embedded, embedder) for embedded in parts)
+    first = next(tables, None)
+    if first is not None:
+        with parquet_writer(path, first.schema) as writer:
+            for table in chain([first], tables):
+                writer.write_table(table)
 
 
-def _write_npy(parts: Iterable[EmbeddedBatch], embedder: MoleculeEmbedder, path: Path) -> None:
+def _write_npy(parts: Iterator[EmbeddedBatch], embedder: MoleculeEmbedder, path: Path) -> None:
+    header = {"descr": "<f4", "fortran_order": False, "shape": (0, embedder.size)}
     with open(path, "wb") as stream:
-        _write_header(stream, 0, embedder.size)
+        np.lib.format.write_array_header_1_0(stream, header)  # with room for the number to grow
         rows = 0
         for embedded in parts:
-            stream.write(embedded.vectors.tobytes())
+            stream.write(embedded.vectors.astype("<f4", copy=False).tobytes())
             rows += len(embedded.vectors)
         stream.seek(0)
-        _write_header(stream, rows, embedder.size)
-
-
-def _write_header(stream: IO[bytes], rows: int, size: int) -> None:
-    """NumPy leaves room in the header for the number of rows to grow."""
-    kind = np.lib.format.dtype_to_descr(np.dtype(np.float32))
-    header = {"descr": kind, "fortran_order": False, "shape": (rows, size)}
-    np.lib.format.write_array_header_1_0(stream, header)
+        np.lib.format.write_array_header_1_0(stream, header | {"shape": (rows, embedder.size)})
 
 
 __all__ = ["OUTPUT_SUFFIXES", "EmbeddedFile", "save_embeddings"]

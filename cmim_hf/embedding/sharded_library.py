@@ -53,7 +53,7 @@ class Shard(NamedTuple):
 
 @dataclass(frozen=True)
 class Library:
-    """Which sources go into which folder, and how they are cut.
+    r"""Which sources go into which folder, and how they are cut.
 
     Args:
         folder: Of the shards, `<number of the source>-<number of the shard>.parquet`, whose order
@@ -62,6 +62,25 @@ class Library:
         shard_rows: Rows of a source that make a shard; memory grows with it.
         column: As in `read_batches`, like the next.
         split: As there.
+
+    Raises:
+        ValueError: No source, standard input among them, or less than a row in a shard.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> _ = (folder / "molecules.smi").write_text("CCO ethanol\nC(C\nc1ccccc1O phenol\n")
+        >>> embedder = MoleculeEmbedder(on_invalid="none", progress=False)
+        >>> library = Library(folder / "out", (str(folder / "molecules.smi"),), shard_rows=2)
+        >>> library.open(embedder)
+        >>> for embedded in embed_shards(library.pending(), embedder):
+        ...     print(embedded.batch.smiles, embedded.vectors.shape)
+        ['CCO', 'C(C'] (2, 192)
+        ['c1ccccc1O'] (1, 192)
+        >>> library.close()
+        {'rows': 3, 'read': 3, 'shards': 2, 'invalid': {'does not parse': 1}}
+        >>> pq.read_table(library.folder).column_names
+        ['smiles', 'name', 'embedding', 'embedding_error']
     """
 
     folder: Path
@@ -90,20 +109,18 @@ class Library:
             NotADirectoryError: There is a file of its name.
             PermissionError: Nothing can be written to it.
         """
-        path = self.folder / SETTINGS_FILE
         if self.folder.exists() and not self.folder.is_dir():
             raise NotADirectoryError(f"{self.folder} is a file; give a folder for the shards.")
         self.folder.mkdir(parents=True, exist_ok=True)
         check_writable(self.folder)
-        foreign = [file for file in self.folder.glob("*.parquet") if not _SHARD_NAME(file.name)]
-        has_shards = any(self._shards())
-        if foreign or (has_shards and not path.is_file()):
+        path = self.folder / SETTINGS_FILE
+        names = [file.name for file in self.folder.glob("*.parquet")]
+        if names and not (path.is_file() and all(map(_SHARD_NAME, names))):
             raise ValueError(
                 f"{self.folder} holds Parquet files that are no library of ours. Give a new folder."
             )
-        if not has_shards:
-            settings = json.dumps(self._settings(embedder), indent=2) + "\n"
-            write_whole(path, settings)
+        if not names:
+            write_whole(path, json.dumps(self._settings(embedder), indent=2) + "\n")
         self.check(embedder)
 
     def check(self, embedder: MoleculeEmbedder) -> None:
@@ -113,12 +130,12 @@ class Library:
             ValueError: It was begun with other ones, which are named.
         """
         path = self.folder / SETTINGS_FILE
-        settings = self._settings(embedder)
         try:
             begun = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"{path} is damaged: {error}. Give a new folder.") from error
         # the place of a checkpoint may change, as that of a source; its content may not
+        settings = self._settings(embedder)
         differing = [k for k in settings if k != "checkpoint" and begun.get(k) != settings[k]]
         if differing:
             what = "; ".join(f"{k} was {begun.get(k)!r}, is {settings[k]!r}" for k in differing)
@@ -141,30 +158,21 @@ class Library:
 
     def pending(self, rank: int = 0, world_size: int = 1) -> Iterator[Shard]:
         """Yield the shards that are not on disk, of those that process `rank` is to write."""
-        for number in range(len(self.sources)):
-            yield from self.pending_of(number, rank, world_size)
-
-    def pending_of(self, source: int, rank: int = 0, world_size: int = 1) -> Iterator[Shard]:
-        """Yield the same of one source, by its number."""
-        batches = read_batches(
-            self.sources[source],
-            column=self.column,
-            split=self.split,
-            batch_rows=self.shard_rows,
-            wanted=partial(self._is_pending, source, rank, world_size),
-        )
-        try:
-            for batch in batches:
-                yield Shard(self._path(source, (batch.start - 1) // self.shard_rows), batch)
-        except NoRowsError as error:
-            if len(self.sources) == 1:
-                raise
-            logger.warning(str(error))  # one of many files may well be empty
-
-    def absolute(self) -> Library:
-        """The same library by names that hold in any working directory."""
-        sources = (os.path.abspath(s) if os.path.exists(s) else s for s in self.sources)
-        return replace(self, folder=self.folder.absolute(), sources=tuple(sources))
+        for number, source in enumerate(self.sources):
+            batches = read_batches(
+                source,
+                column=self.column,
+                split=self.split,
+                batch_rows=self.shard_rows,
+                wanted=partial(self._is_pending, number, rank, world_size),
+            )
+            try:
+                for batch in batches:
+                    yield Shard(self._path(number, (batch.start - 1) // self.shard_rows), batch)
+            except NoRowsError as error:
+                if len(self.sources) == 1:
+                    raise
+                logger.warning(str(error))  # one of many files may well be empty
 
     def _is_pending(self, source: int, rank: int, world_size: int, shard: int) -> bool:
         return (source + shard) % world_size == rank and not self._path(source, shard).is_file()
@@ -172,8 +180,10 @@ class Library:
     def _path(self, source: int, shard: int) -> Path:
         return self.folder / f"{source:05d}-{shard:07d}.parquet"
 
-    def _shards(self) -> Iterator[Path]:
-        return (path for path in self.folder.glob("*.parquet") if _SHARD_NAME(path.name))
+    def absolute(self) -> Library:
+        """The same library by names that hold in any working directory."""
+        sources = (os.path.abspath(s) if os.path.exists(s) else s for s in self.sources)
+        return replace(self, folder=self.folder.absolute(), sources=tuple(sources))
 
     def close(self) -> dict[str, Any]:
         """Remove what killed processes left, and count: call it when every process has ended.
@@ -182,20 +192,18 @@ class Library:
             `rows` written, `read` from the sources, `shards`, and `invalid` rows by kind.
         """
         remove_partials(self.folder)
-        rows, read, shards, invalid = 0, 0, 0, Counter()
-        for path in sorted(self._shards()):
+        counts, invalid = Counter(rows=0, read=0, shards=0), Counter()
+        for path in sorted(self.folder.glob("*.parquet")):
             try:
                 with pq.ParquetFile(path) as file:
                     about = json.loads(file.schema_arrow.metadata[_SHARD_KEY])
-                    rows += file.metadata.num_rows
+                    counts.update(rows=file.metadata.num_rows, read=about["rows"], shards=1)
             except (pa.ArrowException, TypeError, KeyError, ValueError) as error:
                 raise ValueError(
                     f"{path} is damaged: {error}. Remove it and run again: that writes it anew."
                 ) from error
-            read += about["rows"]
             invalid.update(about["invalid"])
-            shards += 1
-        return {"rows": rows, "read": read, "shards": shards, "invalid": dict(invalid)}
+        return {**counts, "invalid": dict(invalid)}
 
 
 def embed_shards(
@@ -219,22 +227,19 @@ def embed_shards(
             yield shard.batch
 
     for embedded in embedded_batches(batches(), embedder, num_workers):
-        _write(embedded, embedder, paths.popleft())
+        table = embedding_table(embedded, embedder)
+        about = {
+            "source": embedded.batch.source,
+            "first_row": embedded.batch.start,
+            "rows": embedded.encoded.number,
+            "invalid": count_kinds(embedded.encoded.rejects),
+        }
+        metadata = {**table.schema.metadata, _SHARD_KEY: json.dumps(about).encode()}
+        table = table.replace_schema_metadata(metadata)
+        path = paths.popleft()
+        with written_whole(path) as new, parquet_writer(new, table.schema) as writer:
+            writer.write_table(table)
         yield embedded
-
-
-def _write(embedded: EmbeddedBatch, embedder: MoleculeEmbedder, path: Path) -> None:
-    table = embedding_table(embedded, embedder)
-    about = {
-        "source": embedded.batch.source,
-        "first_row": embedded.batch.start,
-        "rows": len(embedded.batch.smiles),
-        "invalid": count_kinds(embedded.rejects),
-    }
-    metadata = {**table.schema.metadata, _SHARD_KEY: json.dumps(about).encode()}
-    table = table.replace_schema_metadata(metadata)
-    with written_whole(path) as new, parquet_writer(new, table.schema) as writer:
-        writer.write_table(table)
 
 
 def _content(source: str) -> dict[str, Any]:

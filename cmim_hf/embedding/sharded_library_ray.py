@@ -1,23 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Embed a library on a Ray cluster: its shards, written by actors.
 
-One task reads each source once and sends shards, one a row, to actors that hold the model. Every
-node must see the folder of the library under the same path.
+Each actor reads the sources itself and writes every n-th shard, as processes of one machine do.
+Every node must see the sources, the folder of the library and the checkpoint under the same paths.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import ray.data
+try:
+    import ray
+except ImportError as error:
+    raise ImportError("Ray is not installed here. Run: pip install 'cmim-hf[ray]'") from error
 
-from ..data.smiles_files import Batch
 from .embedder import MoleculeEmbedder
-from .sharded_library import Library, Shard, embed_shards
+from .sharded_library import Library, embed_shards
 
 
 def embed_library_on_ray(
@@ -29,13 +29,13 @@ def embed_library_on_ray(
 ) -> Iterator[int]:
     """Write the pending shards of a library that is open.
 
-    Ray is started, or its cluster found, as by `ray.init()`. What it repeats after the loss of a
-    node is a whole shard, which replaces its file.
+    Ray is started, or its cluster found, as by `ray.init()`. An actor whose node is lost begins
+    again elsewhere, and writes what is not on the disk; one that the cluster has no room for waits
+    for another to end.
 
     Args:
         library: See [`~cmim_hf.embedding.sharded_library.Library.open`].
-        embedder_arguments: Of [`~cmim_hf.embedding.embedder.MoleculeEmbedder`], for each actor;
-            every node must have the checkpoint, too.
+        embedder_arguments: Of [`~cmim_hf.embedding.embedder.MoleculeEmbedder`], for each actor.
         num_actors: Actors that embed, each with a model and a CPU core of its own.
         num_gpus: Of each actor.
 
@@ -43,91 +43,52 @@ def embed_library_on_ray(
         The rows read of each shard that is on disk, in any order.
 
     Raises:
-        ValueError: What `embed_shards` or a source raised, on whatever node.
+        ValueError: What `embed_shards` or a source raised, on whatever node; or no actor.
     """
+    if num_actors < 1:
+        raise ValueError(f"num_actors is at least 1, not {num_actors}.")
     library = library.absolute()
     checkpoint = embedder_arguments["checkpoint"]
     if os.path.isdir(checkpoint):
         embedder_arguments = {**embedder_arguments, "checkpoint": os.path.abspath(checkpoint)}
-    sources = ray.data.from_items([{"source": number} for number in range(len(library.sources))])
-    sources.context.target_max_block_size = 1  # pass on each shard by itself
-    # without a CPU of its own the reader neither waits for the actors nor is made part of one
-    shards = sources.map_batches(_read, batch_size=1, fn_args=(library,), num_cpus=0)
-    written = shards.map_batches(
-        _Writer,
-        fn_constructor_args=(library, embedder_arguments),
-        batch_size=1,
-        batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(size=num_actors),
-        num_cpus=1,
-        num_gpus=num_gpus,
-    )
-    for row in written.iter_rows():
-        if row["error"] is not None:
-            raise ValueError(row["error"])
-        yield row["rows"]
-
-
-# What goes wrong with a row or a source travels as data: Ray would bury it under stacks of its own.
-_SHARD = pa.schema(
-    {
-        "path": pa.string(),
-        "source": pa.string(),
-        "start": pa.int64(),
-        "column": pa.string(),
-        "smiles": pa.large_list(pa.large_string()),
-        "columns": pa.large_binary(),
-        "error": pa.string(),
-    }
-)
-_WRITTEN = pa.schema({"rows": pa.int64(), "error": pa.string()})
-
-
-def _read(sources: dict[str, Any], library: Library) -> Iterator[pa.Table]:
-    for number in sources["source"].tolist():
+    kind = ray.remote(num_cpus=1, num_gpus=num_gpus, max_restarts=-1, max_task_retries=-1)(_Writer)
+    actors = [
+        kind.remote(library, embedder_arguments, rank, num_actors) for rank in range(num_actors)
+    ]
+    running = {actor.write.remote(): actor for actor in actors}
+    del actors  # one that has nothing to write ends, and makes room, when it is forgotten
+    while running:
+        (done,), _ = ray.wait(list(running))
+        actor = running.pop(done)
         try:
-            for path, batch in library.pending_of(number):
-                content = pa.BufferOutputStream()
-                with pa.ipc.new_stream(content, batch.columns.schema) as stream:
-                    stream.write_table(batch.columns)
-                row = {
-                    "path": str(path),
-                    "source": batch.source,
-                    "start": batch.start,
-                    "column": batch.column,
-                    "smiles": batch.smiles,
-                    "columns": content.getvalue().to_pybytes(),
-                }
-                yield pa.Table.from_pylist([row], _SHARD)
-        except (ValueError, OSError) as error:
-            yield pa.Table.from_pylist([{"error": str(error)}], _SHARD)
+            rows = ray.get(done)
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from None  # without the tracebacks of Ray's own
+        if rows is not None:
+            running[actor.write.remote()] = actor
+            yield rows
 
 
 class _Writer:
-    """Embeds and writes shards; the model is loaded once an actor."""
+    """Embeds and writes every n-th shard, one a call; the model is loaded once an actor."""
 
-    def __init__(self, library: Library, embedder_arguments: dict[str, Any]) -> None:
-        self.embedder = MoleculeEmbedder(**embedder_arguments, progress=False)
-        library.check(self.embedder)  # this node may hold another checkpoint of the same name
+    def __init__(
+        self, library: Library, embedder_arguments: dict[str, Any], rank: int, world_size: int
+    ) -> None:
+        self.rows = self._write_all(library, embedder_arguments, rank, world_size)
 
-    def __call__(self, shards: pa.Table) -> pa.Table:
-        return pa.Table.from_pylist([self._write(row) for row in shards.to_pylist()], _WRITTEN)
+    def write(self) -> int | None:
+        """The rows read of the shard that was written; None where all are."""
+        return next(self.rows, None)
 
-    def _write(self, row: dict[str, Any]) -> dict[str, Any]:
-        if row["error"] is not None:
-            return {"error": row["error"]}
-        try:
-            (embedded,) = embed_shards([_shard(row)], self.embedder)
-        except (ValueError, OSError) as error:
-            return {"error": str(error)}
-        return {"rows": len(embedded.batch.smiles)}
-
-
-def _shard(row: dict[str, Any]) -> Shard:
-    with pa.ipc.open_stream(row["columns"]) as stream:
-        columns = stream.read_all()
-    batch = Batch(row["source"], row["start"], row["smiles"], columns, row["column"])
-    return Shard(Path(row["path"]), batch)
+    @staticmethod
+    def _write_all(
+        library: Library, embedder_arguments: dict[str, Any], rank: int, world_size: int
+    ) -> Iterator[int]:
+        embedder = MoleculeEmbedder(**embedder_arguments, progress=False)
+        library.check(embedder)  # this node may hold another checkpoint of the same name
+        for embedded in embed_shards(library.pending(rank, world_size), embedder):
+            yield embedded.encoded.number
 
 
 __all__ = ["embed_library_on_ray"]

@@ -38,18 +38,18 @@ class MoleculeFeaturizer(TransformerMixin, BaseEstimator):
     pickle holds the parameters and the fingerprint, no weights: where it is opened,
     the same checkpoint is needed. One that ships with this package is found in any installation.
 
-    Args:
-        checkpoint: As in [`MoleculeEmbedder`], like all that follow.
-        representation: `"informative"`, `"latent"` or `"both"`.
-        pooling: Of informative embeddings: `"mean"`, `"last"` or `"max"`.
-        canonicalize: Rewrite each molecule as RDKit does, so that all its writings are one.
-        on_invalid: What becomes of a row that is no molecule: `"raise"` a ValueError, or `"none"`,
-            a row of NaN, for an imputer to fill. There is no `"skip"`: rows must match `y`.
-        device: Where to work.
-        dtype: Of the weights.
+    The parameters are those of [`MoleculeEmbedder`]. There is no `on_invalid="skip"`, as rows must
+    match `y`: `"none"` gives a row of NaN, for an imputer to fill.
 
     Attributes:
         fingerprint_: [`MoleculeEmbedder.fingerprint`] of the checkpoint that `fit` found.
+
+    Example:
+        >>> from sklearn.linear_model import Ridge
+        >>> from sklearn.pipeline import make_pipeline
+        >>> model = make_pipeline(MoleculeFeaturizer(), Ridge()).fit(["C", "CC", "CCC"], [1, 2, 3])
+        >>> model.predict(["CCCC"]).shape
+        (1,)
     """
 
     def __init__(
@@ -75,17 +75,8 @@ class MoleculeFeaturizer(TransformerMixin, BaseEstimator):
     def fit(self, X: Any, y: Any = None) -> MoleculeFeaturizer:
         """Check the parameters and the form of `X`, and record the checkpoint's fingerprint.
 
-        Args:
-            X: The molecules, at least one; they are not parsed.
-            y: Ignored.
-
-        Returns:
-            This featurizer.
-
-        Raises:
-            FileNotFoundError: No such checkpoint.
-            TypeError: `X` is a single text or no collection in a fixed order.
-            ValueError: No molecule, a table of several columns, or an unknown choice.
+        The molecules are not parsed. Errors are those of `transform`, and a ValueError where there
+        is no molecule.
         """
         if len(_molecules(X)) == 0:
             raise ValueError("X holds no molecules; fit expects at least one SMILES.")
@@ -95,13 +86,7 @@ class MoleculeFeaturizer(TransformerMixin, BaseEstimator):
         return self
 
     def transform(self, X: Any) -> np.ndarray:
-        """Embed molecules.
-
-        Args:
-            X: The molecules; there may be none.
-
-        Returns:
-            (molecules, size) in float32, in the order of `X`; a table after `set_output`.
+        """Embed molecules: (molecules, size) in float32, in order; a table after `set_output`.
 
         Raises:
             FileNotFoundError: No such checkpoint.
@@ -122,21 +107,12 @@ class MoleculeFeaturizer(TransformerMixin, BaseEstimator):
         return self._embed(embedder, molecules)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """Names of the columns, (size,): `cmim_informative_0`, ..., then `cmim_latent_0`, ....
-
-        Args:
-            input_features: Ignored.
-        """
+        """Names of the columns, (size,): `cmim_informative_0`, ..., then `cmim_latent_0`, ...."""
         both = self.representation == "both"
-        model = self._embedder().model
-        return np.array(
-            [
-                f"cmim_{part}_{column}"
-                for part in (("informative", "latent") if both else (self.representation,))
-                for column in range(model.representation_size(part))
-            ],
-            dtype=object,
-        )
+        parts = ("informative", "latent") if both else (self.representation,)
+        size = self._embedder().model.representation_size
+        names = [f"cmim_{part}_{column}" for part in parts for column in range(size(part))]
+        return np.array(names, dtype=object)
 
     def __sklearn_tags__(self) -> Tags:
         """Tell scikit-learn that texts come in, one a row, and that `fit` is not required."""
@@ -211,19 +187,17 @@ def _molecules(X: Any) -> Any:
     shape = getattr(X, "shape", None)
     if shape is None:
         return X
-    if len(shape) == 1:
-        return np.asarray(X, dtype=object)
-    if len(shape) == 2 and shape[1] == 1:
-        table = np.asarray(X, dtype=object)
-        if table.ndim != 2:
-            raise TypeError(
-                f"X is a {type(X).__name__}, no array or data frame; pass its column of SMILES."
-            )
-        return table[:, 0]
-    raise ValueError(
-        f"X has the shape {tuple(shape)}; expected one column of SMILES. Select it, in a pipeline "
-        "by ColumnTransformer([('molecules', MoleculeFeaturizer(), 'smiles')])."
-    )
+    if len(shape) not in (1, 2) or shape[1:] not in ((), (1,)):
+        raise ValueError(
+            f"X has the shape {tuple(shape)}; expected one column of SMILES. Select it, in a "
+            "pipeline by ColumnTransformer([('molecules', MoleculeFeaturizer(), 'smiles')])."
+        )
+    array = np.asarray(X, dtype=object)
+    if array.ndim != len(shape):
+        raise TypeError(
+            f"X is a {type(X).__name__}, no array or data frame; pass its column of SMILES."
+        )
+    return array.reshape(len(array))
 
 
 __all__ = ["MoleculeFeaturizer"]

@@ -7,7 +7,7 @@ import json
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
-from itertools import count, repeat
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..data.invalid_rows import invalid_row, values_in_place
-from ..data.row_encoder import EncodedRows, Reject, RowEncoder
+from ..data.row_encoder import EncodedRows, Reject
 from ..data.smiles_files import Batch, Row
 from ..data.worker_pool import chunked, encode_in_order
 from ..version import __version__
@@ -28,17 +28,15 @@ METADATA_KEY = b"cmim"
 
 
 class EmbeddedBatch(NamedTuple):
-    """Rows of a source with their vectors.
+    """Rows of a source, which of them are usable, and their vectors (rows, size) in float32.
 
-    `vectors` (rows, size) float32 has a row for each row of `columns`. `errors` gives for each the
-    reason why it is invalid, else None; `rejects` are the invalid rows, also those left out.
+    Under `on_invalid="none"` the vectors are of all rows, NaN where one is invalid; else they are
+    of the usable ones.
     """
 
     batch: Batch
-    columns: pa.Table
+    encoded: EncodedRows
     vectors: np.ndarray
-    errors: list[str | None]
-    rejects: list[Reject]
 
 
 def embedded_batches(
@@ -55,20 +53,24 @@ def embedded_batches(
     Raises:
         ValueError: An invalid row and `on_invalid="raise"`.
     """
-    for batch, encoded in _encoded(batches, embedder.encoder(), num_workers):
+    read: deque[tuple[Batch, int]] = deque()
+
+    def chunks() -> Iterator[list[Row]]:
+        """The rows of the batches, in pieces that workers share."""
+        for batch in batches:
+            rows = (Row(batch.source, *row) for row in enumerate(batch.smiles, batch.start))
+            pieces = list(chunked(rows))
+            read.append((batch, len(pieces)))
+            yield from pieces
+
+    parts = encode_in_order(embedder.encoder(), chunks(), num_workers)
+    for first in parts:
+        batch, pieces = read.popleft()
+        encoded = EncodedRows.concatenate([first, *islice(parts, pieces - 1)])
         if encoded.rejects and embedder.on_invalid == "raise":
             raise invalid_row(encoded.rejects[0])
-        vectors = embedder.embed_encoded(encoded)
-        columns = batch.columns
-        errors: list[str | None] = [None] * len(batch.smiles)
-        for reject in encoded.rejects:
-            errors[reject.row.number - batch.start] = reject.reason
-        if embedder.on_invalid == "none":
-            vectors = values_in_place(vectors, encoded, "none")
-        elif encoded.rejects:
-            columns = columns.take(pa.array(encoded.kept))
-            errors = [None] * len(vectors)
-        yield EmbeddedBatch(batch, columns, vectors, errors, encoded.rejects)
+        vectors = values_in_place(embedder.embed_encoded(encoded), encoded, embedder.on_invalid)
+        yield EmbeddedBatch(batch, encoded, vectors)
 
 
 def embedding_table(embedded: EmbeddedBatch, embedder: MoleculeEmbedder) -> pa.Table:
@@ -80,22 +82,25 @@ def embedding_table(embedded: EmbeddedBatch, embedder: MoleculeEmbedder) -> pa.T
     Raises:
         ValueError: The source has a column of one of these names.
     """
-    added = [EMBEDDING_COLUMN]
+    batch, encoded, vectors = embedded
+    flat = pa.array(vectors.reshape(-1))
+    added = {EMBEDDING_COLUMN: pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])}
+    table = batch.columns
     if embedder.on_invalid == "none":
-        added.append(ERROR_COLUMN)
-    table = embedded.columns
-    for name in added:
+        errors: list[str | None] = [None] * encoded.number
+        for reject in encoded.rejects:
+            errors[reject.row.number - batch.start] = reject.reason
+        added[ERROR_COLUMN] = pa.array(errors, pa.string())
+    elif encoded.rejects:
+        table = table.take(pa.array(encoded.kept))
+    for name, values in added.items():
         if name in table.column_names:
             raise ValueError(
-                f"{embedded.batch.source} has a column {name!r} already, which the result needs; "
-                "rename or drop it first."
+                f"{batch.source} has a column {name!r} already, which the result needs; rename or "
+                "drop it first."
             )
-    flat = pa.array(embedded.vectors.reshape(-1))
-    vectors = pa.FixedSizeListArray.from_arrays(flat, embedded.vectors.shape[1])
-    table = table.append_column(EMBEDDING_COLUMN, vectors)
-    if ERROR_COLUMN in added:
-        table = table.append_column(ERROR_COLUMN, pa.array(embedded.errors, pa.string()))
-    made = {**provenance(embedder), "column": embedded.batch.column}
+        table = table.append_column(name, values)
+    made = {**provenance(embedder), "column": batch.column}
     return table.replace_schema_metadata({METADATA_KEY: json.dumps(made).encode()})
 
 
@@ -104,19 +109,14 @@ def provenance(embedder: MoleculeEmbedder) -> dict[str, Any]:
 
     The fingerprint is of the weights in their dtype.
     """
-    made_by = {"cmim_hf": __version__}
-    if embedder.canonicalize:
-        made_by["rdkit"] = version("rdkit")
+    settings = ("representation", "pooling", "canonicalize", "on_invalid", "size")
     return {
-        **made_by,
+        "cmim_hf": __version__,
+        **({"rdkit": version("rdkit")} if embedder.canonicalize else {}),
         "checkpoint": embedder.checkpoint,
         "fingerprint": embedder.fingerprint,
         "dtype": str(embedder.model.dtype).removeprefix("torch."),
-        "representation": embedder.representation,
-        "pooling": embedder.pooling,
-        "canonicalize": embedder.canonicalize,
-        "on_invalid": embedder.on_invalid,
-        "size": embedder.size,
+        **{name: getattr(embedder, name) for name in settings},
     }
 
 
@@ -129,26 +129,6 @@ def parquet_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
 def count_kinds(rejects: Iterable[Reject]) -> Counter[str]:
     """The number of invalid rows of each kind."""
     return Counter(reject.kind for reject in rejects)
-
-
-def _encoded(
-    batches: Iterable[Batch], encoder: RowEncoder, num_workers: int
-) -> Iterator[tuple[Batch, EncodedRows]]:
-    """Each batch with its encoded rows; batches are cut into chunks for the workers' sake."""
-    read: deque[Batch] = deque()
-
-    def chunks() -> Iterator[list[Row]]:
-        for batch in batches:
-            read.append(batch)
-            rows = map(Row._make, zip(repeat(batch.source), count(batch.start), batch.smiles))
-            yield from chunked(rows)
-
-    parts: list[EncodedRows] = []
-    for part in encode_in_order(encoder, chunks(), num_workers):
-        parts.append(part)
-        if sum(each.number for each in parts) == len(read[0].smiles):
-            yield read.popleft(), EncodedRows.concatenate(parts)
-            parts = []
 
 
 __all__ = [
