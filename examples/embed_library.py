@@ -22,6 +22,7 @@ from cmim_hf.allocator import keep_freed_memory
 from cmim_hf.cli.exit_status import run_script
 from cmim_hf.embedding.sharded_library import Library, embed_shards
 
+INTERRUPTED = "interrupted; the same command goes on from here."
 MOLECULES = str(Path(__file__).parent / "data" / "moses_test.smi")
 
 
@@ -90,4 +91,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_script(main, "interrupted; the same command goes on from here.")
+    run_script(main, INTERRUPTED)

@@ -32,9 +32,9 @@ def exit_status(
 ) -> int:
     """Run a program; its errors of input, output or numbers end in one message.
 
-    They are ValueError, OSError, FloatingPointError, and a killed process of a pool. Other errors
-    are faults of the program and keep their traceback; TRANSFORMERS_VERBOSITY=debug shows that of
-    the former, too.
+    They are ValueError, OSError, FloatingPointError, ImportError (something is not installed), and
+    a killed process of a pool. Other errors are faults of the program and keep their traceback;
+    TRANSFORMERS_VERBOSITY=debug shows that of the former, too.
 
     Args:
         name: What the message begins with.
@@ -53,7 +53,7 @@ def exit_status(
     except BrokenPipeError:  # as of `| head`: what was read is right, the exit need not flush
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (ValueError, OSError, FloatingPointError, BrokenProcessPool) as error:
+    except (ValueError, OSError, FloatingPointError, ImportError, BrokenProcessPool) as error:
         if os.environ.get("TRANSFORMERS_VERBOSITY") == "debug":
             traceback.print_exc()
         message = str(error)

@@ -91,36 +91,18 @@ def _with_reconstructions(
     written: list[str | None],
     on_invalid: str,
 ) -> pa.Table:
-    """The columns of the source and those of the result.
-
-    Raises:
-        ValueError: The source has a column of such a name.
-    """
+    """The columns of the source and those of the result."""
     import pyarrow as pa
 
     from ..data.invalid_rows import items_in_place
+    from ..embedding.tables import result_table
 
     exact = [one == text for one, text in zip(written, texts, strict=True)]
-    added = {
+    results = {
         "reconstruction": pa.array(items_in_place(written, encoded, on_invalid), pa.string()),
         "exact": pa.array(items_in_place(exact, encoded, on_invalid), pa.bool_()),
     }
-    table = batch.columns
-    if on_invalid == "none":
-        errors: list[str | None] = [None] * len(batch.smiles)
-        for reject in encoded.rejects:
-            errors[reject.row.number - batch.start] = reject.reason
-        added["reconstruction_error"] = pa.array(errors, pa.string())
-    elif encoded.rejects:
-        table = table.take(pa.array(encoded.kept))
-    for name, values in added.items():
-        if name in table.column_names:
-            raise ValueError(
-                f"{batch.source} has a column {name!r} already, which the result needs; rename or "
-                "drop it first."
-            )
-        table = table.append_column(name, values)
-    return table
+    return result_table(batch, encoded, results, on_invalid)
 
 
 def _draw(picture: Picture, texts: list[str], written: list[str | None]) -> None:

@@ -18,13 +18,10 @@ from .molecule_files import (
     Picture,
     molecule_writer,
 )
+from .seeds import given_rows
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
-
-    from ..data.smiles_files import Row
-    from ..embedding.embedder import MoleculeEmbedder
 
 DRAWN = 9  # hits of a query that a picture shows
 
@@ -71,10 +68,11 @@ def run(options: argparse.Namespace) -> None:
     import pandas as pd
     import pyarrow as pa
 
-    from ..data.smiles_files import Row, read_smiles
+    from ..data.invalid_rows import invalid_row
+    from ..data.smiles_files import read_smiles
     from ..embedding.nearest import EmbeddedLibrary
 
-    queries = [Row("--queries", number, text) for number, text in enumerate(options.queries, 1)]
+    queries = given_rows("--queries", options.queries)
     if options.query_file is not None:
         queries += read_smiles(options.query_file)
     if not queries or options.neighbors < 1:
@@ -89,7 +87,10 @@ def run(options: argparse.Namespace) -> None:
         picture = check_output(picture, PICTURE_SUFFIXES)
     library = EmbeddedLibrary(options.library, index=options.index, column=options.column)
     embedder = library.embedder(options.checkpoint)
-    found = library.nearest(_embedded(embedder, queries), options.neighbors)
+    encoded = embedder.encoder()(queries)
+    if encoded.rejects:
+        raise invalid_row(encoded.rejects[0], may_choose=False)
+    found = library.nearest(embedder.embed_encoded(encoded), options.neighbors)
     hits = [_compared(query.text, table) for query, table in zip(queries, found, strict=True)]
     if options.output is None:
         print(
@@ -104,15 +105,6 @@ def run(options: argparse.Namespace) -> None:
             write(pa.Table.from_pandas(pd.concat(hits), preserve_index=False))
     if picture is not None:
         _draw([query.text for query in queries], hits, picture)
-
-
-def _embedded(embedder: MoleculeEmbedder, queries: list[Row]) -> np.ndarray:
-    from ..data.invalid_rows import invalid_row
-
-    encoded = embedder.encoder()(queries)
-    if encoded.rejects:
-        raise invalid_row(encoded.rejects[0])
-    return embedder.embed_encoded(encoded)
 
 
 def _compared(query: str, hits: pd.DataFrame) -> pd.DataFrame:

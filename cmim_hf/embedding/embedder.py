@@ -88,9 +88,9 @@ class MoleculeEmbedder:
         self.pooling = pooling
         self.canonicalize = canonicalize
         self.on_invalid = on_invalid
-        if batch_tokens is not None:
-            batch_tokens = whole_number("batch_tokens", batch_tokens, 1)
-        self.batch_tokens = batch_tokens
+        if batch_tokens is None:
+            batch_tokens = default_batch_tokens(self.model.device)
+        self.batch_tokens = whole_number("batch_tokens", batch_tokens, 1)
         self.progress = progress
         self._check()
 
@@ -154,7 +154,7 @@ class MoleculeEmbedder:
         vectors = np.empty((len(first), self.size), np.float32)
         pad, device = self.model.config.pad_token_id, self.model.device
         with progress_bar(len(place), "Embedding molecules", progress) as bar:
-            for rows, ids, mask in padded_batches(encoded, first, self.max_batch_tokens, pad):
+            for rows, ids, mask in padded_batches(encoded, first, self.batch_tokens, pad):
                 found = self.model.get_representation(
                     ids.to(device),
                     None if mask is None else mask.to(device),
@@ -176,11 +176,6 @@ class MoleculeEmbedder:
     def size(self) -> int:
         """Numbers in a vector of the embedder's own representation."""
         return self.model.representation_size(self.representation)
-
-    @property
-    def max_batch_tokens(self) -> int:
-        """Most tokens of a batch, padding included."""
-        return self.batch_tokens or default_batch_tokens(self.model.device)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -126,7 +126,7 @@ class EmbeddedLibrary:
             raise ValueError(
                 f"The checkpoint {embedder.checkpoint} has the fingerprint {embedder.fingerprint}, "
                 f"but {self.made['fingerprint']} made the library, so that their vectors cannot be "
-                "compared. Give the library's own checkpoint, or embed the library again."
+                "compared. Give the library's own by `checkpoint`, or embed the library again."
             )
         return embedder
 

@@ -14,7 +14,7 @@ import os
 import re
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -149,7 +149,7 @@ class Library:
         exact = embedder.model.dtype in (torch.float32, torch.float64)
         return {
             **provenance(embedder),
-            "batch_tokens": None if exact else embedder.max_batch_tokens,
+            "batch_tokens": None if exact else embedder.batch_tokens,
             "sources": [_content(name) for name in self.sources],
             "shard_rows": self.shard_rows,
             "column": self.column,
@@ -179,11 +179,6 @@ class Library:
 
     def _path(self, source: int, shard: int) -> Path:
         return self.folder / f"{source:05d}-{shard:07d}.parquet"
-
-    def absolute(self) -> Library:
-        """The same library by names that hold in any working directory."""
-        sources = (os.path.abspath(s) if os.path.exists(s) else s for s in self.sources)
-        return replace(self, folder=self.folder.absolute(), sources=tuple(sources))
 
     def close(self) -> dict[str, Any]:
         """Remove what killed processes left, and count: call it when every process has ended.

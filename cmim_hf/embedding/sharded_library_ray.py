@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 try:
@@ -47,10 +48,10 @@ def embed_library_on_ray(
     """
     if num_actors < 1:
         raise ValueError(f"num_actors is at least 1, not {num_actors}.")
-    library = library.absolute()
-    checkpoint = embedder_arguments["checkpoint"]
-    if os.path.isdir(checkpoint):
-        embedder_arguments = {**embedder_arguments, "checkpoint": os.path.abspath(checkpoint)}
+    paths = [*library.sources, embedder_arguments["checkpoint"]]  # actors have folders of their own
+    *sources, checkpoint = (os.path.abspath(p) if os.path.exists(p) else p for p in paths)
+    library = replace(library, folder=library.folder.absolute(), sources=tuple(sources))
+    embedder_arguments = {**embedder_arguments, "checkpoint": checkpoint}
     kind = ray.remote(num_cpus=1, num_gpus=num_gpus, max_restarts=-1, max_task_retries=-1)(_Writer)
     actors = [
         kind.remote(library, embedder_arguments, rank, num_actors) for rank in range(num_actors)

@@ -23,7 +23,6 @@ from ..version import __version__
 from .embedder import MoleculeEmbedder
 
 EMBEDDING_COLUMN = "embedding"
-ERROR_COLUMN = "embedding_error"
 METADATA_KEY = b"cmim"
 
 
@@ -76,32 +75,48 @@ def embedded_batches(
 def embedding_table(embedded: EmbeddedBatch, embedder: MoleculeEmbedder) -> pa.Table:
     """The columns of the source, then `embedding`, a fixed-size list of float32.
 
-    With `on_invalid="none"` a column `embedding_error` follows, null where the row is valid. The
-    schema's metadata say, in JSON under the key `cmim`, how the vectors were made.
+    With `on_invalid="none"` a column `embedding_error` follows. The schema's metadata say, in JSON
+    under the key `cmim`, how the vectors were made. The error is that of `result_table`.
+    """
+    batch, encoded, vectors = embedded
+    flat = pa.array(vectors.reshape(-1))
+    column = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
+    table = result_table(batch, encoded, {EMBEDDING_COLUMN: column}, embedder.on_invalid)
+    made = {**provenance(embedder), "column": batch.column}
+    return table.replace_schema_metadata({METADATA_KEY: json.dumps(made).encode()})
+
+
+def result_table(
+    batch: Batch, encoded: EncodedRows, results: dict[str, pa.Array], on_invalid: str
+) -> pa.Table:
+    """The columns of a source and what was computed of its rows.
+
+    Args:
+        batch: Of the source.
+        encoded: Says which of its rows are usable.
+        results: New columns, of all rows under `on_invalid="none"`, else of the usable ones.
+        on_invalid: With `"none"` a last column, called as the first of the results with `_error`
+            behind, has the reason where a row is invalid and null where it is not.
 
     Raises:
         ValueError: The source has a column of one of these names.
     """
-    batch, encoded, vectors = embedded
-    flat = pa.array(vectors.reshape(-1))
-    added = {EMBEDDING_COLUMN: pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])}
     table = batch.columns
-    if embedder.on_invalid == "none":
+    if on_invalid == "none":
         errors: list[str | None] = [None] * encoded.number
         for reject in encoded.rejects:
             errors[reject.row.number - batch.start] = reject.reason
-        added[ERROR_COLUMN] = pa.array(errors, pa.string())
+        results = {**results, f"{next(iter(results))}_error": pa.array(errors, pa.string())}
     elif encoded.rejects:
         table = table.take(pa.array(encoded.kept))
-    for name, values in added.items():
+    for name, values in results.items():
         if name in table.column_names:
             raise ValueError(
                 f"{batch.source} has a column {name!r} already, which the result needs; rename or "
                 "drop it first."
             )
         table = table.append_column(name, values)
-    made = {**provenance(embedder), "column": batch.column}
-    return table.replace_schema_metadata({METADATA_KEY: json.dumps(made).encode()})
+    return table
 
 
 def provenance(embedder: MoleculeEmbedder) -> dict[str, Any]:
@@ -133,7 +148,6 @@ def count_kinds(rejects: Iterable[Reject]) -> Counter[str]:
 
 __all__ = [
     "EMBEDDING_COLUMN",
-    "ERROR_COLUMN",
     "METADATA_KEY",
     "EmbeddedBatch",
     "count_kinds",
@@ -141,4 +155,5 @@ __all__ = [
     "embedding_table",
     "parquet_writer",
     "provenance",
+    "result_table",
 ]

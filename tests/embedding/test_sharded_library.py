@@ -2,6 +2,7 @@
 """Libraries: what is in the shards, and that nothing is lost or repeated however a run ends."""
 
 import gzip
+import importlib.util
 import json
 import os
 import random
@@ -9,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -20,6 +22,7 @@ import torch
 
 from cmim_hf import MoleculeEmbedder
 from cmim_hf.atomic_files import remove_partials
+from cmim_hf.cli.exit_status import exit_status
 from cmim_hf.embedding.sharded_library import SETTINGS_FILE, Library, embed_shards
 from cmim_hf.embedding.tables import METADATA_KEY
 
@@ -60,17 +63,20 @@ def close(found, expected):
     return same_rows and np.nanmax(abs(found - expected)) <= 1e-5 * np.nanmax(abs(expected))
 
 
-def run(*arguments, launcher=(), timeout=240, check=True, cwd=None):
-    result = subprocess.run(
-        [sys.executable, *launcher, str(SCRIPT), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-    )
-    assert result.returncode == 0 or not check, result.stderr[-3000:]
-    return result
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run the example in this process: its exit status, output and errors."""
+    spec = importlib.util.spec_from_file_location("embed_library", SCRIPT)
+    example = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "embed_library", example)
+    spec.loader.exec_module(example)
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, words)])
+        status = exit_status(SCRIPT.name, example.main, example.INTERRUPTED)
+        return (status, *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -206,45 +212,43 @@ def test_a_column_of_the_same_name_is_not_overwritten(whole, embedder, tmp_path)
         write(library, embedder)
 
 
-def test_killed_at_random_moments_it_goes_on_where_it_was(whole, source, tmp_path):
-    """The process group dies by SIGKILL, three times; then the run ends by itself."""
-    folder = tmp_path / "library"
-    command = [
-        sys.executable, str(SCRIPT), "--sources", str(source), "--output", str(folder),
-        "--shard_rows", "64",
-    ]  # fmt: skip
-    chance = random.Random(1)
-    for kill in range(3):
-        process = subprocess.Popen(
-            command,
-            start_new_session=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        deadline = time.monotonic() + 120
-        while len(list(folder.glob("*.parquet"))) <= kill and time.monotonic() < deadline:
-            time.sleep(0.002)
-        time.sleep(chance.random() * 0.02)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    before = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.parquet")}
-    assert before
-    name = f".00000-0000004.parquet.{socket.gethostname()}.{process.pid}.01234567.partial"
-    (folder / name).write_bytes(b"half a shard")
-    result = run(*command[2:])
-    assert "300 rows in 5 shards" in result.stdout
-    for name, written in before.items():
-        assert (folder / name).stat().st_mtime_ns == written, "a finished shard was written again"
+def same(folder, whole):
+    """Whether two libraries hold the same rows and columns, vectors up to rounding."""
     (expected, vectors), (found, others) = read(whole), read(folder)
     assert close(vectors, others)
-    assert expected.drop_columns("embedding").equals(found.drop_columns("embedding"))
-    assert not list(folder.glob(".*"))
+    return expected.drop_columns("embedding").equals(found.drop_columns("embedding"))
+
+
+def test_interrupted_it_goes_on_where_it_was(run, whole, source, tmp_path):
+    """By Ctrl-C when the first shard is there; what a killed process left is removed."""
+    folder = tmp_path / "library"
+    words = ["--sources", source, "--output", folder, "--shard_rows", 64, "--batch_tokens", 60]
+
+    def interrupt():
+        while not list(folder.glob("*.parquet")) and threading.main_thread().is_alive():
+            time.sleep(0.002)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    status, _, errors = run(*words)
+    assert status == 130 and "embed_library.py: interrupted; the same command goes on" in errors
+    assert "Traceback" not in errors
+    before = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.parquet")}
+    assert 0 < len(before) < 5
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    name = f".00000-0000004.parquet.{socket.gethostname()}.{dead.pid}.01234567.partial"
+    (folder / name).write_bytes(b"half a shard")
+    status, printed, _ = run(*words)
+    assert status == 0 and "'rows': 300, 'read': 300, 'shards': 5" in printed
+    for name, written in before.items():
+        assert (folder / name).stat().st_mtime_ns == written, "a finished shard was written again"
+    assert same(folder, whole) and not list(folder.glob(".*"))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_twenty_kills_at_any_moment_lose_and_repeat_nothing(embedder, tmp_path):
+def test_twenty_kills_at_any_moment_lose_and_repeat_nothing(run, embedder, tmp_path):
     """Of 20,000 rows; the process may die while it starts, embeds, or writes."""
     rows = gzip.decompress((SCRIPT.parent / "data" / "moses_train.smi.gz").read_bytes())
     source = tmp_path / "molecules.smi"
@@ -279,49 +283,38 @@ def test_twenty_kills_at_any_moment_lose_and_repeat_nothing(embedder, tmp_path):
     print(f"shards after each kill: {shards}; {begun} kills within the writing of one")
     assert begun
     assert shards == sorted(shards) and 0 < shards[-1] < 50
-    assert "20,000 rows in 50 shards" in run(*arguments).stdout
-    (expected, vectors), (found, others) = read(tmp_path / "whole"), read(folder)
-    assert close(vectors, others)
-    assert expected.drop_columns("embedding").equals(found.drop_columns("embedding"))
+    assert "'rows': 20000, 'read': 20000, 'shards': 50" in run(*arguments)[1]
+    assert same(folder, tmp_path / "whole")
 
 
 def test_two_processes_through_accelerate(whole, source, tmp_path):
     folder = tmp_path / "library"
-    result = run(
-        "--sources", source, "--output", folder, "--shard_rows", 64,
-        launcher=(
-            "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
-            "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
-            "--main_process_port", "0",
-        ),
+    result = subprocess.run(
+        [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
+         "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
+         "--main_process_port", "0", str(SCRIPT), "--sources", str(source), "--output",
+         str(folder), "--shard_rows", "64"],
+        capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-    assert "300 rows in 5 shards" in result.stdout
-    assert result.stdout.count("shards") == 1  # one process speaks
-    (expected, vectors), (found, others) = read(whole), read(folder)
-    assert close(vectors, others)
-    assert expected.drop_columns("embedding").equals(found.drop_columns("embedding"))
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert result.stdout.count("'rows': 300, 'read': 300, 'shards': 5") == 1  # one speaks
+    assert same(folder, whole)
 
 
 @pytest.mark.slow
-def test_two_actors_of_ray(whole, source, tmp_path):
+def test_two_actors_of_ray(run, whole, source, tmp_path, monkeypatch):
     """Given relative paths, which the actors must not take as relative to their own folder."""
     pytest.importorskip("ray")
-    folder = tmp_path / "library"
+    monkeypatch.chdir(tmp_path)
     (tmp_path / source.name).write_bytes(source.read_bytes())
-    result = run(
-        "--sources", source.name, "--output", "library", "--shard_rows", 64, "--ray_actors", 2,
-        cwd=tmp_path,
-    )  # fmt: skip
-    assert "300 rows in 5 shards" in result.stdout
-    (expected, vectors), (found, others) = read(whole), read(folder)
-    assert close(vectors, others)
-    assert expected.drop_columns("embedding").equals(found.drop_columns("embedding"))
-    strict = run(
-        "--sources", source, "--output", tmp_path / "strict", "--ray_actors", 2,
-        "--on_invalid", "raise", check=False,
-    )  # fmt: skip
-    assert strict.returncode == 1
-    assert "embed_library.py: Row 11 of" in strict.stderr
+    words = ["--sources", source.name, "--output", "library", "--shard_rows", 64]
+    status, printed, errors = run(*words, "--ray_actors", 2)
+    assert status == 0, errors
+    assert "'rows': 300, 'read': 300, 'shards': 5" in printed and same(Path("library"), whole)
+    words = ["--sources", source, "--output", "strict", "--ray_actors", 2]
+    status, _, errors = run(*words, "--on_invalid", "raise")
+    assert status == 1 and "embed_library.py: Row 11 of" in errors
+    assert "Traceback" not in errors
 
 
 @pytest.mark.parametrize(
@@ -331,14 +324,14 @@ def test_two_actors_of_ray(whole, source, tmp_path):
         (("--column", "mol", "--sources", "SOURCE"), "has no column 'mol'; its columns are"),
         (("--on_invalid", "drop"), "Unknown on_invalid 'drop'"),
         (("--checkpoint", "./nothing"), "There is no checkpoint folder ./nothing"),
+        (("--workers", "-1"), "number of workers is at least 0, not -1"),
     ],
 )
-def test_errors_end_in_one_message(arguments, message, source, tmp_path):
+def test_errors_end_in_one_message(run, arguments, message, source, tmp_path):
     filled = [str(source) if argument == "SOURCE" else argument for argument in arguments]
-    result = run(*filled, "--output", tmp_path / "library", check=False)
-    assert result.returncode == 1
-    assert f"embed_library.py: {message}" in result.stderr.replace(str(source) + " ", "")
-    assert "Traceback" not in result.stderr
+    status, _, errors = run(*filled, "--output", tmp_path / "library")
+    assert status == 1 and errors.count("embed_library.py: ") == 1
+    assert message in errors and "Traceback" not in errors
 
 
 def test_a_process_with_another_checkpoint_is_refused_at_once(source, embedder, tmp_path):
@@ -397,20 +390,3 @@ def test_damaged_and_foreign_files_are_named(source, embedder, tmp_path):
     (folder / "_library.json").write_text("")
     with pytest.raises(ValueError, match="_library.json is damaged"):
         library.open(embedder)
-
-
-def test_interrupted_it_says_how_to_go_on(tmp_path):
-    source = SCRIPT.parent / "data" / "moses_train.smi.gz"
-    folder = tmp_path / "library"
-    process = subprocess.Popen(
-        [sys.executable, str(SCRIPT), "--sources", str(source), "--output", str(folder),
-         "--shard_rows", "500"],
-        stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    deadline = time.monotonic() + 120
-    while not list(folder.glob("*.parquet")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130 and "the same command goes on from here" in errors
-    assert "Traceback" not in errors

@@ -66,7 +66,7 @@ def bare_batches(
     encoded = embedder.encoder(canonicalize=False)(rows)
     every = np.arange(len(encoded.lengths))
     pad = embedder.model.config.pad_token_id
-    batches = padded_batches(encoded, every, embedder.max_batch_tokens, pad)
+    batches = padded_batches(encoded, every, embedder.batch_tokens, pad)
     return [(ids, mask) for _, ids, mask in batches]
 
 

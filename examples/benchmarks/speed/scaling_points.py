@@ -72,7 +72,7 @@ class Bench:
         never_ends = {**self.config.to_dict(), "eos_token_id": self.config.vocab_size}
         self.decoder = CMIMModel(CMIMConfig.from_dict(never_ends)).to(device).eval()
         speed_up(self.decoder)
-        tokens = self.embedder.max_batch_tokens
+        tokens = self.embedder.batch_tokens
         self.limit = partial(gemm_rate, self.config, tokens, device, torch.float32)
         self.training_limit = self.limit
         if bf16:

@@ -59,7 +59,7 @@ def embedding(
             way()
 
         def limit(flops: float = flops) -> float:
-            rate = gemm_rate(config, embedder.max_batch_tokens, device, embedder.model.dtype)
+            rate = gemm_rate(config, embedder.batch_tokens, device, embedder.model.dtype)
             return len(smiles) / (flops / rate)
 
         turns = take_turns(ways, rounds, limit)
@@ -87,7 +87,7 @@ def reading_seconds(embedder: MoleculeEmbedder, smiles: Sequence[str]) -> float:
     def read() -> None:
         encoded = embedder.encoder()([Row("", number, text) for number, text in enumerate(smiles)])
         rows = np.arange(len(encoded.lengths))
-        for _ in padded_batches(encoded, rows, embedder.max_batch_tokens, 0):
+        for _ in padded_batches(encoded, rows, embedder.batch_tokens, 0):
             pass
 
     return clock(read)
