@@ -22,7 +22,7 @@ export TOKENIZERS_PARALLELISM ?= false
 TEXTS := -name '*.py' -o -name '*.md' -o -name '*.toml' -o -name '*.yaml' -o -name '*.json' \
 	-o -name '*.txt' -o -name '*.cff' -o -name Makefile
 
-# What `make gpu-kit` packs: folders of examples/prepare.py, their molecules for training and for
+# What `make gpu-kit` packs: folders of `cmim prepare`, their molecules for training and for
 # validation; and where to.
 TRAIN ?=
 VALIDATION ?=
@@ -67,7 +67,7 @@ pretrain: $(INSTALLED)
 
 # A folder named twice is packed once and shown twice. At most 60 MiB: what lends a GPU may ask that.
 gpu-kit:
-	@test -n "$(TRAIN)" -a -n "$(VALIDATION)" || { echo "give TRAIN='data/a data/b' VALIDATION=data/c, of examples/prepare.py"; exit 2; }
+	@test -n "$(TRAIN)" -a -n "$(VALIDATION)" || { echo "give TRAIN='data/a data/b' VALIDATION=data/c, of cmim prepare"; exit 2; }
 	@mkdir -p $(dir $(KIT))
 	@tar -cJf $(KIT) $(sort $(TRAIN) $(VALIDATION))
 	@test $$(stat -c %s $(KIT)) -le 62914560 || { echo "$(KIT) has $$(stat -c %s $(KIT)) bytes, more than 60 MiB: prepare fewer molecules or labels"; exit 1; }
