@@ -82,13 +82,8 @@ class CMIMCollator:
         return batch
 
     def _second_view(self, example: Mapping[str, Any]) -> np.ndarray:
-        try:
-            from ..chemistry.smiles import randomize
-        except ImportError as error:
-            raise ImportError(
-                f"views=2 writes molecules at random, which needs RDKit: {error}. "
-                "Run `pip install rdkit`, or choose an objective other than infonce."
-            ) from error
+        from ..chemistry.smiles import randomize
+
         if missing := [key for key in ("row", "epoch") if key not in example]:
             raise ValueError(
                 f"views=2 needs examples with 'row' and 'epoch'; {missing} missing from "
@@ -98,9 +93,8 @@ class CMIMCollator:
         ids = np.asarray(example["input_ids"], np.int64)
         text = self.tokenizer.decode(ids.tolist(), skip_special_tokens=True)
         key = f"{self.seed},{example['epoch']},{example['row']}".encode()
-        seed = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little")
         try:
-            writing = randomize(text, seed)
+            writing = randomize(text, _hash(key, signed=False))
         except ValueError as error:
             logger.warning_once(
                 f"Row {example['row']} has no random writing and is its own second view, as all "
@@ -113,8 +107,12 @@ class CMIMCollator:
 
 def molecule_key(input_ids: Sequence[int] | np.ndarray) -> int:
     """Return a signed 64-bit hash (BLAKE2b) of token ids: equal ids, equal key, in any process."""
-    content = np.asarray(input_ids).astype("<u4").tobytes()
-    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little", signed=True)
+    return _hash(np.asarray(input_ids).astype("<u4").tobytes(), signed=True)
+
+
+def _hash(content: bytes, signed: bool) -> int:
+    digest = hashlib.blake2b(content, digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=signed)
 
 
 __all__ = ["CMIMCollator", "molecule_key"]

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from ..model.configuration_cmim import CMIMConfig
 from ..model.modeling_cmim import CMIMModel
 from .packed_molecules import PackedMolecules, is_packed
 from .property_labels import PropertyScale
-from .smiles_files import Batch, Row, read_batches
+from .smiles_files import Batch
 from .tables import find_column
 from .worker_pool import chunked, encode_in_order
 
@@ -41,44 +41,6 @@ def read_property_scale(folder: str | os.PathLike) -> PropertyScale | None:
     model = CMIMModel.from_pretrained(folder, dtype=torch.float32)
     quantiles = model.property_head.quantiles.numpy()
     return PropertyScale(tuple(model.config.property_names), quantiles) if quantiles.any() else None
-
-
-class LabelledRows:
-    """The rows of tables, as `read_smiles` yields them, with the numbers in some columns.
-
-    Args:
-        sources: Tables with these columns.
-        columns: Their names, case aside.
-        column: The column with SMILES.
-        split: Of Hub datasets.
-    """
-
-    def __init__(
-        self,
-        sources: Sequence[str | os.PathLike],
-        columns: Sequence[str],
-        *,
-        column: str | None,
-        split: str,
-    ) -> None:
-        """Keep the arguments; opens nothing."""
-        self._sources = sources
-        self._columns = columns
-        self._options = {"column": column, "split": split}
-        self._blocks = [np.empty((0, len(columns)), np.float32)]
-
-    def __iter__(self) -> Iterator[Row]:
-        """Yield the rows, once; ValueError where a column is missing or holds text."""
-        for source in self._sources:
-            for batch in read_batches(source, **self._options):
-                values = [numbers(batch, column) for column in self._columns]
-                self._blocks.append(np.array(values, np.float32).T)
-                for number, text in enumerate(batch.smiles, batch.start):
-                    yield Row(batch.source, number, text)
-
-    def values(self) -> np.ndarray:
-        """The numbers of the rows yielded so far (rows, columns), float32, NaN where missing."""
-        return np.concatenate(self._blocks)
 
 
 def numbers(batch: Batch, column: str, argument: str = "property_columns") -> list[float]:
@@ -116,14 +78,8 @@ def label_with_columns(
 ) -> PackedMolecules:
     """Label molecules with numbers from the columns of their tables.
 
-    Args:
-        molecules: Without labels.
-        values: (molecules, columns), NaN where missing.
-        columns: Their names.
-        scale: Of other molecules; else that of these.
-
-    Raises:
-        ValueError: The scale is of other columns, or see `PropertyScale.fit`.
+    `values` are (molecules, columns), NaN where missing; `scale` is that of other molecules, with
+    the same names in the same order, else that of these.
     """
     scale = scale or PropertyScale.fit(columns, values)
     if [name.lower() for name in scale.names] != [name.lower() for name in columns]:
@@ -192,7 +148,6 @@ def label_with_descriptors(
 
 
 __all__ = [
-    "LabelledRows",
     "label_with_columns",
     "label_with_descriptors",
     "numbers",

@@ -16,9 +16,9 @@ class LengthBucketSampler(Sampler[int]):
 
     Rows are permuted, cut into mega-batches of `mega * batch_size`, sorted by length within each,
     cut into batches, and the batches are shuffled. The rows beyond the last whole batch are left
-    out of the epoch, another random choice in each: a short batch has fewer negatives, and unequal
-    ones on several devices cannot be compared. The order is a function of (seed, epoch) alone, so
-    that a run can be resumed and every process sees the same.
+    out, others in each epoch: a short batch has fewer negatives, and unequal ones on several
+    devices cannot be compared. The order is a function of (seed, epoch) alone, so a run can be
+    resumed, and every process sees the same.
 
     Args:
         lengths: Tokens of each row (rows,).
@@ -26,8 +26,7 @@ class LengthBucketSampler(Sampler[int]):
         seed: Of the order.
         mega: Batches in a mega-batch; more of them means less padding and less mixing.
         bucket: False gives a plain permutation.
-        dataset: Told each new epoch, for items that depend on it. Trainers tell the sampler, but
-            not always the dataset as well.
+        dataset: Told each new epoch, which trainers tell the sampler, but not always it.
 
     Raises:
         ValueError: `batch_size` or `mega` below 1.

@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..atomic_files import whole_folder
 from .property_labels import PropertyLabels, PropertyScale
+from .worker_pool import chunked
 
 FORMAT_VERSION = 2  # 1 had no labels, and is read as well
 
@@ -65,13 +66,11 @@ class _Pack:
         return _Pack, (self.tokens, self.offsets, self.labels)
 
     def counts(self) -> dict[str, int]:
-        """What `packed.json` says of the arrays."""
         counts = {"molecules": len(self), "tokens": len(self.tokens)}
         return counts if self.labels is None else counts | {"labelled": len(self.labels.codes)}
 
     @staticmethod
     def open(folder: Path) -> _Pack:
-        """Map the arrays of a folder, and see that they are as long as it says."""
         about = _read_about(folder)
 
         def read(name: str) -> np.ndarray:
@@ -105,11 +104,7 @@ class PackedMolecules(Dataset):
     """
 
     def __init__(
-        self,
-        packs: Sequence[_Pack],
-        rows: np.ndarray | None,
-        vocab_size: int,
-        tokenizer_hash: str,
+        self, packs: Sequence[_Pack], rows: np.ndarray | None, vocab_size: int, tokenizer_hash: str
     ) -> None:
         """Join the packs; `rows` picks some of their molecules."""
         self._packs = list(packs)
@@ -137,10 +132,7 @@ class PackedMolecules(Dataset):
         labels: PropertyLabels | None = None,
     ) -> PackedMolecules:
         """Build from flat ids and the length of each molecule, `lengths.sum() == len(tokens)`."""
-        offsets = _offsets(lengths)
-        if offsets[-1] != len(tokens):
-            raise ValueError(f"The lengths sum to {offsets[-1]}, but there are {len(tokens)} ids.")
-        pack = _Pack(tokens, offsets, labels)
+        pack = _Pack(tokens, _offsets(lengths), labels)
         return cls([pack], None, len(tokenizer), tokenizer_fingerprint(tokenizer))
 
     @classmethod
@@ -184,9 +176,7 @@ class PackedMolecules(Dataset):
 
     @classmethod
     def load(
-        cls,
-        folder: str | os.PathLike,
-        tokenizer: PreTrainedTokenizerBase | None = None,
+        cls, folder: str | os.PathLike, tokenizer: PreTrainedTokenizerBase | None = None
     ) -> PackedMolecules:
         """Open a folder that `save` wrote; its arrays stay on disk, and what is asked for is read.
 
@@ -202,8 +192,8 @@ class PackedMolecules(Dataset):
         folder = Path(folder).absolute()
         try:
             about = _read_about(folder)
-            known = about.get("format_version") in (1, FORMAT_VERSION)
-            pack = _Pack.open(folder) if known else None
+            version = about.get("format_version")
+            pack = _Pack.open(folder) if version in (1, FORMAT_VERSION) else None
         except FileNotFoundError as error:
             raise FileNotFoundError(
                 f"{folder} holds no packed molecules, or not all of their files: "
@@ -213,18 +203,20 @@ class PackedMolecules(Dataset):
             raise ValueError(f"{folder} is damaged: {error}. Prepare or copy it again.") from error
         if pack is None:
             raise ValueError(
-                f"{folder} has format version {about.get('format_version')}; this version reads "
-                f"1 and {FORMAT_VERSION}. Prepare the molecules again."
+                f"{folder} has format version {version}; this version reads 1 and "
+                f"{FORMAT_VERSION}. Prepare the molecules again."
             )
         molecules = cls([pack], None, about["vocab_size"], about["tokenizer_hash"])
-        if tokenizer is not None:
-            molecules.check_tokenizer(tokenizer)
+        if tokenizer is not None and tokenizer_fingerprint(tokenizer) != molecules.tokenizer_hash:
+            raise ValueError(
+                f"{folder} was prepared with another tokenizer ({molecules.vocab_size} "
+                f"entries) than the one given ({len(tokenizer)} entries). Prepare the molecules "
+                "again, or load their tokenizer."
+            )
         return molecules
 
     def save(self, folder: str | os.PathLike) -> None:
-        """Write `tokens.npy`, `offsets.npy`, `packed.json` and labels, if any, into a new folder.
-
-        The folder appears whole or not at all. A view writes its own molecules only.
+        """Write the molecules here and their labels into a new folder, which is whole or absent.
 
         Raises:
             FileExistsError: There is such a folder already.
@@ -262,7 +254,8 @@ class PackedMolecules(Dataset):
         if self._rows is None:
             blocks = [pack.tokens for pack in self._packs]
         else:
-            blocks = [self[place]["input_ids"] for place in range(len(self))]
+            chunks = chunked(range(len(self)))
+            blocks = [np.concatenate([self[i]["input_ids"] for i in chunk]) for chunk in chunks]
         return _Pack(np.concatenate(blocks), _offsets(self.lengths), self.labels())
 
     def labelled(
@@ -292,16 +285,6 @@ class PackedMolecules(Dataset):
                 labelled += len(pack.labels.codes)
         codes, places = np.concatenate(codes), np.concatenate(places)
         return PropertyLabels(codes, places, self.property_scale).take(self._row_numbers())
-
-    def check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Raise a ValueError where the molecules were prepared with another tokenizer."""
-        found = tokenizer_fingerprint(tokenizer)
-        if found != self.tokenizer_hash:
-            raise ValueError(
-                f"The packed molecules were prepared with another tokenizer ({self.vocab_size} "
-                f"entries, hash {self.tokenizer_hash[:12]}) than the one given ({len(tokenizer)} "
-                f"entries, hash {found[:12]}). Prepare them again, or load their tokenizer."
-            )
 
     @property
     def lengths(self) -> np.ndarray:

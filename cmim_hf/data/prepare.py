@@ -4,22 +4,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from ..atomic_files import check_writable, whole_folder
 from ..model.tokenization_cmim import train_tokenizer
-from .labelling import LabelledRows, label_with_columns, label_with_descriptors
+from .labelling import label_with_columns, label_with_descriptors, numbers
 from .packed_molecules import PackedMolecules, is_packed
 from .property_labels import PropertyScale
 from .row_encoder import EncodedRows, Rejects, RowEncoder, none_usable
-from .smiles_files import Row, read_smiles
+from .smiles_files import Row, read_batches, read_smiles
 from .worker_pool import chunked, encode_in_order
 
 logger = logging.get_logger(__name__)
@@ -80,20 +82,12 @@ def prepare(
 ) -> tuple[PackedMolecules, Rejects]:
     """Parse and tokenise rows into packed molecules; rows that cannot be used are set aside.
 
-    Args:
-        rows: Read once, in order, a bounded number ahead.
-        tokenizer: As in `RowEncoder`, like the next two.
-        max_length: Most tokens of a molecule.
-        canonicalize: Write each molecule as RDKit does first.
-        num_workers: As in `encode_in_order`.
-        progress: Show a bar.
-
-    Returns:
-        The molecules in the order of their rows, and the rejected rows.
+    `rows` are read once, in order, a bounded number ahead, and the molecules stay in their order.
+    See [`RowEncoder`] for the next three arguments, [`~.worker_pool.encode_in_order`] for the
+    workers.
 
     Raises:
         ValueError: No row is usable (with the first three reasons).
-        ChildProcessError: A worker ended before its time.
 
     >>> from cmim_hf import default_tokenizer
     >>> rows = [Row("list", 1, "OCC"), Row("list", 2, "C1CC")]
@@ -128,11 +122,8 @@ def prepare_sources(
 ) -> tuple[PackedMolecules, Rejects]:
     """Prepare the molecules of several sources, one after the other; the prepared come first.
 
-    Args:
-        sources: What `read_smiles` takes, and folders that `PackedMolecules.save` wrote, which are
-            taken as they are, with the labels they have.
-        tokenizer: As in `RowEncoder`.
-        options: See there.
+    Sources are what `read_smiles` takes, and folders that `PackedMolecules.save` wrote, which are
+    taken as they are, with the labels they have.
 
     Returns:
         The molecules and the rows that cannot be used.
@@ -143,13 +134,18 @@ def prepare_sources(
     """
     packed = [source for source in sources if is_packed(source)]
     unpacked = [source for source in sources if source not in packed]
-    parts = [_load(folder, tokenizer, options.max_length) for folder in packed]
-    scales = [part.property_scale for part in parts if part.property_scale is not None]
-    if scales:
-        options = replace(options, property_scale=options.property_scale or scales[0])
-    if scales and options.properties:
-        _keep_labels(packed[0], scales[0].names, options.properties, bool(unpacked))
-    if options.property_columns and not scales and not unpacked:
+    parts = [PackedMolecules.load(folder, tokenizer) for folder in packed]
+    for folder, part in zip(packed, parts, strict=True):
+        if (longest := part.lengths.max(initial=0)) > options.max_length:
+            raise ValueError(
+                f"{folder} holds molecules of up to {longest} tokens, more than `max_length` = "
+                f"{options.max_length}: raise that, or prepare the molecules again with it."
+            )
+    scale = next((part.property_scale for part in parts if part.property_scale is not None), None)
+    if scale is not None:
+        options = replace(options, property_scale=options.property_scale or scale)
+        _check_asked(options.properties, scale, packed[0], bool(unpacked))
+    elif options.property_columns and not unpacked:
         raise ValueError(
             f"{', '.join(map(str, packed))} hold no columns any more: prepare the tables again "
             "with `property_columns`."
@@ -159,7 +155,7 @@ def prepare_sources(
         molecules, rejects = _read(unpacked, tokenizer, options)
         parts.append(molecules)
     molecules = PackedMolecules.concatenate(parts)
-    if options.properties and not scales:
+    if options.properties and scale is None:
         molecules = label_with_descriptors(
             molecules,
             tokenizer,
@@ -171,33 +167,22 @@ def prepare_sources(
     return molecules, rejects
 
 
-def _load(
-    folder: str | os.PathLike, tokenizer: PreTrainedTokenizerBase, max_length: int
-) -> PackedMolecules:
-    part = PackedMolecules.load(folder, tokenizer)
-    if (longest := part.lengths.max(initial=0)) > max_length:
-        raise ValueError(
-            f"{folder} holds molecules of up to {longest} tokens, more than `max_length` = "
-            f"{max_length}: raise that, or prepare the molecules again with it."
-        )
-    return part
-
-
-def _keep_labels(
-    folder: str | os.PathLike, names: Sequence[str], descriptors: Sequence[str], mixed: bool
+def _check_asked(
+    properties: Sequence[str], scale: PropertyScale, folder: str | os.PathLike, mixed: bool
 ) -> None:
     """Say what comes of descriptors that are asked for of molecules with labels already."""
-    from ..chemistry.descriptors import descriptor_names
-
-    if mixed:
+    if properties and mixed:
         raise ValueError(
             f"{folder} is labelled already, and other sources are not: prepare those by "
-            f"themselves, with --tokenizer {folder} and the same --properties, and name the "
+            f"themselves, with --tokenizer {folder} and the same `properties`, and name the "
             "folders."
         )
-    if lacking := set(descriptor_names(descriptors)) - set(names):
-        shown = ", ".join(sorted(lacking)[:5])
-        logger.warning(f"{folder} keeps the labels it was prepared with, without {shown}.")
+    if properties:
+        from ..chemistry.descriptors import descriptor_names
+
+        if lacking := set(descriptor_names(properties)) - set(scale.names):
+            shown = ", ".join(sorted(lacking)[:5])
+            logger.warning(f"{folder} keeps the labels it was prepared with, without {shown}.")
 
 
 def _read(
@@ -207,16 +192,28 @@ def _read(
     where = {"column": options.column, "split": options.split}
     encoder = RowEncoder(tokenizer, options.max_length, options.canonicalize)
     columns = options.property_columns
+    values: list[np.ndarray] = []
     if columns:
-        rows = LabelledRows(sources, columns, **where)
+        rows = _labelled_rows(sources, where, columns, values)
     else:
         rows = chain.from_iterable(read_smiles(source, **where) for source in sources)
     encoded = _encode(rows, encoder, options.num_workers)
     molecules = PackedMolecules.from_tokens(encoded.tokens, encoded.lengths, tokenizer)
     if columns:
-        values = rows.values()[encoded.kept]
-        molecules = label_with_columns(molecules, values, columns, options.property_scale)
+        known = np.concatenate(values)[encoded.kept]
+        molecules = label_with_columns(molecules, known, columns, options.property_scale)
     return molecules, Rejects(encoded.rejects)
+
+
+def _labelled_rows(
+    sources: Sources, where: dict[str, Any], columns: Sequence[str], values: list[np.ndarray]
+) -> Iterator[Row]:
+    """Rows as of `read_smiles`; the numbers in the columns go to `values`, (rows, columns)."""
+    for source in sources:
+        for batch in read_batches(source, **where):
+            values.append(np.array([numbers(batch, name) for name in columns], np.float32).T)
+            for number, text in enumerate(batch.smiles, batch.start):
+                yield Row(batch.source, number, text)
 
 
 def retokenize(
@@ -224,10 +221,8 @@ def retokenize(
 ) -> tuple[PackedMolecules, PreTrainedTokenizerBase, Rejects]:
     """Train a tokenizer with multi-atom tokens on molecules, and pack them with it.
 
-    Args:
-        molecules: Packed with `tokenizer`; their labels are kept.
-        tokenizer: Their present one; the new one has its `model_max_length`.
-        merges: As in `train_tokenizer`.
+    Their labels are kept, and so is the present tokenizer's `model_max_length`; `merges` is as in
+    `train_tokenizer`.
 
     Returns:
         The same molecules in the same order, their new tokenizer, and those of rare atoms, which
@@ -254,16 +249,10 @@ def prepare_folder(
     *,
     merges: int = 0,
 ) -> tuple[PackedMolecules, Rejects]:
-    """Prepare sources into a new folder: the molecules, their tokenizer and `rejects.tsv`.
+    """Prepare sources into a new folder, which is whole or absent: what `cmim prepare` does.
 
-    The folder appears whole or not at all.
-
-    Args:
-        sources: As in `prepare_sources`, like the tokenizer and the options.
-        output: The folder.
-        tokenizer: Also of the sources that are prepared already.
-        options: How sources are read.
-        merges: Unless 0, train a tokenizer with so many multi-atom tokens on the molecules.
+    It holds the molecules, their tokenizer and `rejects.tsv`.
+    With `merges`, a tokenizer with so many multi-atom tokens is trained on the molecules first.
 
     Raises:
         FileExistsError: There is such a folder, or file, already.
@@ -285,10 +274,4 @@ def prepare_folder(
     return molecules, rejects
 
 
-__all__ = [
-    "SourceOptions",
-    "prepare",
-    "prepare_folder",
-    "prepare_sources",
-    "retokenize",
-]
+__all__ = ["SourceOptions", "prepare", "prepare_folder", "prepare_sources", "retokenize"]

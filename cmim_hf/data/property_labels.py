@@ -19,9 +19,7 @@ _PER_UNIT = 31  # bytes' steps in one standard deviation: ±4 is ±124
 class PropertyScale:
     """How properties are standardised: Φ⁻¹(F(y)), F being the distribution of a property's values.
 
-    Attributes:
-        names: Of the properties.
-        quantiles: (properties, `QUANTILES`), float32, rising: F⁻¹ at `quantile_levels`.
+    `quantiles` (properties, `QUANTILES`), float32, rising, are F⁻¹ at `quantile_levels`.
     """
 
     names: tuple[str, ...]
@@ -35,11 +33,7 @@ class PropertyScale:
 
     @classmethod
     def fit(cls, names: Sequence[str], values: np.ndarray) -> PropertyScale:
-        """Measure the distribution of each property.
-
-        Args:
-            names: Of the columns.
-            values: (rows, properties), NaN where not known.
+        """Measure the distribution of each property: `values` (rows, properties), NaN for gaps.
 
         Raises:
             ValueError: A repeated name, or a column that is infinite somewhere, nowhere known, or
@@ -104,10 +98,8 @@ def as_floats(codes: np.ndarray) -> np.ndarray:
 class PropertyLabels:
     """Labels of some of a set of molecules.
 
-    Attributes:
-        codes: (labelled molecules, properties), int8, see `PropertyScale.standardized`.
-        places: (molecules,), int32, each molecule's row in `codes`; -1 where it has none.
-        scale: What the codes mean.
+    `codes` (labelled molecules, properties), int8, are those of `PropertyScale.standardized`;
+    `places` (molecules,), int32, each molecule's row among them, -1 where it has none.
     """
 
     codes: np.ndarray

@@ -7,10 +7,11 @@ Worker processes import this file: it needs neither torch nor transformers.
 import csv
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import accumulate, chain, compress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 REJECT_KINDS = ("not text", "empty", "not printable", "does not parse", "too long")
-
-TABLE_FORMAT: dict[str, Any] = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
-"""How a table of rejects is opened: a row may hold anything."""
 
 
 class Reject(NamedTuple):
@@ -45,16 +43,22 @@ class Rejects(list[Reject]):
         return dict(Counter(reject.kind for reject in self).most_common())
 
     def write(self, path: str | os.PathLike) -> None:
-        """Write a table with tabs between the columns source, row, text, reason."""
-        with written_whole(Path(path)) as new, open(new, "w", **TABLE_FORMAT) as stream:
-            reject_writer(stream)(self)
+        """Write them as `reject_table` does, all or none."""
+        with written_whole(Path(path)) as new, reject_table(new) as write:
+            write(self)
 
 
-def reject_writer(stream: IO[str]) -> Callable[[Iterable[Reject]], None]:
-    """Write the header of a table of rejects; return what writes rejects to it."""
-    table = csv.writer(stream, delimiter="\t", lineterminator="\n")
-    table.writerow(("source", "row", "text", "reason"))
-    return lambda rejects: table.writerows((*row, reason) for row, _, reason in rejects)
+@contextmanager
+def reject_table(path: str | os.PathLike) -> Iterator[Callable[[Iterable[Reject]], None]]:
+    """Give what writes rejects to a table with tabs between source, row, text and reason.
+
+    It can be read as it grows.
+    """
+    options = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
+    with open(path, "w", buffering=1, **options) as stream:
+        table = csv.writer(stream, delimiter="\t", lineterminator="\n")
+        table.writerow(("source", "row", "text", "reason"))
+        yield lambda rejects: table.writerows((*row, reason) for row, _, reason in rejects)
 
 
 def none_usable(number: int, first: Sequence[Reject]) -> ValueError:
@@ -169,11 +173,10 @@ class RowEncoder:
 
 __all__ = [
     "REJECT_KINDS",
-    "TABLE_FORMAT",
     "EncodedRows",
     "Reject",
     "Rejects",
     "RowEncoder",
     "none_usable",
-    "reject_writer",
+    "reject_table",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import nullcontext
 from itertools import count, islice
 from typing import Any
 
@@ -15,15 +15,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from transformers import PreTrainedTokenizerBase
 
 from .length_buckets import bucketed_order, check_sizes
-from .row_encoder import (
-    REJECT_KINDS,
-    TABLE_FORMAT,
-    Reject,
-    Rejects,
-    RowEncoder,
-    none_usable,
-    reject_writer,
-)
+from .row_encoder import REJECT_KINDS, Rejects, RowEncoder, none_usable, reject_table
 from .smiles_files import Row
 from .worker_pool import chunked
 
@@ -43,10 +35,10 @@ class StreamedMolecules(IterableDataset):
     Args:
         sources: Each called without arguments for a fresh pass over its rows, such as
             `functools.partial(read_smiles, "molecules.smi")`.
-        tokenizer: As in `RowEncoder`, like the next two.
+        tokenizer: As in `RowEncoder`, like `max_length` and `canonicalize`.
         max_length: Most tokens of a molecule.
         canonicalize: Write each molecule as RDKit does first.
-        batch_size: As in `LengthBucketSampler`, like the next two.
+        batch_size: As in `LengthBucketSampler`, like `seed` and `mega`.
         seed: Of the order.
         mega: Batches in a mega-batch.
         rejects_path: A table of the rejected rows of the current pass, written as they come. Give
@@ -102,8 +94,8 @@ class StreamedMolecules(IterableDataset):
         if worker is not None and worker.num_workers > 1:
             raise ValueError(
                 f"StreamedMolecules runs in {worker.num_workers} data-loader processes, each of "
-                "which would read every row; set dataloader_num_workers to 0 or 1, or prepare the "
-                "molecules first."
+                "which would read every row; set `dataloader_num_workers` to 0 or 1, or prepare "
+                "the molecules first."
             )
         for epoch in count(int(self._epoch)):
             yield from self.one_pass(epoch)
@@ -128,14 +120,9 @@ class StreamedMolecules(IterableDataset):
     def _examples(self, epoch: int) -> Iterator[dict[str, Any]]:
         """Yield the usable rows in the order of reading, counting and listing the others."""
         self._rejected.zero_()
-        first: list[Reject] = []
-        usable = 0
-        with ExitStack() as stack:
-            write = None
-            if self.rejects_path is not None:
-                # Line buffering, so that the table can be read while the pass runs.
-                table = open(self.rejects_path, "w", buffering=1, **TABLE_FORMAT)
-                write = reject_writer(stack.enter_context(table))
+        first, usable = Rejects(), 0
+        path = self.rejects_path
+        with nullcontext() if path is None else reject_table(path) as write:
             for chunk in chunked(_round_robin(self.sources)):
                 encoded = self.encoder(chunk)
                 first = first or encoded.rejects[:3]
