@@ -85,3 +85,13 @@ def test_shipped_molecules_have_no_duplicates_and_no_overlap():
     train = unzipped(SAMPLE.with_name("moses_train.smi.gz"))
     test = SAMPLE.read_text().split()
     assert (len(train), len(test), len({*train, *test})) == (50_000, 1000, 51_000)
+
+
+def test_a_stereoisomer_of_what_is_held_out_is_not_trained_on(tmp_path):
+    isomers = ["C[C@H](O)F", "C[C@@H](O)F", "N[C@H](O)F", "N[C@@H](O)F"]
+    (tmp_path / "a.smi").write_text("\n".join(isomers))
+    split_sources([tmp_path / "a.smi"], tmp_path, SplitOptions(validation=1, test=0))
+    held_out = (tmp_path / "a.validation.smi").read_text().split()
+    train = unzipped(tmp_path / "train.smi.gz")
+    assert len(held_out) == 1 and len(train) == 2
+    assert len({key(smiles) for smiles in train} | {key(held_out[0])}) == 2
