@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """MoleculeFeaturizer inside scikit-learn, its pickles, and what comes in through it."""
 
+import importlib
 import pickle
 import shutil
 import subprocess
@@ -63,20 +64,6 @@ def checkpoint(model, tokenizer, tmp_path):
     return folder
 
 
-def in_new_process(code, *arguments, cwd=None):
-    """Run code whose arguments are `sys.argv[1:]`, with `cwd` first on the path; its lines."""
-    result = subprocess.run(
-        [sys.executable, "-c", "import pickle, sys\nimport numpy as np\n" + code, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        cwd=cwd,
-        stdin=subprocess.DEVNULL,
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout.splitlines()
-
-
 def strip_each(texts):
     return [text.strip() for text in texts]
 
@@ -85,8 +72,9 @@ def assert_equal_vectors(found, expected):
     np.testing.assert_allclose(np.asarray(found), expected, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("representation", SIZES)
-@pytest.mark.parametrize("pooling", ["mean", "max"])
+@pytest.mark.parametrize(
+    ("representation", "pooling"), [("informative", "mean"), ("latent", "last"), ("both", "max")]
+)
 def test_gives_the_vectors_of_the_embedder(embedder, molecules, representation, pooling):
     vectors = MoleculeFeaturizer(representation=representation, pooling=pooling).transform(
         molecules
@@ -100,20 +88,6 @@ def test_canonicalize_off_reads_the_writing_as_it_is(embedder):
     as_written = MoleculeFeaturizer(canonicalize=False).transform(["OCC", "CCO"])
     assert_equal_vectors(as_written, embedder.embed(["OCC", "CCO"], canonicalize=False))
     assert np.abs(as_written[0] - as_written[1]).max() > 0.01
-
-
-@pytest.mark.parametrize(
-    "writings",
-    [
-        ["CCO", "OCC", "C(C)O", "C(O)C", "[CH3][CH2][OH]"],
-        ["c1ccccc1O", "Oc1ccccc1", "C1=CC=CC=C1O", "c1cc(O)ccc1", "OC1=CC=CC=C1"],
-        ["C[C@H](N)C(=O)O", "N[C@@H](C)C(=O)O", "OC(=O)[C@@H](N)C", "[C@H](N)(C)C(O)=O"],
-    ],
-)
-def test_all_writings_of_a_molecule_give_one_row(writings):
-    vectors = MoleculeFeaturizer(representation="both").transform([*writings, "CCCl"])
-    assert_equal_vectors(vectors[1:-1], np.tile(vectors[0], (len(writings) - 1, 1)))
-    assert np.abs(vectors[-1] - vectors[0]).max() > 0.1
 
 
 @pytest.mark.parametrize(
@@ -158,14 +132,8 @@ def test_refuses_what_is_no_single_column(method, X, error, says):
 @pytest.mark.parametrize(
     ("bad", "says"),
     [
-        ("", "the text is empty"),
         (None, "None of type NoneType is no string"),
-        (7, "7 of type int is no string"),
-        (float("nan"), "nan of type float is no string"),
-        ("C C", "' ' at position 2"),
-        ("C" * 5000, "tokens with the end token; at most 512 fit"),
         ("C(C)(C)(C)(C)C", "valence for atom # 0 C, 5"),
-        ("no molecule", "at position 3"),
     ],
 )
 def test_a_bad_row_raises_or_is_nan(bad, says, embedder):
@@ -298,6 +266,7 @@ def test_column_transformer_picks_the_column(column, molecules, embedder):
     ]
 
 
+@pytest.mark.slow
 def test_grid_search_and_cross_validation_in_two_processes(texts, lengths, two_processes):
     pipeline = make_pipeline(MoleculeFeaturizer(), StandardScaler(), Ridge(10.0))
     grid = {"moleculefeaturizer__representation": ["informative", "latent", "both"]}
@@ -313,7 +282,8 @@ def test_grid_search_and_cross_validation_in_two_processes(texts, lengths, two_p
 
 
 def test_a_pickle_works_in_another_installation(molecules, tmp_path):
-    fitted = MoleculeFeaturizer(representation="both").fit(molecules)
+    """Canonical rows need no rdkit there."""
+    fitted = MoleculeFeaturizer(representation="both", canonicalize=False).fit(molecules)
     content = pickle.dumps(fitted)
     assert len(content) < 5_000
     assert str(PACKAGE).encode() not in content
@@ -321,11 +291,17 @@ def test_a_pickle_works_in_another_installation(molecules, tmp_path):
     (tmp_path / "fitted.pkl").write_bytes(content)
     (tmp_path / "molecules.smi").write_text("\n".join(molecules))
     code = """
+sys.modules["rdkit"] = None  # importing it raises ImportError
 loaded = pickle.load(open("fitted.pkl", "rb"))
 np.save("vectors.npy", loaded.transform(open("molecules.smi").read().split()))
 print(loaded.checkpoint, loaded.representation, loaded.fingerprint_, sep="\\n")
 """
-    assert in_new_process(code, cwd=tmp_path) == [
+    result = subprocess.run(
+        [sys.executable, "-c", "import pickle, sys\nimport numpy as np\n" + code],
+        capture_output=True, text=True, timeout=240, cwd=tmp_path, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == [
         str(tmp_path / "cmim_hf" / "checkpoints" / "small"),
         "both",
         fitted.fingerprint_,
@@ -357,25 +333,18 @@ def test_a_missing_folder_is_an_error_when_used(tmp_path):
         loaded.transform(["CCO"])
 
 
-def test_other_weights_than_at_fit_are_refused(checkpoint, tmp_path):
+def test_other_weights_than_at_fit_are_refused(checkpoint):
     fitted = MoleculeFeaturizer(checkpoint).fit(["CCO"])
-    (tmp_path / "fitted.pkl").write_bytes(pickle.dumps(fitted))
+    content = pickle.dumps(fitted)
     torch.manual_seed(1)
     CMIMModel(CMIMModel.from_pretrained(checkpoint).config).save_pretrained(checkpoint)
-    code = """
-loaded = pickle.load(open(sys.argv[1], "rb"))
-try:
-    loaded.transform(["CCO"])
-except ValueError as error:
-    print(error)
-again = loaded.fit(["CCO"])
-print(again.fingerprint_, again.transform(["CCO"]).shape)
-"""
-    refused, again = in_new_process(code, str(tmp_path / "fitted.pkl"))
-    fingerprint, shape = again.split(" ", 1)
-    assert f"has the fingerprint {fingerprint[:12]}" in refused
-    assert f"fitted with {fitted.fingerprint_[:12]}" in refused and "fit the whole" in refused
-    assert fingerprint != fitted.fingerprint_ and shape == "(1, 96)"
+    loaded = pickle.loads(content)
+    with pytest.raises(ValueError, match="fit the whole pipeline again") as refused:
+        loaded.transform(["CCO"])
+    assert f"fitted with {fitted.fingerprint_[:12]}" in str(refused.value)
+    again = loaded.fit(["CCO"])
+    assert f"has the fingerprint {again.fingerprint_[:12]}" in str(refused.value)
+    assert again.fingerprint_ != fitted.fingerprint_ and again.transform(["CCO"]).shape == (1, 96)
 
 
 def test_a_folder_trained_anew_is_read_anew(checkpoint):
@@ -392,16 +361,11 @@ def test_another_checkpoint_set_after_fit_is_refused(checkpoint):
         fitted.transform(["CCO"])
 
 
-def test_without_scikit_learn_the_error_names_the_extra():
-    code = """
-sys.modules["sklearn"] = None  # importing it raises ImportError
-import cmim_hf
-try:
-    cmim_hf.MoleculeFeaturizer
-except ImportError as error:
-    print(error)
-"""
-    assert "pip install 'cmim-hf[sklearn]'" in in_new_process(code)[-1]
+def test_without_scikit_learn_the_error_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.base", None)  # importing it raises ImportError
+    monkeypatch.delitem(sys.modules, featurizer.__name__)
+    with pytest.raises(ImportError, match=r"pip install 'cmim-hf\[sklearn\]'"):
+        importlib.import_module(featurizer.__name__)
 
 
 def test_a_dataset_is_told_to_give_its_column():
