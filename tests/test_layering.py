@@ -9,12 +9,33 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "cmim_hf"
 ARROWS = {
-    "__init__": {"checkpoints", "chemistry", "embedding", "generation", "model", "registration", "training", "version"},
+    "__init__": {
+        "checkpoints",
+        "chemistry",
+        "embedding",
+        "generation",
+        "model",
+        "registration",
+        "training",
+        "version",
+    },
     "allocator": set(),
     "atomic_files": set(),
     "checkpoints": {"cpu_kernels", "data", "model"},
     "chemistry": {"model"},
-    "cli": {"allocator", "atomic_files", "checkpoints", "chemistry", "cpu_threads", "data", "embedding", "generation", "model", "optimization", "version"},
+    "cli": {
+        "allocator",
+        "atomic_files",
+        "checkpoints",
+        "chemistry",
+        "cpu_threads",
+        "data",
+        "embedding",
+        "generation",
+        "model",
+        "optimization",
+        "version",
+    },
     "cpu_kernels": {"model"},
     "cpu_threads": set(),
     "data": {"atomic_files", "chemistry", "model"},
@@ -24,7 +45,15 @@ ARROWS = {
     "model": set(),
     "optimization": {"atomic_files", "chemistry"},
     "registration": {"model"},
-    "training": {"allocator", "atomic_files", "checkpoints", "cpu_kernels", "data", "model", "version"},
+    "training": {
+        "allocator",
+        "atomic_files",
+        "checkpoints",
+        "cpu_kernels",
+        "data",
+        "model",
+        "version",
+    },
     "version": set(),
 }
 # What `save_pretrained` copies beside the weights, and what of ours each imports.

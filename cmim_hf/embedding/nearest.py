@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 TRAINING_ROWS = 100_000
 """First vectors of a library, from which an index learns what it must."""
 
+_BATCH_ROWS = 1 << 15  # compared at once
+
 
 def nearest_neighbors(
     queries: np.ndarray, vectors: np.ndarray, count: int
@@ -59,8 +61,8 @@ def nearest_neighbors(
 class EmbeddedLibrary:
     """Molecules with their embeddings in Parquet files, to look for neighbours in.
 
-    It is read row group by row group: memory holds an index, if one is asked for, and else nothing
-    that grows with the library.
+    They are read piece by piece: memory holds an index, if one is asked for, and else nothing that
+    grows with the library.
 
     Args:
         source: A folder of files that [`~cmim_hf.embedding.sharded_library.embed_shards`] or
@@ -177,13 +179,15 @@ class EmbeddedLibrary:
         return total / valid, valid
 
     def _valid(self, purpose: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Of each row group the valid vectors, and their rows, from 0 through the library."""
+        """Valid vectors, some at a time, and their rows, from 0 through the library."""
         start = 0
         for group in tqdm(self._groups, purpose, unit=" row groups", delay=2, leave=False):
-            vectors = _vectors(group.to_table(columns=[EMBEDDING_COLUMN]))
-            valid = np.flatnonzero(np.isfinite(vectors).all(axis=1))
-            yield vectors[valid], start + valid
-            start += len(vectors)
+            for batch in group.to_batches(columns=[EMBEDDING_COLUMN], batch_size=_BATCH_ROWS):
+                vectors = _vectors(batch.column(EMBEDDING_COLUMN))
+                valid = np.flatnonzero(np.isfinite(vectors).all(axis=1))
+                if len(valid):
+                    yield vectors[valid], start + valid
+                start += len(vectors)
 
     def _compared(self, queries: np.ndarray, count: int) -> np.ndarray:
         """The nearest rows (queries, count), in no order, by comparison with every vector."""
@@ -235,7 +239,7 @@ class EmbeddedLibrary:
                 columns = _text_columns(group, self.column)
                 columns[EMBEDDING_COLUMN] = ds.field(EMBEDDING_COLUMN)
                 table = group.to_table(columns=columns).take(chosen - start)
-                vectors.append(_vectors(table))
+                vectors.append(_vectors(table.column(EMBEDDING_COLUMN).combine_chunks()))
                 frame = table.drop_columns([EMBEDDING_COLUMN]).to_pandas()
                 frames.append(frame.assign(file=group.path, row=chosen - file_start))
             start = end
@@ -270,10 +274,9 @@ def _text_columns(file: ds.ParquetFileFragment, column: str | None) -> dict[str,
     return {shown: ds.field(name).cast(pa.string()) for shown, name in chosen.items()}
 
 
-def _vectors(table: pa.Table) -> np.ndarray:
+def _vectors(column: pa.FixedSizeListArray) -> np.ndarray:
     """(rows, size) float32; NaN where a molecule is invalid."""
-    column = table.column(EMBEDDING_COLUMN).combine_chunks()
-    return column.values.to_numpy(zero_copy_only=False).reshape(-1, column.type.list_size)
+    return column.flatten().to_numpy(zero_copy_only=False).reshape(-1, column.type.list_size)
 
 
 __all__ = ["TRAINING_ROWS", "EmbeddedLibrary", "nearest_neighbors"]

@@ -216,6 +216,18 @@ def test_a_library_without_a_valid_molecule_is_refused(embedder, vectors, tmp_pa
         EmbeddedLibrary(tmp_path).nearest(vectors[20:21], 3)
 
 
+def test_large_row_groups_are_read_in_parts(embedder, smiles, vectors, tmp_path, monkeypatch):
+    """The first part has no valid row."""
+    monkeypatch.setattr(nearest, "_BATCH_ROWS", 7)
+    texts = ["C1CC"] * 9 + smiles[:50]
+    rows = np.concatenate([vectors[np.zeros(9, int)], vectors[:50]])
+    write(tmp_path / "one.parquet", texts, rows, made_by(embedder), rows=1000)
+    library = EmbeddedLibrary(tmp_path / "one.parquet")
+    (found,) = library.nearest(vectors[20:21], 3)
+    assert found["row"][0] == 29 and found["smiles"][0] == smiles[20]
+    assert library.invalid_rows == 12 and len(library.nearest(vectors[20:21], 99)[0]) == 47
+
+
 def test_another_checkpoint_than_the_librarys_is_refused(library, make_model, embedder, tmp_path):
     tokenizer = CMIMTokenizer.from_pretrained(DEFAULT_CHECKPOINT)
     make_model(vocab_size=len(tokenizer)).save_pretrained(tmp_path / "other")
