@@ -166,9 +166,9 @@ def _write(folder: Path, files: dict[str, list[str]], rejects: Rejects, report: 
     for name, smiles in files.items():
         with written_whole(folder / name) as path:
             packed = name.endswith(".gz")
-            opened = gzip.open(path, "wt", compresslevel=4) if packed else open(path, "w")
+            opened = gzip.open(path, "wb", compresslevel=4) if packed else open(path, "wb")
             with opened as stream:
-                stream.writelines(f"{text}\n" for text in smiles)
+                stream.writelines(f"{text}\n".encode() for text in smiles)
     rejects.write(folder / "rejects.tsv")
     write_whole(folder / "split.json", json.dumps(report, indent=2, default=str) + "\n")
 

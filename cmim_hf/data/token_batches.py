@@ -35,7 +35,7 @@ def padded(
     """
     column = np.arange(lengths.max())
     real = column < lengths[:, None]
-    ids = tokens[np.minimum(starts[:, None] + column, len(tokens) - 1)].astype(np.int64)
+    ids = tokens.take(starts[:, None] + column, mode="clip").astype(np.int64, copy=False)
     ids[~real] = pad_token_id
     return ids, real
 
@@ -74,9 +74,10 @@ def distinct_rows(encoded: EncodedRows) -> tuple[np.ndarray, np.ndarray]:
     places: dict[bytes, int] = {}
     first, place = [], np.empty(len(ends), np.int64)
     for row, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
-        place[row] = places.setdefault(content[start:end], len(first))
-        if place[row] == len(first):
+        known = places.setdefault(content[start:end], len(first))
+        if known == len(first):
             first.append(row)
+        place[row] = known
     return np.array(first, np.int64), place
 
 
