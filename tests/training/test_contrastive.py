@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cmim_hf.training.contrastive import contrastive_log_prob, info_nce_loss, mean_cosine
 
@@ -142,7 +143,6 @@ def test_info_nce_closed_form():
 
 
 @pytest.mark.parametrize("block_size", [None, 2])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(
     "latents",
     [
@@ -154,9 +154,9 @@ def test_info_nce_closed_form():
     ],
     ids=["zero", "huge", "tiny", "orthogonal", "one"],
 )
-@pytest.mark.parametrize("temperature", [1e-4, 1e-10, 1e4])
-def test_extreme_inputs_stay_finite(latents, temperature, dtype, block_size):
-    latents = latents.detach().to(dtype).clone().requires_grad_()
+@pytest.mark.parametrize("temperature", [1e-10, 1e4])
+def test_extreme_inputs_stay_finite(latents, temperature, block_size):
+    latents = latents.clone().requires_grad_()
     value = contrastive_log_prob(latents, temperature=temperature, block_size=block_size)
     value.sum().backward()
     assert value.isfinite().all() and latents.grad.isfinite().all()
@@ -199,9 +199,9 @@ def test_without_negatives_value_and_gradient_are_zero(block_size):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_blocked_equals_dense_on_a_large_batch(dtype):
-    latents = 0.1 * (codes(4096, 128, dtype=dtype) + 1.0)
+    latents = 0.1 * (codes(1100, 128, dtype=dtype) + 1.0)
     results = []
-    for block_size in (None, 1000):
+    for block_size in (None, 256):
         leaf = latents.clone().requires_grad_()
         value = contrastive_log_prob(leaf, temperature=0.5, block_size=block_size)
         value.sum().backward()
@@ -239,19 +239,27 @@ def extra_mebibytes(batch, size, block_size):
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-needs_proc = pytest.mark.skipif(
-    not Path("/proc/self/status").exists(), reason="peak memory is read from /proc"
-)
+class Largest(TorchDispatchMode):
+    """Notes the size of the largest tensor that any operation makes."""
+
+    size = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor):
+            self.size = max(self.size, made.numel())
+        return made
 
 
-@needs_proc
-def test_blocked_form_never_holds_the_matrix():
-    matrix = 6144 * 6144 * 4 // 2**20
-    assert extra_mebibytes(6144, 32, 512) < matrix // 4
-    assert extra_mebibytes(6144, 32, 0) > 2 * matrix
+@pytest.mark.parametrize(("block_size", "largest"), [(None, 200 * 200), (16, 200 * 8)])
+def test_blocked_form_never_holds_the_matrix(block_size, largest):
+    latents = codes(200, 8).requires_grad_()
+    with Largest() as seen:
+        contrastive_log_prob(latents, temperature=0.1, block_size=block_size).sum().backward()
+    assert seen.size == largest
 
 
-@needs_proc
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 @pytest.mark.slow
 def test_blocked_form_of_a_batch_of_32768_stays_under_512_mebibytes():
     assert extra_mebibytes(32768, 512, 512) < 512

@@ -12,11 +12,12 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 
-from cmim_hf import CMIMTrainer, CMIMTrainingArguments, finite
+from cmim_hf import CMIMTrainer, CMIMTrainingArguments
 from cmim_hf.data.collator import CMIMCollator
 from cmim_hf.data.prepare import prepare
 from cmim_hf.data.smiles_files import Row
 from cmim_hf.model.checksums_cmim import check_weights
+from cmim_hf.training import nonfinite_guard
 from cmim_hf.training.evaluation import TermAverages
 from cmim_hf.training.nonfinite_guard import FOLDER
 
@@ -120,7 +121,7 @@ def test_a_step_that_is_left_out_changes_nothing(train, poisoned, tmp_path):
 
 
 def test_too_many_in_a_row_stop_it_all_the_same(train, poisoned, monkeypatch):
-    monkeypatch.setattr(finite, "MOST_IN_A_ROW", 5)
+    monkeypatch.setattr(nonfinite_guard, "MOST_IN_A_ROW", 5)
     with torch.no_grad():
         poisoned.lm_head.weight.fill_(torch.inf)
     with pytest.raises(FloatingPointError, match="before step 5 .*and so were the 4 before"):
@@ -153,33 +154,34 @@ rank = int(sys.argv[1])
 distributed.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
 model = torch.nn.Linear(2, 1)
 model(torch.ones(1, 2)).sum().backward()
-guard = FiniteGuard(sys.argv[3])
-guard.watch({"input_ids": torch.ones(2)}, {"nll": torch.tensor([1.0, torch.nan if rank else 2.0])})
-try:
-    guard.check(model, step=1, output_dir=sys.argv[4], rank=rank, gradients=True)
-    print("skipped", guard.skipped, model.weight.grad)
-except FloatingPointError as error:
-    print(error)
+for policy in ("raise", "skip"):
+    guard = FiniteGuard(policy)
+    nll = torch.tensor([1.0, torch.nan if rank else 2.0])
+    guard.watch({"input_ids": torch.ones(2)}, {"nll": nll})
+    try:
+        guard.check(model, step=1, output_dir=sys.argv[3], rank=rank, gradients=True)
+        print("skipped", guard.skipped, model.weight.grad)
+    except FloatingPointError as error:
+        print(error)
 distributed.destroy_process_group()
 """
 
 
-@pytest.mark.parametrize("policy", ["raise", "skip"])
-def test_ranks_agree(tmp_path, policy):
+def test_ranks_agree(tmp_path):
     ranks = [
         subprocess.Popen(
-            [sys.executable, "-c", TWO_RANKS, str(rank), str(tmp_path / "meeting"), policy,
+            [sys.executable, "-c", TWO_RANKS, str(rank), str(tmp_path / "meeting"),
              str(tmp_path / "run")],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
         for rank in range(2)
     ]  # fmt: skip
-    said = [rank.communicate(timeout=120)[0] for rank in ranks]
-    if policy == "skip":
-        assert [line.strip() for line in said] == ["skipped 1 None"] * 2
-    else:
-        assert "terms or gradients of another process are not finite" in said[0]
-        assert "not finite are nll (rows 1) of its batch" in said[1]
+    raised, skipped = zip(
+        *(rank.communicate(timeout=120)[0].splitlines() for rank in ranks), strict=True
+    )
+    assert "terms or gradients of another process are not finite" in raised[0]
+    assert "not finite are nll (rows 1) of its batch" in raised[1]
+    assert skipped == ("skipped 1 None",) * 2
     assert [path.name for path in (tmp_path / "run" / FOLDER).iterdir()] == [
         "step-1-rank-1.safetensors"
     ]
