@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,8 @@ from ..data.smiles_files import Row, read_batches
 from ..data.token_batches import padded_batches
 from ..model.decoding_cmim import decode_latents
 from ..model.modeling_cmim import CMIMModel
+from .arguments import CMIMTrainingArguments
+from .contrastive import mean_cosine
 
 Tokens = Sequence[int] | np.ndarray
 
@@ -46,6 +49,32 @@ class TermAverages:
         bad = (~finite).sum()
         sums = torch.stack((values.where(finite, 0.0).sum(), count.to(dtype), bad.to(dtype)))
         self._sums[name] = self._sums[name] + sums if name in self._sums else sums
+
+    @torch.no_grad()
+    def add_batch(
+        self, outputs: Any, terms: Mapping[str, torch.Tensor], targets: Mapping[str, torch.Tensor]
+    ) -> None:
+        """Count a batch in: its terms, and how its codes lie and its tokens are met.
+
+        Args:
+            outputs: Of the model.
+            terms: Of the objective, each (batch,).
+            targets: What they were compared with: perhaps `labels` and `property_labels`.
+        """
+        for name, values in terms.items():
+            if name == "property_error":  # its mean is over the labelled molecules
+                labelled = (~targets["property_labels"].isnan()).any(dim=1)
+                self.add(name, values.sum(), labelled.sum())
+            else:
+                self.add(name, values)
+        if len(outputs.latents) > 1:
+            rows = torch.tensor(len(outputs.latents), device=outputs.latents.device)
+            self.add("mean_cosine", mean_cosine(outputs.latents) * rows, rows)
+        self.add("posterior_std", outputs.latent_log_std.exp())
+        if "labels" in targets:
+            real = targets["labels"] != -100
+            hits = (outputs.logits.argmax(dim=-1) == targets["labels"]) & real
+            self.add("token_accuracy", hits.sum(), real.sum())
 
     def pop(self, accelerator: Accelerator) -> dict[str, float]:
         """The means over all ranks since the last call; every rank must call it."""
@@ -135,13 +164,17 @@ def ridge_error(features: np.ndarray, target: np.ndarray) -> float:
     return float(np.sqrt(np.mean((predicted - target) ** 2)))
 
 
+def spread_rows(rows: int, most: int) -> np.ndarray:
+    """At most `most` of so many rows, evenly spread: sources stand in a data set one by one."""
+    return np.linspace(0, rows - 1, min(rows, most)).astype(int)
+
+
 class RidgeProbe:
     """The error of ridge regression on frozen embeddings of labelled molecules.
 
     Args:
-        path: A table (.csv, .tsv, .parquet); rows without a label are left out.
-        smiles: Its SMILES column; found by name if `None`.
-        target: Its label column.
+        args: With `probe_file`, a table (.csv, .tsv, .parquet) whose rows without a label are left
+            out, `probe_smiles` and `probe_target`.
         tokenizer: The model's.
         max_length: Most tokens of a molecule.
 
@@ -152,20 +185,16 @@ class RidgeProbe:
     """
 
     def __init__(
-        self,
-        path: str,
-        smiles: str | None,
-        target: str,
-        tokenizer: PreTrainedTokenizerBase,
-        max_length: int,
+        self, args: CMIMTrainingArguments, tokenizer: PreTrainedTokenizerBase, max_length: int
     ) -> None:
         """Read and tokenise."""
         if importlib.util.find_spec("sklearn") is None:
             raise ImportError("probe_file needs scikit-learn: pip install 'cmim-hf[sklearn]'")
+        path = args.probe_file
         rows: list[Row] = []
         labels: list[float] = []
-        for batch in read_batches(path, column=smiles):
-            labels += numbers(batch, target, "probe_target")
+        for batch in read_batches(path, column=args.probe_smiles):
+            labels += numbers(batch, args.probe_target, "probe_target")
             rows += [Row(path, place, text) for place, text in enumerate(batch.smiles, batch.start)]
         known = [row for row, label in zip(rows, labels, strict=True) if not math.isnan(label)]
         encoded = RowEncoder(tokenizer, max_length, canonicalize=True)(known)
@@ -186,4 +215,11 @@ class RidgeProbe:
         }
 
 
-__all__ = ["RidgeProbe", "TermAverages", "exact_reconstructions", "frozen_features", "ridge_error"]
+__all__ = [
+    "RidgeProbe",
+    "TermAverages",
+    "exact_reconstructions",
+    "frozen_features",
+    "ridge_error",
+    "spread_rows",
+]

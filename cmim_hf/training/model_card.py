@@ -27,32 +27,13 @@ _TEMPLATE = Path(__file__).with_name("model_card_template.md")
 _SECRET_OPTIONS = ("hub_token", "push_to_hub_token")
 _CURVE = ("eval_nll", "eval_token_accuracy", "eval_exact_reconstruction", "eval_mean_cosine")
 _SHOWN_ARGUMENTS = (
-    "objective",
-    "preset",
-    "nll_reduction",
-    "latent_reduction",
-    "latent_warmup_steps",
-    "latent_weight",
-    "beta",
-    "contrastive_weight",
-    "contrastive_temperature",
-    "contrastive_block_size",
-    "property_weight",
-    "optimizer",
-    "optim",
-    "learning_rate",
-    "muon_learning_rate",
-    "lr_scheduler_type",
-    "warmup_steps",
-    "weight_decay",
-    "max_grad_norm",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "bucket_by_length",
-    "bf16",
-    "torch_compile",
-    "seed",
-)
+    "objective", "preset", "nll_reduction", "latent_reduction", "latent_warmup_steps",
+    "latent_weight", "beta", "contrastive_weight", "contrastive_temperature",
+    "contrastive_block_size", "property_weight", "optimizer", "optim", "learning_rate",
+    "muon_learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm",
+    "per_device_train_batch_size", "gradient_accumulation_steps", "bucket_by_length", "bf16",
+    "torch_compile", "seed",
+)  # fmt: skip
 
 
 def write_model_card(
@@ -92,26 +73,7 @@ def write_model_card(
         The file written.
     """
     evaluations = [entry for entry in history if "eval_loss" in entry]
-    known = settings or {}
-    unused = {"optim"} if args.optimizer == "muon" else {"muon_learning_rate"}
-    if not model.config.num_properties:
-        unused.add("property_weight")
-    settings = {key: _shown(getattr(args, key)) for key in _SHOWN_ARGUMENTS if key not in unused}
-    settings["processes"] = str(args.world_size)
-    settings["steps"] = str(steps)
-    settings["molecules presented"] = str(
-        steps * args.train_batch_size * args.world_size * args.gradient_accumulation_steps
-    )
-    if seconds := [entry["train_runtime"] for entry in history if "train_runtime" in entry]:
-        settings["training time"] = f"{seconds[-1] / 60:.0f} minutes since its last start"
-    settings["hardware"] = _hardware(args)
-    if commit := _commit():
-        settings["commit, as this card was written"] = commit
-    settings["versions"] = (
-        f"cmim-hf {__version__}, torch {torch.__version__}, transformers "
-        f"{transformers.__version__}, accelerate {accelerate.__version__}"
-    )
-    settings.update(known)
+    last = evaluations[-1] if evaluations else {}
     card = ModelCard.from_template(
         ModelCardData(
             license=license,
@@ -125,13 +87,9 @@ def write_model_card(
         config=model.config,
         parameters=f"{model.num_parameters():,}",
         data=data or "not stated.",
-        settings=settings,
+        settings={**_settings(model, args, steps, history), **(settings or {})},
         command=command or _command(sys.argv),
-        metrics={
-            key: f"{value:.4g}"
-            for key, value in (evaluations[-1] if evaluations else {}).items()
-            if _is_quality(key)
-        },
+        metrics={key: f"{value:.4g}" for key, value in last.items() if _is_quality(key)},
         curve=[
             [entry["step"], *(f"{entry[key]:.4g}" if key in entry else "–" for key in _CURVE)]
             for entry in {entry["step"]: entry for entry in evaluations}.values()
@@ -142,6 +100,32 @@ def write_model_card(
     path = Path(folder) / "README.md"
     write_whole(path, str(card))
     return path
+
+
+def _settings(
+    model: CMIMModel, args: CMIMTrainingArguments, steps: int, history: Sequence[Mapping[str, Any]]
+) -> dict[str, str]:
+    unused = {"optim"} if args.optimizer == "muon" else {"muon_learning_rate"}
+    if not model.config.num_properties:
+        unused.add("property_weight")
+    shown = {key: getattr(args, key) for key in _SHOWN_ARGUMENTS if key not in unused}
+    settings = {key: str(getattr(value, "value", value)) for key, value in shown.items()}
+    batch = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
+    settings |= {
+        "processes": str(args.world_size),
+        "steps": str(steps),
+        "molecules presented": str(steps * batch),
+    }
+    if seconds := [entry["train_runtime"] for entry in history if "train_runtime" in entry]:
+        settings["training time"] = f"{seconds[-1] / 60:.0f} minutes since its last start"
+    settings["hardware"] = _hardware(args)
+    if commit := _commit():
+        settings["commit, as this card was written"] = commit
+    settings["versions"] = (
+        f"cmim-hf {__version__}, torch {torch.__version__}, transformers "
+        f"{transformers.__version__}, accelerate {accelerate.__version__}"
+    )
+    return settings
 
 
 def _is_quality(metric: str) -> bool:
@@ -183,10 +167,6 @@ def _command(argv: list[str]) -> str:
             elif place + 1 < len(argv) and not argv[place + 1].startswith("--"):
                 shown[place + 1] = "..."
     return shlex.join(["python", *shown])
-
-
-def _shown(value: object) -> str:
-    return str(getattr(value, "value", value))
 
 
 def read_settings(card: str | Path) -> dict[str, str]:

@@ -28,29 +28,13 @@ from types import MappingProxyType
 import torch
 from torch.nn import functional
 
-from ..model.gaussian_cmim import gaussian_sample, log_posterior, log_prior
+from ..model.gaussian_cmim import log_posterior, log_prior
 from .contrastive import (
     check_block_size,
     check_temperature,
     contrastive_log_prob,
     info_nce_loss,
-    mean_cosine,
 )
-
-__all__ = [
-    "OBJECTIVES",
-    "PRESETS",
-    "Objective",
-    "ObjectiveOutput",
-    "Preset",
-    "contrastive_log_prob",
-    "gaussian_sample",
-    "info_nce_loss",
-    "log_posterior",
-    "log_prior",
-    "mean_cosine",
-    "property_error",
-]
 
 OBJECTIVES = ("ae", "vae", "mim", "cmim", "cae", "cvae", "infonce")
 _REDUCTIONS = ("sum", "mean")
@@ -346,3 +330,6 @@ def _views(gathered: torch.Tensor, rows: int) -> tuple[torch.Tensor, torch.Tenso
 def _check_choice(argument: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ValueError(f"Unknown {argument} {value!r}; choose one of {', '.join(choices)}.")
+
+
+__all__ = ["OBJECTIVES", "PRESETS", "Objective", "ObjectiveOutput", "Preset", "property_error"]

@@ -10,23 +10,11 @@ from itertools import compress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler
-from transformers import (
-    DataCollator,
-    PreTrainedTokenizerBase,
-    Trainer,
-    TrainerCallback,
-    set_seed,
-)
-from transformers.trainer_utils import (
-    EvalLoopOutput,
-    PredictionOutput,
-    TrainOutput,
-    has_length,
-)
+from transformers import DataCollator, PreTrainedTokenizerBase, Trainer
+from transformers.trainer_utils import EvalLoopOutput, PredictionOutput, TrainOutput, has_length
 from transformers.utils import logging
 
 from ..atomic_files import writing
@@ -34,27 +22,25 @@ from ..cpu_kernels import sped_up
 from ..data.collator import CMIMCollator, molecule_key
 from ..data.length_buckets import LengthBucketSampler
 from .arguments import CMIMTrainingArguments
+from .callbacks import RankNoise, TimeLimit
 from .cross_rank_gather import gather_keys, gather_with_gradient
-from .evaluation import RidgeProbe, TermAverages, exact_reconstructions, frozen_features
+from .evaluation import (
+    RidgeProbe,
+    TermAverages,
+    exact_reconstructions,
+    frozen_features,
+    spread_rows,
+)
 from .model_card import write_model_card
 from .muon import MuonAdamW, parameter_groups
 from .nonfinite_guard import FiniteGuard
-from .objectives import ObjectiveOutput, mean_cosine
+from .objectives import ObjectiveOutput
 from .property_matching import match_properties
 from .run_folder import RUN_FILE, flaw, name_run
-from .time_limit import TimeLimit
 
 logger = logging.get_logger(__name__)
 
 _PRIOR_MOLECULES = 2000  # the spread to about two per cent
-
-
-class _RankNoise(TrainerCallback):
-    """Gives each rank its own latent noise: Trainer seeds all ranks alike."""
-
-    def on_train_begin(self, args: CMIMTrainingArguments, *_: Any, **__: Any) -> None:
-        if args.process_index:
-            set_seed(args.seed + args.process_index)
 
 
 class CMIMTrainer(Trainer):
@@ -94,15 +80,10 @@ class CMIMTrainer(Trainer):
         self._terms = {"train": TermAverages(), "eval": TermAverages()}
         self._probe = None
         if self.args.probe_file is not None:
-            self._probe = RidgeProbe(
-                self.args.probe_file,
-                self.args.probe_smiles,
-                self.args.probe_target,
-                self.processing_class,
-                self.model.config.max_position_embeddings,
-            )
+            longest = self.model.config.max_position_embeddings
+            self._probe = RidgeProbe(self.args, self.processing_class, longest)
         self._guard = FiniteGuard(self.args.on_nonfinite)
-        self.add_callback(_RankNoise)
+        self.add_callback(RankNoise)
         if self.args.max_minutes is not None:
             self.add_callback(TimeLimit(60 * self.args.max_minutes))
         match_properties(self.model, self.objective, self.train_dataset, self.eval_dataset)
@@ -232,7 +213,7 @@ class CMIMTrainer(Trainer):
         if model.training:
             latent_scale = self.args.latent_scale(self.state.global_step, self.state.max_steps)
         result = self.compute_objective(outputs, targets, latent_scale)
-        self._record("train" if model.training else "eval", outputs, result, targets)
+        self._terms["train" if model.training else "eval"].add_batch(outputs, result.terms, targets)
         if model.training:
             self._guard.watch(batch, result.terms)
         loss = result.loss.mean()
@@ -268,30 +249,6 @@ class CMIMTrainer(Trainer):
             latent_scale=latent_scale,
         )
 
-    @torch.no_grad()
-    def _record(
-        self,
-        mode: str,
-        outputs: Any,
-        result: ObjectiveOutput,
-        targets: Mapping[str, torch.Tensor],
-    ) -> None:
-        terms = self._terms[mode]
-        for name, values in result.terms.items():
-            if name == "property_error":  # its mean is over the labelled molecules
-                labelled = (~targets["property_labels"].isnan()).any(dim=1)
-                terms.add(name, values.sum(), labelled.sum())
-            else:
-                terms.add(name, values)
-        if len(outputs.latents) > 1:
-            rows = torch.tensor(len(outputs.latents), device=outputs.latents.device)
-            terms.add("mean_cosine", mean_cosine(outputs.latents) * rows, rows)
-        terms.add("posterior_std", outputs.latent_log_std.exp())
-        if "labels" in targets:
-            real = targets["labels"] != -100
-            hits = (outputs.logits.argmax(dim=-1) == targets["labels"]) & real
-            terms.add("token_accuracy", hits.sum(), real.sum())
-
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the terms' means since the last log to the training log."""
         if "loss" in logs:
@@ -312,9 +269,8 @@ class CMIMTrainer(Trainer):
         if self._probe is not None:
             model = self.accelerator.unwrap_model(self.model)
             measured |= self._probe.measure(model, self.args.eval_batch_size)
-        output.metrics.update(
-            {f"{metric_key_prefix}_{name}": value for name, value in measured.items()}
-        )
+        for name, value in measured.items():
+            output.metrics[f"{metric_key_prefix}_{name}"] = value
         return output
 
     def _measure_reconstruction(self, dataset: Dataset) -> dict[str, float]:
@@ -384,20 +340,17 @@ class CMIMTrainer(Trainer):
 
     def create_model_card(
         self,
-        language: str | None = None,
+        *,
+        dataset: str | list[str] | None = None,
         license: str | None = None,
         tags: str | list[str] | None = None,
         model_name: str | None = None,
-        finetuned_from: str | None = None,
-        tasks: str | list[str] | None = None,
-        dataset_tags: str | list[str] | None = None,
-        dataset: str | list[str] | None = None,
-        dataset_args: str | list[str] | None = None,
+        **_: Any,
     ) -> None:
         """Write the card of this run to the output folder; `dataset` describes the data.
 
-        The other arguments are those of `Trainer.create_model_card`; a run of this trainer has no
-        language, task or parent to name.
+        The other arguments of `Trainer.create_model_card` are left aside: a run of this trainer has
+        no language, task or parent to name.
         """
         if not self.is_world_process_zero():
             return
@@ -425,11 +378,6 @@ def _completed(inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         keys = [molecule_key(list(compress(row, kept))) for row, kept in rows]
         inputs["keys"] = torch.tensor(keys, device=ids.device)
     return inputs
-
-
-def spread_rows(rows: int, most: int) -> np.ndarray:
-    """At most `most` of so many rows, evenly spread: sources stand in a data set one by one."""
-    return np.linspace(0, rows - 1, min(rows, most)).astype(int)
 
 
 def _is_of_a_worker(error: Exception) -> bool:

@@ -14,7 +14,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from cmim_hf import DEFAULT_CHECKPOINT, CMIMForSequenceClassification, MoleculeEmbedder
+from cmim_hf import CMIMForSequenceClassification, MoleculeEmbedder, list_checkpoints
 from cmim_hf.training.fine_tuning import ATTENTION
 from cmim_hf.training.fine_tuning_arguments import FineTuningArguments
 from cmim_hf.training.labelled_parts import Part, leave_out_copies, random_split, read_parts
@@ -35,7 +35,8 @@ HEAVY_ATOMS = {
     "CCOC(=O)c1ccccc1": 11,
     "CC(C)OC(=O)c1ccccc1": 12,
 }
-QUIET = ["--batch_size", "4", "--checkpoint", DEFAULT_CHECKPOINT, "--copies", "true"]
+TINY = list_checkpoints()["tiny"]
+QUIET = ["--batch_size", "4", "--checkpoint", TINY, "--copies", "true"]
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +61,7 @@ def table(path):
 
 
 def predict(model, smiles):
-    batch = AutoTokenizer.from_pretrained(DEFAULT_CHECKPOINT)(
-        smiles, padding=True, return_tensors="pt"
-    )
+    batch = AutoTokenizer.from_pretrained(TINY)(smiles, padding=True, return_tensors="pt")
     with torch.no_grad():
         return model.eval()(**batch).logits.numpy()
 
@@ -106,7 +105,7 @@ def test_the_figures_name_the_command_that_gives_them(counted):
     assert script == "examples/finetune.py"
     assert words[:4] == ["--data", "atoms.csv", "--targets", "atoms"] and "/" not in words[1]
     assert torch.__version__.startswith(report["versions"]["torch"])  # less +cu130
-    assert report["weights"] == MoleculeEmbedder(DEFAULT_CHECKPOINT).fingerprint
+    assert report["weights"] == MoleculeEmbedder(TINY).fingerprint
 
 
 def test_rows_that_cannot_be_used_are_listed_and_counted(counted):
@@ -179,7 +178,7 @@ def test_two_yes_or_no_targets_with_lora_and_two_seeds(finetune, tmp_path):
         expected = [[float(row[f"{name}_predicted"]) for name in header[1:3]] for row in written]
         merged = AutoModelForSequenceClassification.from_pretrained(folder / "model")
         base = CMIMForSequenceClassification.from_pretrained(
-            DEFAULT_CHECKPOINT, num_labels=2, problem_type="multi_label_classification"
+            TINY, num_labels=2, problem_type="multi_label_classification"
         )
         for name, value in base.cmim.state_dict().items():
             same = torch.equal(value, merged.cmim.state_dict()[name])
@@ -266,7 +265,7 @@ def test_without_a_column_split_a_tenth_each_is_held_out():
 
 
 def test_no_table_at_all_is_freesolv(finetune, tmp_path):
-    finetune.main(["--epochs", "1", "--output", str(tmp_path / "run")])
+    finetune.main(["--epochs", "1", "--checkpoint", TINY, "--output", str(tmp_path / "run")])
     report = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert report["rows"] == {"train": 514, "valid": 64, "test": 64}
     assert report["arguments"]["targets"] == ["expt"] and not report["rejected"]
@@ -277,7 +276,7 @@ def test_no_table_at_all_is_freesolv(finetune, tmp_path):
 
 
 def parts_of(data):
-    tokenizer = AutoTokenizer.from_pretrained(DEFAULT_CHECKPOINT)
+    tokenizer = AutoTokenizer.from_pretrained(TINY)
     return read_parts(FineTuningArguments(data=data, targets=["y"]), tokenizer)[0]
 
 

@@ -9,7 +9,8 @@ import torch
 from cmim_hf.data.collator import CMIMCollator
 from cmim_hf.data.prepare import prepare
 from cmim_hf.data.smiles_files import Row
-from cmim_hf.training.objectives import OBJECTIVES, Objective, contrastive_log_prob
+from cmim_hf.training.contrastive import contrastive_log_prob
+from cmim_hf.training.objectives import OBJECTIVES, Objective
 
 BATCHES = {
     "one molecule": ["CCO"],

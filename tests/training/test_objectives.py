@@ -8,16 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from cmim_hf.training.objectives import (
-    OBJECTIVES,
-    PRESETS,
-    Objective,
-    contrastive_log_prob,
-    gaussian_sample,
-    info_nce_loss,
-    log_posterior,
-    log_prior,
-)
+from cmim_hf.model.gaussian_cmim import gaussian_sample, log_posterior, log_prior
+from cmim_hf.training.contrastive import contrastive_log_prob, info_nce_loss
+from cmim_hf.training.objectives import OBJECTIVES, PRESETS, Objective
 
 CASES = json.loads((Path(__file__).parents[1] / "golden" / "objective_cases.json").read_text())
 

@@ -16,11 +16,15 @@ from cmim_hf import CMIMTrainer, CMIMTrainingArguments
 from cmim_hf.data.collator import CMIMCollator
 from cmim_hf.data.prepare import prepare
 from cmim_hf.data.smiles_files import Row
-from cmim_hf.training.evaluation import exact_reconstructions, frozen_features, ridge_error
+from cmim_hf.training.evaluation import (
+    exact_reconstructions,
+    frozen_features,
+    ridge_error,
+    spread_rows,
+)
 from cmim_hf.training.model_card import read_settings
 from cmim_hf.training.objectives import PRESETS
 from cmim_hf.training.run_folder import newest_checkpoint
-from cmim_hf.training.trainer import spread_rows
 
 
 @pytest.fixture(scope="module")
@@ -257,7 +261,7 @@ def test_evaluation_measures_every_row_and_exact_reconstruction(
     table.write_text("\n".join(["SMILES,length,last", *lines, "CCCCCC,,C"]))
     model = make_model(initializer_range=0.1)
     trainer = make_trainer(
-        model, max_steps=250, learning_rate=0.003, logging_steps=250, objective="cae",
+        model, max_steps=160, learning_rate=0.005, logging_steps=160, objective="cae",
         per_device_eval_batch_size=20, probe_file=str(table), probe_target="length",
         bucket_by_length=False, per_device_train_batch_size=16, reconstruction_samples=40,
     )  # fmt: skip
@@ -266,7 +270,8 @@ def test_evaluation_measures_every_row_and_exact_reconstruction(
     trainer.train()
     after = trainer.evaluate()
     sequences = [row["input_ids"] for row in packed]
-    exact = exact_reconstructions(trainer.model, sequences[:40], 7)
+    sample = [sequences[row] for row in spread_rows(len(sequences), 40)]
+    exact = exact_reconstructions(trainer.model, sample, 7)
     assert after["eval_exact_reconstruction"] == pytest.approx(exact / 40) and exact > 20
     assert after["eval_loss"] < before["eval_loss"]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run that ends when its time is up."""
+"""What happens between a run's steps: its time is looked at, its noise differs by rank."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ import time
 from typing import Any
 
 from accelerate.utils import broadcast_object_list
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
 from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
@@ -40,4 +46,13 @@ class TimeLimit(TrainerCallback):
             control.should_training_stop = control.should_save = True
 
 
-__all__ = ["TimeLimit"]
+class RankNoise(TrainerCallback):
+    """Gives each rank its own latent noise: Trainer seeds all ranks alike."""
+
+    def on_train_begin(self, args: TrainingArguments, *_: Any, **__: Any) -> None:
+        """Seed anew, but for the first rank."""
+        if args.process_index:
+            set_seed(args.seed + args.process_index)
+
+
+__all__ = ["RankNoise", "TimeLimit"]
