@@ -1,151 +1,67 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Look for molecules of higher score near given ones, and compare with chance.
+"""Look for molecules of higher score near given ones.
 
-python examples/optimize.py --seeds molecules.smi --scorers qed --min_similarity 0.4 \
-    --budget 500 --table runs/qed.csv --compare_random
+python examples/optimize.py --seeds molecules.smi --scorers qed my.py:activity=0.5 \
+    --min_similarity 0.4 --budget 500 --table runs/scored.csv
 
-The task of constrained optimisation (Jin et al. 2019, arXiv 1812.01070): starting from molecules
-with a QED in [0.7, 0.8], reach 0.9 at a Tanimoto similarity to the start of at least 0.4. With
---compare_random the same number of molecules, drawn from a Gaussian around each seed's code, is
-scored as well. Run again with the same --table, an interrupted search goes on.
+A scorer is a built-in name or a function of yours, of one SMILES or, marked by `batch_scorer`, of a
+list of them. Run again with the same --table, an interrupted search goes on.
 """
 
-from __future__ import annotations
-
-import json
-import shlex
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import pandas as pd
 from transformers import HfArgumentParser
 
-from cmim_hf import DEFAULT_CHECKPOINT, MoleculeGenerator, __version__
+from cmim_hf import DEFAULT_CHECKPOINT, MoleculeGenerator
 from cmim_hf.atomic_files import write_whole
 from cmim_hf.chemistry.drawing import draw_grid
 from cmim_hf.cli.exit_status import run_script
 from cmim_hf.data.smiles_files import read_smiles
-from cmim_hf.optimization.cma_search import Optimization
 from cmim_hf.optimization.scorers import parse_scorers
 
-DRAWN = 6
+MOLECULES = str(Path(__file__).parent / "data" / "moses_test.smi")
 
 
 @dataclass
 class Arguments:
     """What to optimise, and how long."""
 
-    seeds: str = field(
-        default=str(Path(__file__).parent / "data" / "moses_test.smi"),
-        metadata={"help": "Molecules to start from."},
-    )
+    seeds: str = field(default=MOLECULES, metadata={"help": "A file of molecules to start from."})
     count: int = field(default=8, metadata={"help": "How many of them."})
-    skip: int = field(default=0, metadata={"help": "How many to leave out before."})
     scorers: list[str] = field(
         default_factory=lambda: ["qed"],
         metadata={"help": "Built-in names or file.py:function, each with =weight if it is not 1."},
     )
     budget: int = field(default=100, metadata={"help": "Molecules scored for each seed."})
-    step: float = field(
-        default=1.0, metadata={"help": "First spread of the search, in that of the codes."}
-    )
     min_similarity: float = field(default=0.4, metadata={"help": "Tanimoto, to the seed."})
-    success: float = field(default=0.9, metadata={"help": "Score that counts as a success."})
     checkpoint: str = field(default=DEFAULT_CHECKPOINT, metadata={"help": "Folder or Hub id."})
     table: str | None = field(default=None, metadata={"help": "CSV file of all that is scored."})
-    compare_random: bool = field(default=False, metadata={"help": "Draw as many at random, too."})
-    random_step: float = field(
-        default=0.5, metadata={"help": "Spread of the random draws, in that of the codes."}
-    )
-    seed: int = field(default=0, metadata={"help": "Of the random numbers."})
     picture: str | None = field(default=None, metadata={"help": "Where to draw the best."})
-    json: str | None = field(default=None, metadata={"help": "Write the figures there, too."})
-
-
-def figures(found: Optimization, success: float) -> dict[str, float]:
-    """Means over the seeds."""
-    best = found.best
-    return {
-        "seeds": len(best),
-        "seed_score": best["seed_score"].mean(),
-        "best_score": best["score"].mean(),
-        "gain": (best["score"] - best["seed_score"]).mean(),
-        "success": (best["score"] >= success).mean(),
-        "calls_per_seed": best["calls"].mean(),
-    }
-
-
-def bootstrap(values: np.ndarray) -> tuple[float, float]:
-    """The 95 % interval of a mean, from 10,000 resamplings."""
-    random = np.random.default_rng(0)
-    means = random.choice(values, (10_000, len(values))).mean(axis=1)
-    return tuple(np.quantile(means, (0.025, 0.975)).tolist())
-
-
-def draw(best: pd.DataFrame, path: str) -> None:
-    """Seeds beside the best molecules found from them."""
-    smiles, legends = [], []
-    gain = best["score"] - best["seed_score"]
-    for row in best.loc[gain.sort_values(ascending=False).index[:DRAWN]].itertuples():
-        smiles += [row.seed_smiles, row.smiles]
-        legends += [
-            f"seed, {row.seed_score:.2f}",
-            f"{row.score:.2f}, similarity {row.similarity:.2f}",
-        ]
-    write_whole(path, draw_grid(smiles, legends, columns=4))
-
-
-def origin(argv: Sequence[str]) -> dict[str, Any]:
-    """What gave the figures: command (where absolute paths lie says nothing), date, versions."""
-    words = [Path(word).name if Path(word).is_absolute() else word for word in argv]
-    packages = ("torch", "transformers", "cma", "rdkit", "numpy")
-    return {
-        "command": shlex.join(["python", f"examples/{Path(__file__).name}", *words]),
-        "date": datetime.now(UTC).date().isoformat(),
-        "versions": {"cmim-hf": __version__, **{name: version(name) for name in packages}},
-    }
 
 
 def main() -> None:
-    """Search, compare, print, draw."""
+    """Search, print, draw."""
     (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses()
-    rows = islice(read_smiles(args.seeds), args.skip, args.skip + args.count)
-    seeds = [row.text for row in rows]
-    generator = MoleculeGenerator(args.checkpoint)
-    scorer = parse_scorers(args.scorers)
-    options = {"budget": args.budget, "min_similarity": args.min_similarity, "seed": args.seed}
-    found = generator.optimize(seeds, scorer, step=args.step, table=args.table, **options)
+    found = MoleculeGenerator(args.checkpoint).optimize(
+        [row.text for row in islice(read_smiles(args.seeds), args.count)],
+        parse_scorers(args.scorers),
+        budget=args.budget,
+        min_similarity=args.min_similarity,
+        table=args.table,
+    )
     print(found)
-    result = {"cma": figures(found, args.success)}
-    if args.compare_random and not found.interrupted:
-        chance = generator.optimize(
-            seeds, scorer, strategy="random", step=args.random_step, **options
-        )
-        result["random"] = figures(chance, args.success)
-        difference = (found.best["score"] - chance.best["score"]).to_numpy()
-        low, high = bootstrap(difference)
-        result["difference"] = {
-            "mean": difference.mean(),
-            "low": low,
-            "high": high,
-            "better": int((difference > 0).sum()),
-            "worse": int((difference < 0).sum()),
-        }
-    print(json.dumps(result, indent=2, default=float))
-    if args.picture:
-        draw(found.best[found.best["smiles"].notna()], args.picture)
+    print(found.best.to_string(index=False))
+    best = found.best[found.best["smiles"].notna()]
+    if args.picture and len(best):
+        smiles, legends = [], []
+        for row in best.itertuples():
+            smiles += [row.seed_smiles, row.smiles]
+            legends.append(f"seed, {row.seed_score:.2f}")
+            legends.append(f"{row.score:.2f}, similarity {row.similarity:.2f}")
+        write_whole(args.picture, draw_grid(smiles, legends))
         print(f"Drawn to {args.picture}.")
-    if args.json:
-        made = {**origin(sys.argv[1:]), "weights": generator.fingerprint}
-        text = json.dumps({**made, **result}, indent=2, default=float)
-        write_whole(args.json, text + "\n")
 
 
 if __name__ == "__main__":

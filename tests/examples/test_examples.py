@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from cmim_hf import DEFAULT_CHECKPOINT, CMIMModel, CMIMTokenizer, list_checkpoints
-from cmim_hf.chemistry.smiles import canonicalize
 from cmim_hf.data.collator import CMIMCollator
 from cmim_hf.data.prepare import prepare
 from cmim_hf.data.smiles_files import read_smiles
+from examples.benchmarks.quality import optimization
 from examples.benchmarks.speed import decoding, embedding
 
 ROOT = Path(__file__).parents[2]
@@ -57,13 +57,16 @@ def test_the_default_checkpoint_knows_molecules_from_shuffled_text():
     assert losses[0] < 1.0 and losses[1] > 3 * losses[0]
 
 
-def test_explore_prints_and_draws(tmp_path, run_example):
-    picture = tmp_path / "drawn" / "neighbors.png"
-    options = ["--count", 60, "--picture", picture, "--queries", 2, "--neighbors", 3]
-    printed = run_example("explore.py", *options)
-    assert re.search(r"Of 60 molecules \d+\.\d% come back exactly", printed)
-    neighbours = re.findall(r"^    -?\d\.\d\d  (\S+)$", printed, flags=re.MULTILINE)
-    assert len(neighbours) == 6 and all(canonicalize(text) for text in neighbours)
+def test_generate_looks_at_what_a_checkpoint_writes(tmp_path, run_example):
+    picture = tmp_path / "drawn" / "walks.png"
+    options = ["--count", 60, "--walks", 12, "--steps", 5, "--picture", picture]
+    printed = run_example("generate.py", "--checkpoint", TINY, *options)
+    exact = float(re.search(r"Of 60 molecules (\d+\.\d)% come back exactly", printed)[1])
+    assert 20 < exact < 80
+    assert re.search(r"Of 100 draws around \S+ [1-9]\d? are molecules, ", printed)
+    assert re.search(r"of the codes between 12 pairs are molecules", printed)
+    likeness = [float(one) for one in printed.split("step by step: ")[1].splitlines()[0].split()]
+    assert len(likeness) == 5 and likeness[0] > 0.5 > likeness[-1]
     assert picture.read_bytes().startswith(b"\x89PNG") and picture.stat().st_size > 10_000
 
 
@@ -96,36 +99,32 @@ def test_the_embedding_benchmark_measures_each_way(tmp_path):
     assert 100 < measured["peak_mebibytes_500"] < 4000
 
 
-def test_optimize_searches_compares_and_goes_on(tmp_path, run_example):
-    figures, table, picture = (tmp_path / name for name in ("f.json", "t.csv", "p.png"))
-    options = ["--count", 3, "--skip", 2, "--budget", 12, "--table", table, "--json", figures]
-    options += ["--scorers", "qed=2", "sa_score=-0.1", "--picture", picture]
-    printed = run_example("optimize.py", *options, "--compare_random")
-    assert "molecules improved" in printed
-    measured = json.loads(figures.read_text())
-    for strategy in ("cma", "random"):
-        assert measured[strategy]["seeds"] == 3
-        assert 1 <= measured[strategy]["calls_per_seed"] <= 12
-        assert measured[strategy]["gain"] >= 0
-    assert measured["difference"]["low"] <= measured["difference"]["mean"]
+def test_optimize_searches_draws_and_goes_on(tmp_path, run_example):
+    own, table, picture = (tmp_path / name for name in ("own.py", "t.csv", "p.png"))
+    own.write_text(
+        "from cmim_hf.optimization.scorers import batch_scorer\n"
+        "@batch_scorer\ndef size(smiles):\n    return [len(one) for one in smiles]\n"
+    )
+    options = ["--count", 2, "--budget", 6, "--table", table, "--picture", picture]
+    options += ["--min_similarity", 0.1, "--scorers", "qed=2", f"{own}:size=-0.01"]
+    assert "molecules improved" in run_example("optimize.py", *options)
     assert picture.read_bytes().startswith(b"\x89PNG")
     scored = table.read_text()
-    assert len(scored.splitlines()) == 1 + 3 * measured["cma"]["calls_per_seed"]
+    assert len(scored.splitlines()) == 1 + 2 * 6
     run_example("optimize.py", *options)
     assert table.read_text() == scored  # nothing was scored twice
 
 
-def test_interpolate_counts_and_draws(tmp_path, run_example):
-    figures, picture = tmp_path / "f.json", tmp_path / "walks" / "p.png"
-    run_example(
-        "interpolate.py", "--pairs", 12, "--steps", 5, "--json", figures, "--picture", picture
-    )
+def test_the_optimization_benchmark_compares_with_random_draws(tmp_path):
+    figures, picture = tmp_path / "f.json", tmp_path / "p.png"
+    options = ["--checkpoint", TINY, "--count", 2, "--skip", 2, "--budget", 8, "--compare_random"]
+    optimization.main([*map(str, options), "--json", str(figures), "--picture", str(picture)])
     measured = json.loads(figures.read_text())
-    for method in ("linear", "spherical"):
-        to_first = measured[method]["similarity_to_first"]
-        assert len(to_first) == 5 and to_first[0] > 0.5 > to_first[-1]
-        assert 0 < measured[method]["valid_between"] < 1
-    assert picture.read_bytes().startswith(b"\x89PNG")
+    for strategy in ("cma", "random"):
+        assert measured[strategy]["seeds"] == 2 and measured[strategy]["gain"] >= 0
+        assert 1 <= measured[strategy]["calls_per_seed"] <= 8
+    assert measured["difference"]["low"] <= measured["difference"]["mean"]
+    assert picture.read_bytes().startswith(b"\x89PNG") and "command" in measured
 
 
 def test_the_decoding_benchmark_compares_tokens_and_time(tmp_path):

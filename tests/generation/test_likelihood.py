@@ -55,9 +55,9 @@ def test_without_samples_it_is_minus_the_nll_of_the_mean_code(generator, drugs):
     assert np.allclose(generator.log_likelihood(["OCC"]), generator.log_likelihood(["CCO"]))
 
 
-@pytest.mark.parametrize("num_latents", [1, 3])
-@pytest.mark.parametrize("posterior", ["learned", "sampled"])
-@pytest.mark.parametrize("samples", [1, 2, 20])
+@pytest.mark.parametrize(
+    ("num_latents", "posterior", "samples"), [(1, "learned", 1), (3, "sampled", 4)]
+)
 def test_samples_give_the_importance_weighted_sum(
     make_model, batch, num_latents, posterior, samples
 ):
@@ -98,7 +98,8 @@ def test_where_the_decoder_ignores_the_code_the_posterior_alone_weighs(make_mode
 
 
 def test_more_samples_raise_the_bound(generator, drugs):
-    bounds = [generator.log_likelihood(drugs, samples=n).mean() for n in (1, 8, 64)]
+    drugs = drugs[:8]
+    bounds = [generator.log_likelihood(drugs, samples=n).mean() for n in (1, 8, 32)]
     assert bounds[0] + 1 < bounds[1] and bounds[1] + 1 < bounds[2]
     assert bounds[2] < generator.log_likelihood(drugs).mean()
 

@@ -176,8 +176,7 @@ def test_what_a_user_can_fix_is_told_without_a_traceback(tmp_path):
     cases = {
         "There is no file": [
             [examples / "pretrain.py", "--train_sources", absent, "--output_dir", output],
-            [examples / "explore.py", "--checkpoint", TINY, "--molecules", absent],
-            [examples / "interpolate.py", "--checkpoint", TINY, "--source", absent],
+            [examples / "generate.py", "--checkpoint", TINY, "--molecules", absent],
             [examples / "optimize.py", "--checkpoint", TINY, "--seeds", absent],
             [examples / "demo.py", "--checkpoint", TINY, "--molecules", absent],
             [examples / "finetune.py", "--checkpoint", TINY, "--data", absent, "--targets", "y",

@@ -5,7 +5,7 @@
     python -m examples.benchmarks.quality.report --checkpoint runs/small --map tsne
 
 Reads the figures of moleculenet, ablation and generative, `finetune-*.json` (copies of the
-`metrics.json` of examples/finetune.py) and `optimize-*.json` (written by examples/optimize.py with
+`metrics.json` of examples/finetune.py) and `optimize-*.json` (written by optimization.py with
 --json); what is missing is said. The sentences on the paper's claims are made from the figures: see
 claims.py for the rules.
 """
@@ -101,7 +101,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             "![shares by radius](generative.png)",
             "All tables: [generative.md](generative.md).",
         ]
-    parts += ["## Search", optimization_table(folder) or missing("examples/optimize.py")]
+    parts += [
+        "## Search",
+        optimization_table(folder) or missing("-m examples.benchmarks.quality.optimization"),
+    ]
     generator = MoleculeGenerator(args.checkpoint, progress=False)
     smiles = first(args.molecules, args.count)
     draw_map(generator, smiles, args.map, folder / "report_map.png")
@@ -198,7 +201,7 @@ def peer_table() -> str:
 
 
 def optimization_table(folder: Path, weights: str | None = None) -> str | None:
-    """What searches found, from the files that examples/optimize.py writes with --json.
+    """What searches found, from the files that optimization.py writes with --json.
 
     Args:
         folder: of the results.
