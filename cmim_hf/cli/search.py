@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Nearest molecules of an embedded library.
 
-Vectors are compared by their cosine after the library's mean vector is subtracted.
+Print the molecules of a library whose vectors are nearest to those of some queries: by cosine, after
+the library's mean vector is subtracted.
 """
 
 from __future__ import annotations
