@@ -79,15 +79,6 @@ def _not_negative(value: float) -> None:
 
 
 @as_validated_field
-def _log_std(value: float) -> None:
-    if not -1e6 < value < 0:
-        raise ValueError(
-            f"must be a negative number (the prior's log-std is 0), got {value}. It is a log-std: "
-            "halve a log-variance"
-        )
-
-
-@as_validated_field
 def _activation(name: str) -> None:
     if name not in ACT2FN:
         raise ValueError(f"must name an activation of transformers, got {name!r}")
@@ -176,7 +167,7 @@ class CMIMConfig(PreTrainedConfig):
     num_latents: int = _count(default=1)
     latent_size: int = _count(default=192)
     posterior: Literal["learned", "sampled"] = "learned"
-    min_log_std: float | int = _log_std(default=-3.0)
+    min_log_std: float | int = -3.0
     max_position_embeddings: int = _count(default=512)
     rope_theta: float | int = _not_negative(default=10000.0)
     hidden_act: str = _activation(default="gelu_pytorch_tanh")
@@ -214,6 +205,11 @@ class CMIMConfig(PreTrainedConfig):
             raise ValueError(
                 f"hidden_size ({self.hidden_size}) must be a multiple of twice num_attention_heads "
                 f"({self.num_attention_heads}): rotary embeddings need an even head size."
+            )
+        if not -1e6 < self.min_log_std < 0:
+            raise ValueError(
+                "min_log_std must be a negative number (the prior's log-std is 0), got "
+                f"{self.min_log_std}. It is a log-std: halve a log-variance."
             )
         if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
             raise ValueError(

@@ -166,7 +166,7 @@ def test_weights_of_other_shapes(folder):
         ("hidden_size", "many", r"'hidden_size' expected int, got str \(value: 'many'\)"),
         ("num_latents", 0, "'num_latents':\n.*whole number of at least 1, got 0"),
         ("posterior", "flow", r"'posterior' expected one of \('learned', 'sampled'\), got flow"),
-        ("min_log_std", 0.5, "'min_log_std':\n.*must be a negative number .* got 0.5"),
+        ("min_log_std", 0.5, "min_log_std must be a negative number .* got 0.5"),
         ("dropout", None, "'dropout' with value None"),
         ("layer_norm_eps", float("nan"), "'layer_norm_eps':\n.*a number of at least 0, got nan"),
         ("hidden_act", "gulu", "must name an activation of transformers, got 'gulu'"),
