@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Nearest molecules of an embedded library.
 
-Print the molecules of a library whose vectors are nearest to those of some queries: by cosine, after
-the library's mean vector is subtracted.
+Print the molecules of a library whose vectors are nearest to those of some queries, by cosine after
+the mean vector of the library is subtracted.
 """
 
 from __future__ import annotations
