@@ -27,13 +27,10 @@ def check_output(
 ) -> Path:
     """The path of an output file whose kind is known and whose folder exists.
 
-    Args:
-        output: A name or path; a link stays a link, the result is what it points to.
-        suffixes: The kinds, such as `.csv`.
-        inputs: Files that must not be replaced; names of what is no file are passed over.
+    A link stays a link, the result is what it points to. Inputs that are no files are passed over.
 
     Raises:
-        ValueError: Another suffix, or one of the inputs.
+        ValueError: Its suffix is none of `suffixes`, or it is one of `inputs`.
         FileNotFoundError: Its folder does not exist.
         IsADirectoryError: It is a folder itself.
         PermissionError: Nothing can be written to its folder.
@@ -66,9 +63,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
     The content is on the disk before the name is. After an error the partial file is removed;
     after a sudden death of the process it stays, as `.<name>.<host>.<process>.<random>.partial`.
-
-    Raises:
-        OSError: As `writing`; nothing of what was written is there.
+    Raises what `writing` does.
     """
     partial = _partial(path)
     try:
@@ -86,9 +81,6 @@ def write_whole(path: str | os.PathLike, content: str | bytes) -> None:
     """Write a file by `written_whole`, text as UTF-8, and the folders above it if they are missing.
 
     A link stays a link, and a pipe or a device, such as /dev/stdout, is written to.
-
-    Raises:
-        OSError: As `written_whole`.
     """
     path = Path(path).resolve()
     data = content.encode() if isinstance(content, str) else content
@@ -125,10 +117,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     """Give a partial name beside `folder` to make a folder of; on success it becomes `folder`.
 
     One that was there is replaced then. After an error the partial one is removed; what a sudden
-    death leaves beside it, the next call removes.
-
-    Raises:
-        OSError: Where the disk is full.
+    death leaves beside it, the next call removes. Raises what `writing` does.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     remove_partials(folder.parent)

@@ -51,33 +51,22 @@ def descriptor_names(chosen: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-class DescriptorTable:
-    """Computes descriptors of many molecules; can be sent to other processes.
+def descriptor_values(names: Sequence[str], smiles: Sequence[str]) -> np.ndarray:
+    """Values (molecules, descriptors), float32; NaN where a descriptor has no finite value.
 
-    Args:
-        names: As `descriptor_names` gives them.
+    The row of what does not parse is NaN all through.
     """
-
-    def __init__(self, names: Sequence[str]) -> None:
-        """Keep the names."""
-        self.names = tuple(names)
-
-    def __call__(self, smiles: Sequence[str]) -> np.ndarray:
-        """Values (molecules, descriptors), float32; NaN where a descriptor has no finite value.
-
-        The row of what does not parse is NaN all through.
-        """
-        functions: list[Callable] = [getattr(Descriptors, name) for name in self.names]
-        values = np.full((len(smiles), len(functions)), np.nan, np.float32)
-        for row, text in enumerate(smiles):
-            try:
-                molecule = parse(text)
-            except ValueError:
-                continue
-            with np.errstate(over="ignore"):
-                values[row] = [_value(function, molecule) for function in functions]
-        values[~np.isfinite(values)] = np.nan
-        return values
+    functions: list[Callable] = [getattr(Descriptors, name) for name in names]
+    values = np.full((len(smiles), len(functions)), np.nan, np.float32)
+    for row, text in enumerate(smiles):
+        try:
+            molecule = parse(text)
+        except ValueError:
+            continue
+        with np.errstate(over="ignore"):
+            values[row] = [_value(function, molecule) for function in functions]
+    values[~np.isfinite(values)] = np.nan
+    return values
 
 
 def _value(function: Callable, molecule: Chem.Mol) -> float:
@@ -85,6 +74,3 @@ def _value(function: Callable, molecule: Chem.Mol) -> float:
         return function(molecule)
     except (ArithmeticError, ValueError, RuntimeError):  # SPS divides by the heavy atoms of [H+]
         return float("nan")
-
-
-__all__ = ["PROPERTY_SETS", "DescriptorTable", "descriptor_names"]

@@ -21,10 +21,10 @@ def draw_grid(
     """Draw molecules in rows and columns.
 
     Args:
-        smiles: the molecules; None leaves its cell empty (a string that did not decode to one).
+        smiles: None leaves its cell empty (a string that did not decode to a molecule).
         legends: a line below each cell.
         columns: cells in a row.
-        cell_size: width and height of a cell, in pixels.
+        cell_size: width and height, in pixels.
         image_format: "png" returns bytes, "svg" text.
 
     Raises:
@@ -40,7 +40,10 @@ def draw_grid(
     canvases = {"png": rdMolDraw2D.MolDraw2DCairo, "svg": rdMolDraw2D.MolDraw2DSVG}
     if image_format not in canvases:
         raise ValueError(f"image_format is 'png' or 'svg', not {image_format!r}.")
-    molecules = [_blank() if text is None else parse(text) for text in smiles]
+    # of a molecule without atoms RDKit draws no legend
+    blank = Chem.MolFromSmiles("*")
+    blank.GetAtomWithIdx(0).SetProp("_displayLabel", " ")
+    molecules = [blank if text is None else parse(text) for text in smiles]
     width, height = cell_size
     across = min(columns, len(molecules))
     down = -(-len(molecules) // across)
@@ -48,13 +51,3 @@ def draw_grid(
     canvas.DrawMolecules(molecules, legends=list(legends) if legends is not None else None)
     canvas.FinishDrawing()
     return canvas.GetDrawingText()
-
-
-def _blank() -> Chem.Mol:
-    """One atom that shows nothing: of a molecule without atoms RDKit draws no legend."""
-    molecule = Chem.MolFromSmiles("*")
-    molecule.GetAtomWithIdx(0).SetProp("_displayLabel", " ")
-    return molecule
-
-
-__all__ = ["draw_grid"]

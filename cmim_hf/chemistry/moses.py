@@ -42,11 +42,6 @@ def read_molecules(smiles: Iterable[str | None], what: str) -> Iterator[Molecule
             yield None
 
 
-def canonical_smiles(molecule: Molecule) -> str:
-    """Canonical isomeric SMILES, as of `smiles.canonicalize`."""
-    return Chem.MolToSmiles(molecule)
-
-
 def smiles_without_stereo(molecule: Molecule) -> str:
     """Canonical SMILES without marks of stereo; isotopes and charges stay.
 
@@ -121,18 +116,3 @@ def _alerts() -> FilterCatalog.FilterCatalog:
             matcher = FilterCatalog.SmartsMatcher(row["name"], pattern, 1)
             catalog.AddEntry(FilterCatalog.FilterCatalogEntry(row["name"], matcher))
     return catalog
-
-
-__all__ = [
-    "FINGERPRINT_BITS",
-    "LARGEST_RING",
-    "SCAFFOLD_RINGS",
-    "Molecule",
-    "canonical_smiles",
-    "fragments",
-    "passes_filters",
-    "read_molecules",
-    "scaffolds",
-    "similarities",
-    "smiles_without_stereo",
-]

@@ -42,10 +42,9 @@ def penalized_logp(smiles: str) -> float:
     (x - mean) / std, mean and std of ZINC-250k as in Kusner et al. 2017 (arXiv 1703.01925) and in
     the code of Jin et al. 2018 (arXiv 1802.04364).
 
-    Rings are RDKit's (smallest ones), not those of networkx's `cycle_basis` as in that code, which
-    takes two fused rings for one large ring where the order of the atoms makes it so: R differs
-    for 1,181 of 244,455 molecules of ZINC-250k, for some by so much that this value is 28 higher.
-    The best of ZINC is 4.52 by either.
+    Rings are RDKit's (smallest ones), not of networkx's `cycle_basis` as in that code, which may
+    take two fused rings for a large one: R differs for 1,181 of 244,455 molecules of ZINC-250k, for
+    some by so much that this value is 28 higher. The best of ZINC is 4.52 by either.
 
     Raises:
         ImportError: As in `sa_score`.
@@ -69,6 +68,3 @@ def _difficulty(molecule: Chem.Mol) -> float:
             "the wheel of PyPI: pip install rdkit"
         ) from error
     return sascorer.calculateScore(molecule)
-
-
-__all__ = ["logp", "penalized_logp", "qed", "sa_score"]

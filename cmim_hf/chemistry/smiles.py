@@ -38,16 +38,12 @@ class SmilesError(ValueError):
 
 
 def parse(smiles: str) -> Chem.Mol:
-    """Return RDKit's molecule of a SMILES.
-
-    Args:
-        smiles: one molecule: printable ASCII without spaces, at most `MAX_CHARACTERS`. The
-            extension of a CXSMILES is left out.
+    """Return RDKit's molecule of a SMILES, without the extension of a CXSMILES.
 
     Raises:
         TypeError: `smiles` is not a string.
-        SmilesError: it is empty, not printable ASCII, too long, or RDKit cannot read it (its own
-            reason is given).
+        SmilesError: it is empty, not printable ASCII without spaces, longer than `MAX_CHARACTERS`,
+            or RDKit cannot read it (its own reason is given).
     """
     smiles = without_extension(smiles)
     if problem := text_problem(smiles):
@@ -55,8 +51,7 @@ def parse(smiles: str) -> Chem.Mol:
         if kind == "not text":
             raise TypeError(f"A SMILES is a string: {reason}.")
         raise SmilesError(smiles, f"cannot be read: {reason}")
-    if len(smiles) > MAX_CHARACTERS:
-        number = len(smiles)
+    if (number := len(smiles)) > MAX_CHARACTERS:
         raise SmilesError(smiles, f"has {number} characters; at most {MAX_CHARACTERS} are parsed")
     with _LOCK, rdBase.BlockLogs(), rdBase.CaptureErrorLog() as log:
         molecule = Chem.MolFromSmiles(smiles)
@@ -69,15 +64,14 @@ def parse(smiles: str) -> Chem.Mol:
 def canonicalize(smiles: str) -> str:
     """Return RDKit's canonical isomeric SMILES of a molecule; a fixed point of this function.
 
-    Explicit hydrogens become implicit where RDKit removes them by default (isotopes stay), Kekule
-    writings become aromatic, atoms come in RDKit's canonical order; stereo marks, charges,
-    isotopes and separate fragments are kept.
+    Explicit hydrogens become implicit where RDKit removes them by default, Kekule writings become
+    aromatic; stereo marks, charges, isotopes and separate fragments are kept.
 
-    Two writings of one molecule give one string, as far as RDKit's perception of stereo goes. It
+    Two writings of one molecule give one string, as far as RDKit's perception of stereo goes: it
     misses about one in 100,000 random writings (marks on atoms that are no stereo centres), and
     cages such as `C[C@H]1[C@H]2[C@H]3[C@@H]1[C@@H]2[C@]3(C)O`, of which 60 writings give four
-    strings. RDKit's newer perception is no way out: it gives two of that cage, was unstable for one
-    of 3,000 molecules of ZINC and ChEMBL where this one is for none, and writes others anew.
+    strings. RDKit's newer perception gives two, and is unstable for one of 3,000 molecules of ZINC
+    and ChEMBL where this one is for none.
 
     Takes and raises what `parse` does.
 
@@ -95,10 +89,8 @@ def write(molecule: Chem.Mol) -> str:
 def randomize(smiles: str, seed: int) -> str:
     """Return a random writing of a molecule: other first atom, other order of branches and rings.
 
-    Args:
-        smiles: as in `parse`, which says what is raised.
-        seed: any integer (taken modulo 2**31 - 2). The result is a function of
-            (`smiles`, `seed`) alone.
+    A function of `smiles` and `seed`, any integer (taken modulo 2**31 - 2), alone. Raises what
+    `parse` does.
     """
     molecule = parse(smiles)
     # RDKit draws without seeding at 0 and, since it casts to a signed integer, from 2**31 on.
@@ -108,10 +100,10 @@ def randomize(smiles: str, seed: int) -> str:
 
 
 def similarity(first: str, second: str) -> float:
-    """Return the Tanimoto similarity of two molecules, in [0, 1].
+    """Return the Tanimoto similarity of two molecules, in [0, 1]; raises what `parse` does.
 
-    |A ∩ B| / |A ∪ B| over the bits of the Morgan fingerprints of radius 2 (2,048 bits). Two
-    molecules without any bit give 0. Takes and raises what `parse` does.
+    |A ∩ B| / |A ∪ B| over the bits of the Morgan fingerprints of radius 2 (2,048 bits); 0 where
+    neither has any.
 
     >>> similarity("CCO", "OCC")
     1.0
@@ -125,10 +117,8 @@ def similarities(reference: str, smiles: Iterable[str]) -> list[float]:
     >>> similarities("CCO", ["OCC", "[Na+].[Cl-]"])
     [1.0, 0.0]
     """
-    reference, *others = (
-        _FINGERPRINTS.GetFingerprint(parse(text)) for text in (reference, *smiles)
-    )
-    return list(DataStructs.BulkTanimotoSimilarity(reference, others))
+    first, *others = (_FINGERPRINTS.GetFingerprint(parse(text)) for text in (reference, *smiles))
+    return list(DataStructs.BulkTanimotoSimilarity(first, others))
 
 
 def _reason(messages: str) -> str:
@@ -139,15 +129,3 @@ def _reason(messages: str) -> str:
     first = re.split(r" while parsing: | for input: ", first)[0].rstrip(".")
     position = _POSITION.search(text)
     return f"{first} (around position {position[1]})" if position else first
-
-
-__all__ = [
-    "MAX_CHARACTERS",
-    "SmilesError",
-    "canonicalize",
-    "parse",
-    "randomize",
-    "similarities",
-    "similarity",
-    "write",
-]

@@ -79,7 +79,8 @@ def _pairs(
     options: argparse.Namespace, generator: MoleculeGenerator
 ) -> Iterator[tuple[int, list[str], list[str]]]:
     """Number of a first pair, and first and second ends of it and those that follow."""
-    from ..data.smiles_files import Row, find_column, read_batches
+    from ..data.smiles_files import Row, read_batches
+    from ..data.tables import find_column
 
     if options.ends:
         encode_rows(generator, given_rows("the two ends", options.ends), None)

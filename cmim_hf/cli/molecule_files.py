@@ -30,14 +30,9 @@ def molecule_writer(
     """Give a function that writes one table after another, in constant memory.
 
     A `.csv`, `.tsv` or `.parquet` file has all columns; nulls are empty fields in the first two.
-    A `.smi` file and standard output have a line for each row with a molecule: its SMILES and,
-    behind a tab, its name.
-
-    Args:
-        path: Of one of these four kinds, replaced when the block ends without an error; None is
-            standard output. At least one table is to be written, which may have no rows.
-        smiles: The column of a line's molecule.
-        name: The column of its name, if it has one.
+    A `.smi` file and standard output (None) have a line for each row with a molecule: its SMILES
+    and, behind a tab, its name, from the columns `smiles` and `name`. The file is replaced when the
+    block ends without an error. At least one table is to be written, which may have no rows.
     """
     kind = LINE_SUFFIX if path is None else path.suffix.lower()
     begun = None
@@ -80,25 +75,19 @@ def molecule_writer(
 class Picture:
     """A grid of molecules that is drawn at the end; the first of them if they are many.
 
-    Args:
-        path: An `.svg` or `.png` file; None draws nothing.
-        columns: Cells in a row.
-
-    Attributes:
-        added: Cells that were added, drawn or not.
+    `path` is an `.svg` or `.png` file, None draws nothing; `added` counts all cells, drawn or not.
     """
 
     def __init__(self, path: Path | None, columns: int) -> None:
-        """Begin with no cells."""
-        self.path, self._columns = path, columns
-        self._most = MOST_DRAWN - MOST_DRAWN % columns  # whole rows
+        """Begin with no cells, of which `columns` stand in a row."""
+        self.path, self.added, self._columns = path, 0, columns
         self._cells: list[tuple[str | None, str]] = []
-        self.added = 0
 
     @property
     def full(self) -> bool:
         """Whether further cells will not be drawn, so that their legends need no computing."""
-        return self.path is None or len(self._cells) == self._most
+        whole_rows = MOST_DRAWN - MOST_DRAWN % self._columns
+        return self.path is None or len(self._cells) == whole_rows
 
     @property
     def drawn(self) -> int:
@@ -121,13 +110,3 @@ class Picture:
         kind = self.path.suffix.lower().removeprefix(".")
         image = draw_grid(smiles, legends, columns=self._columns, image_format=kind)
         write_whole(self.path, image)
-
-
-__all__ = [
-    "LINE_SUFFIX",
-    "MOST_DRAWN",
-    "PICTURE_SUFFIXES",
-    "TABLE_SUFFIXES",
-    "Picture",
-    "molecule_writer",
-]

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -16,22 +15,14 @@ from .worker_pool import chunked, encode_in_order
 
 ON_INVALID = ("raise", "none", "skip")
 
-_SECONDS_BEFORE_BAR = 2.0
-
 
 def read_molecules(
     encoder: RowEncoder, smiles: Iterable[str], on_invalid: str, progress: bool
 ) -> EncodedRows:
-    """Encode the molecules of a call, in the order given.
-
-    Args:
-        encoder: The model's.
-        smiles: A list, array, series or generator of SMILES.
-        on_invalid: `"raise"` stops at the first invalid row; else it is among the rejects.
-        progress: Show a bar when it takes more than two seconds.
+    """Encode the molecules of a call, in the order given; invalid ones are among the rejects.
 
     Raises:
-        TypeError: One string, or a table, in place of a list.
+        TypeError: As `texts`.
         ValueError: An invalid row and `on_invalid="raise"`.
     """
     rows = [Row("the molecules (counted from 0)", i, text) for i, text in enumerate(texts(smiles))]
@@ -67,45 +58,17 @@ def values_in_place(values: np.ndarray, encoded: EncodedRows, on_invalid: str) -
 
 
 def items_in_place(items: list[Any], encoded: EncodedRows, on_invalid: str) -> list[Any]:
-    """One item a usable row; under `"none"` one for each row, `None` for invalid ones."""
+    """As `values_in_place`, of any items, with None for invalid rows."""
     if on_invalid != "none" or not encoded.rejects:
         return items
-    complete: list[Any] = [None] * encoded.number
-    for row, item in zip(encoded.kept, items, strict=True):
-        complete[row] = item
-    return complete
-
-
-def whole_number(name: str, value: Any, least: int) -> int:
-    """`value` as an `int`.
-
-    Raises:
-        ValueError: It is no whole number, or below `least`.
-    """
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = least - 1
-    if isinstance(value, bool) or number < least:
-        raise ValueError(f"{name} is a whole number from {least}, not {value!r}.")
-    return number
-
-
-def check_choice(name: str, value: Any, known: Iterable[str]) -> None:
-    """Raise a ValueError that lists the choices, if `value` is none of them."""
-    if value not in known:
-        raise ValueError(f"Unknown {name} {value!r}; choose one of {', '.join(known)}.")
+    found = dict(zip(encoded.kept.tolist(), items, strict=True))
+    return [found.get(row) for row in range(encoded.number)]
 
 
 def progress_bar(total: int, what: str, progress: bool) -> tqdm:
     """A bar over molecules, shown by calls that take more than two seconds."""
     return tqdm(
-        total=total,
-        desc=what,
-        unit=" molecules",
-        delay=_SECONDS_BEFORE_BAR,
-        disable=not progress,
-        leave=False,
+        total=total, desc=what, unit=" molecules", delay=2.0, disable=not progress, leave=False
     )
 
 
@@ -126,27 +89,12 @@ def texts(smiles: Iterable[str]) -> list[Any]:
     if hasattr(smiles, "to_pylist"):  # pyarrow, whose items are no strings
         smiles = smiles.to_pylist()
     try:
-        return [_smiles(item) for item in smiles]
+        return [_write(m) if hasattr(m, "GetNumAtoms") else bare_smiles(m) for m in smiles]
     except TypeError as error:
         raise TypeError(f"Expected a list of SMILES, got {smiles!r:.80}; pass [smiles].") from error
 
 
-def _smiles(item: Any) -> Any:
-    if not hasattr(item, "GetNumAtoms"):
-        return bare_smiles(item)
+def _write(molecule: Any) -> str:
     from ..chemistry.smiles import write
 
-    return write(item)
-
-
-__all__ = [
-    "ON_INVALID",
-    "check_choice",
-    "invalid_row",
-    "items_in_place",
-    "progress_bar",
-    "read_molecules",
-    "texts",
-    "values_in_place",
-    "whole_number",
-]
+    return write(molecule)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -116,7 +117,7 @@ def label_with_descriptors(
     Raises:
         ValueError: A descriptor is unknown, or one of the scale is not asked for.
     """
-    from ..chemistry.descriptors import DescriptorTable, descriptor_names
+    from ..chemistry.descriptors import descriptor_names, descriptor_values
 
     names = descriptor_names(descriptors)
     if scale is not None:
@@ -133,7 +134,8 @@ def label_with_descriptors(
     texts = (tokenizer.decode(each, skip_special_tokens=True) for each in ids)
     blocks = []
     with tqdm(desc="Computing properties", unit=" molecules", total=len(rows)) as bar:
-        for block in encode_in_order(DescriptorTable(names), chunked(texts), num_workers):
+        encode = partial(descriptor_values, names)
+        for block in encode_in_order(encode, chunked(texts), num_workers):
             blocks.append(block)
             bar.update(len(block))
     values = np.concatenate(blocks)

@@ -18,28 +18,17 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
+from itertools import chain, count, repeat
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from ..model.smiles_text_cmim import without_extension
-from .tables import (
-    TEXT_NAMES,
-    Unreadable,
-    dataset_pieces,
-    find_column,
-    parquet_pieces,
-    text_pieces,
-)
+from . import tables
 
 if TYPE_CHECKING:
     import pyarrow
 
-_MOSES_FILES = {
-    "moses": "train.csv.gz",
-    "moses:test": "test.csv.gz",
-    "moses:test_scaffolds": "test_scaffolds.csv.gz",
-}
+_MOSES_FILES = {"moses": "train", "moses:test": "test", "moses:test_scaffolds": "test_scaffolds"}
 _TEXT_KINDS = (".smi", ".smiles", ".cxsmiles", ".txt")
 _KINDS = (*_TEXT_KINDS, ".csv", ".tsv", ".parquet")
 _UNPACK = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
@@ -55,9 +44,8 @@ class NoRowsError(ValueError):
 class Row(NamedTuple):
     """One row of a source.
 
-    `source` is the name the source was opened by, `number` counts its data rows from 1 (headers
-    and blank lines do not count) and `text` is the SMILES as `bare_smiles` leaves it, "" where the
-    row has none.
+    `source` is the name it was opened by, `number` counts its data rows from 1 (headers and blank
+    lines do not count), `text` is the SMILES as `bare_smiles` leaves it, "" where there is none.
     """
 
     source: str
@@ -66,11 +54,9 @@ class Row(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Consecutive rows of a source with all their columns.
+    """Consecutive rows of a source, numbered from `start`, `source` and `smiles` as in `Row`.
 
-    `source` is the name the source was opened by, `start` the number of the first row as in `Row`,
-    `smiles` the texts as in `Row` and `columns` the columns of the source in their order, the one
-    with SMILES included, as written, whose name is `column`.
+    `columns` are all of the source, as written; `column` is the name of the one with SMILES.
     """
 
     source: str
@@ -103,9 +89,8 @@ def read_smiles(
 
     Args:
         source: one of
-            a text file (.smi, .smiles, .cxsmiles, .txt): the first field of each line; blank lines
-            and a first line that names the column are skipped; one that names it among others,
-            between tabs, commas or semicolons, makes it a table;
+            a text file (.smi, .smiles, .cxsmiles, .txt): the first field of each line, a header
+            aside (`tables.text_pieces`);
             a table (.csv, .tsv, .parquet); all of these also with .gz, .bz2 or .xz behind;
             "-": standard input, a text file unless `file_type` says otherwise;
             "moses", "moses:test", "moses:test_scaffolds": the files of an installed `molsets`;
@@ -122,11 +107,9 @@ def read_smiles(
             UTF-8 or no table (with the last row read), or no row at all.
         OSError: a file that can be opened but not read.
     """
-    name, number = os.fspath(source), 0
-    for table, chosen in _tables(source, column, split, file_type, batch_rows, True):
-        for text in _texts(table, chosen):
-            number += 1
-            yield Row(name, number, text)
+    pieces = _pieces(source, column, split, file_type, batch_rows, True)
+    texts = chain.from_iterable(piece for piece, _ in _counted(source, pieces))
+    yield from map(Row, repeat(os.fspath(source)), count(1), texts)
 
 
 def read_batches(
@@ -140,91 +123,46 @@ def read_batches(
 ) -> Iterator[Batch]:
     """Yield the rows of a source with all columns, `batch_rows` at a time, in the end fewer.
 
-    The columns of a text file are "smiles" and "name", the rest of the line (null where there is
-    none). Those of .csv and .tsv are strings as written, see `tables.text_pieces`. Parquet files
-    and datasets keep their types. All batches of a source have one schema.
+    The columns of text files, .csv and .tsv are strings as written, see `tables.text_pieces`, and
+    null where a row ends early. Parquet files and datasets keep their types. All batches of a
+    source have one schema; the full ones before a damage are yielded first.
 
-    Takes what `read_smiles` does, and `wanted`, which says of the number of a batch, from 0,
-    whether to yield it.
-
-    Raises:
-        FileNotFoundError: no such source.
-        ValueError: as in `read_smiles`, and a dataset whose columns change midway, or a batch of
-            over 2 GiB. The full batches before a damage are yielded first.
+    Takes and raises what `read_smiles` does. `wanted` says of the number of a batch, from 0,
+    whether to yield it. ValueError, too: the columns of a dataset change, or a batch is over 2 GiB.
     """
     import pyarrow
 
     if batch_rows < 1:
-        raise ValueError(f"batch_rows is at least 1, not {batch_rows}.")
+        raise ValueError(f"`batch_rows` is at least 1, not {batch_rows}.")
     name, held, number = os.fspath(source), [], 0
-
-    def batches(least: int, chosen: str) -> Iterator[Batch]:
-        nonlocal held, number
-        while sum(table.num_rows for table in held) >= least:
-            table = pyarrow.concat_tables(held)
-            held = [table.slice(batch_rows)]
-            table = table.slice(0, batch_rows)
-            if wanted is None or wanted(number):
-                yield Batch(name, number * batch_rows + 1, _texts(table, chosen), table, chosen)
-            number += 1
-
-    for table, chosen in _tables(source, column, split, file_type, batch_rows, False):
-        held.append(table)
+    pieces = _counted(source, _pieces(source, column, split, file_type, batch_rows, False))
+    for table, chosen in chain(pieces, [(None, column)]):
+        if table is not None:
+            held, column = [*held, table], chosen
         if sum(table.nbytes for table in held) > _LARGEST_BATCH:
             raise ValueError(
                 f"{name}: the {batch_rows} rows from row {number * batch_rows + 1} on take over "
                 "2 GiB; read fewer at once, or leave columns out."
             )
-        yield from batches(batch_rows, chosen)
-    yield from batches(1, chosen)
+        least = 1 if table is None else batch_rows  # what is held in the end goes, too
+        while sum(map(len, held)) >= least:
+            rows = pyarrow.concat_tables(held)
+            held, rows = [rows[batch_rows:]], rows[:batch_rows]
+            if wanted is None or wanted(number):
+                yield Batch(name, number * batch_rows + 1, _texts(rows, column), rows, column)
+            number += 1
 
 
-def _texts(table: "pyarrow.Table", column: str) -> list[str]:
-    texts = table.column(table.schema.names.index(column)).to_pylist()  # a name may occur twice
-    return [bare_smiles(text or "") for text in texts]
-
-
-def _tables(
-    source: str | os.PathLike,
-    column: str | None,
-    split: str,
-    file_type: str | None,
-    rows: int,
-    smiles_only: bool,
-) -> "Iterator[tuple[pyarrow.Table, str]]":
-    """Yield tables of at most `rows` rows and one schema, and the name of the column with SMILES.
-
-    What goes wrong is said with the last row that was read.
-    """
+def _counted(source: str | os.PathLike, pieces: Iterator[tables.Piece]) -> Iterator[tables.Piece]:
+    """Pass pieces on; what goes wrong is said with the last row that was read."""
     import pyarrow
 
-    name = "standard input" if source == "-" else os.fspath(source)
-    choose = partial(find_column, column=column, where=name)
-    read, chosen = 0, None
+    name, read = _shown(source), 0
     try:
-        with ExitStack() as stack:
-            file = _find_file(source, file_type)
-            if file is None:
-                pieces = dataset_pieces(name, split, rows)
-            elif file.kind == ".parquet":
-                data = stack.enter_context(_opened(file, name))
-                pieces = parquet_pieces(data, choose if smiles_only else None, rows)
-            else:
-                data = stack.enter_context(_opened(file, name))
-                text = io.TextIOWrapper(data, encoding="utf-8-sig", newline="")
-                stack.callback(text.detach)  # or it would close standard input
-                pieces = text_pieces(text, file.kind, column, rows)
-            for table in pieces:
-                names = table.schema.names
-                if chosen is None:
-                    has_no_columns = file is not None and file.kind in _TEXT_KINDS
-                    chosen = "smiles" if has_no_columns and names == TEXT_NAMES else choose(names)
-                    _check_text(table, chosen, name)
-                if smiles_only:
-                    table = table.select([names.index(chosen)])
-                yield table.cast(_without_views(table.schema)), chosen
-                read += table.num_rows
-    except (Unreadable, *_DAMAGED, pyarrow.ArrowException, OSError) as error:
+        for piece in pieces:
+            yield piece
+            read += len(piece[0])
+    except (tables.Unreadable, *_DAMAGED, pyarrow.ArrowException, OSError) as error:
         if isinstance(error, FileNotFoundError) or getattr(error, "filename", None) is not None:
             raise
         # what is no fault of the disk is one of the content
@@ -234,9 +172,75 @@ def _tables(
         raise NoRowsError(f"{name} holds no rows; give a source with at least one molecule.")
 
 
+def _pieces(
+    source: str | os.PathLike,
+    column: str | None,
+    split: str,
+    file_type: str | None,
+    rows: int,
+    smiles_only: bool,
+) -> "Iterator[tuple[pyarrow.Table | list[str], str]]":
+    """Yield tables of at most `rows` rows, or their SMILES, and the name of the column of these."""
+    name, file = _shown(source), _find_file(source, file_type)
+
+    def choose(names: list[str]) -> str:
+        has_no_columns = (
+            file is not None and file.kind in _TEXT_KINDS and names == tables.TEXT_NAMES
+        )
+        return "smiles" if has_no_columns else tables.find_column(names, column, name)
+
+    def of_text(names: list[str], rows: list[list[str]]) -> "pyarrow.Table | list[str]":
+        if not smiles_only:
+            return tables.string_table(names, rows)
+        place = names.index(choose(names))
+        return [bare_smiles(row[place]) if place < len(row) else "" for row in rows]
+
+    with ExitStack() as stack:
+        data = file and stack.enter_context(_opened(file, name))
+        if file is None:
+            pieces = tables.dataset_pieces(name, split, rows)
+        elif file.kind == ".parquet":
+            pieces = tables.parquet_pieces(data, choose if smiles_only else None, rows)
+        else:
+            text = io.TextIOWrapper(data, encoding="utf-8-sig", newline="")
+            stack.callback(text.detach)  # or it would close standard input
+            pieces = tables.text_pieces(text, file.kind, column, rows, of_text)
+        for piece in pieces:
+            if isinstance(piece, list):
+                yield piece, ""
+                continue
+            chosen = choose(piece.schema.names)
+            table = _plain(piece, chosen, name)
+            yield _texts(table, chosen) if smiles_only else table, chosen
+
+
+def _shown(source: str | os.PathLike) -> str:
+    return "standard input" if source == "-" else os.fspath(source)
+
+
+def _texts(table: "pyarrow.Table", column: str) -> list[str]:
+    texts = table.column(table.schema.names.index(column)).to_pylist()  # a name may occur twice
+    return [bare_smiles(text or "") for text in texts]
+
+
+def _plain(table: "pyarrow.Table", column: str, name: str) -> "pyarrow.Table":
+    """The table without views of text and bytes, of which rows cannot be taken; SMILES are text."""
+    import pyarrow
+
+    kind = str(table.schema.types[table.schema.names.index(column)])
+    if not re.match(r"(dictionary<values=)?(large_)?string", kind):
+        raise ValueError(
+            f"{name}: column {column!r} holds {kind}, not text; name the column with SMILES by "
+            "`column`."
+        )
+    plain = {pyarrow.string_view(): pyarrow.string(), pyarrow.binary_view(): pyarrow.binary()}
+    fields = [field.with_type(plain.get(field.type, field.type)) for field in table.schema]
+    return table.cast(pyarrow.schema(fields))
+
+
 def _reason(error: Exception) -> str:
     """What is wrong with the content of a file, and what to do."""
-    if isinstance(error, Unreadable):
+    if isinstance(error, tables.Unreadable):
         return str(error)
     if isinstance(error, UnicodeDecodeError):
         byte = f"byte 0x{error.object[error.start]:02x} is not UTF-8"
@@ -246,26 +250,8 @@ def _reason(error: Exception) -> str:
     return f"{str(error).rstrip('.')}. Fetch or write it again."
 
 
-def _without_views(schema: "pyarrow.Schema") -> "pyarrow.Schema":
-    """The schema with plain types for views of text and bytes, of which rows cannot be taken."""
-    import pyarrow
-
-    plain = {pyarrow.string_view(): pyarrow.string(), pyarrow.binary_view(): pyarrow.binary()}
-    fields = [field.with_type(plain.get(field.type, field.type)) for field in schema]
-    return pyarrow.schema(fields)
-
-
-def _check_text(table: "pyarrow.Table", column: str, name: str) -> None:
-    kind = str(table.schema.types[table.schema.names.index(column)])
-    if not re.match(r"(dictionary<values=)?(large_)?string", kind):
-        raise ValueError(
-            f"{name}: column {column!r} holds {kind}, not text; name the column with SMILES by "
-            "`column`."
-        )
-
-
 class _File(NamedTuple):
-    """A file to open: `path`, None for standard input; its type; what unpacks it, if anything."""
+    """A file to open; `path` is None for standard input, `kind` for an unknown type."""
 
     path: Path | None
     kind: str | None
@@ -273,8 +259,8 @@ class _File(NamedTuple):
 
 
 def _find_file(source: str | os.PathLike, file_type: str | None) -> _File | None:
-    """Return the file a source names, None for what `datasets.load_dataset` shall open."""
-    name = os.fspath(source)
+    """The file a source names, None for what `datasets.load_dataset` shall open."""
+    name, path = os.fspath(source), Path(source)
     if file_type is not None and _kind(file_type)[0] not in (".smi", ".csv", ".tsv", ".parquet"):
         raise ValueError(
             "`file_type` is one of .smi, .csv, .tsv, .parquet, with or without .gz, .bz2 or .xz "
@@ -284,7 +270,6 @@ def _find_file(source: str | os.PathLike, file_type: str | None) -> _File | None
         return _File(None, *_kind(file_type or ".smi"))
     if name in _MOSES_FILES and file_type is None:
         return _File(_moses_path(name), ".csv", gzip.open)
-    path = Path(source)
     file = _File(path, *_kind(file_type or path.name))
     if path.exists() and not path.is_dir():  # a file or a pipe
         if file.kind is None:
@@ -294,17 +279,16 @@ def _find_file(source: str | os.PathLike, file_type: str | None) -> _File | None
                 "`file_type`."
             )
         return file
-    if path.is_dir() and file_type is None:
+    of_the_hub = isinstance(source, str) and _HUB_NAME.fullmatch(name) and file.kind is None
+    if of_the_hub or (path.is_dir() and file_type is None):
         return None
-    if file.kind is not None or not isinstance(source, str) or not _HUB_NAME.fullmatch(name):
-        raise FileNotFoundError(
-            f"There is no file {name}; check the path (relative ones start at {Path.cwd()})."
-        )
-    return None
+    raise FileNotFoundError(
+        f"There is no file {name}; check the path (relative ones start at {Path.cwd()})."
+    )
 
 
 def _kind(name: str) -> tuple[str | None, Callable[[IO[bytes]], IO[bytes]] | None]:
-    """Return the type a name ends in, None if unknown, and what unpacks such a file."""
+    """The type a name ends in, and what unpacks such a file."""
     name = name.lower()
     packed = next((ending for ending in _UNPACK if name.endswith(ending)), "")
     kind = next((kind for kind in _KINDS if name.removesuffix(packed).endswith(kind)), None)
@@ -314,7 +298,7 @@ def _kind(name: str) -> tuple[str | None, Callable[[IO[bytes]], IO[bytes]] | Non
 def _moses_path(name: str) -> Path:
     spec = importlib.util.find_spec("moses")  # finds it without running its old imports
     for folder in (spec.submodule_search_locations or ()) if spec else ():
-        path = Path(folder, "dataset", "data", _MOSES_FILES[name])
+        path = Path(folder, "dataset", "data", f"{_MOSES_FILES[name]}.csv.gz")
         if path.is_file():
             return path
     raise FileNotFoundError(
@@ -341,14 +325,3 @@ def _opened(file: _File, name: str) -> Iterator[IO[bytes]]:
                 f"{name} was cut from {size:,} to {left:,} bytes while it was read: rows are "
                 "missing. Write it again, and read it when that is done."
             )
-
-
-__all__ = [
-    "Batch",
-    "NoRowsError",
-    "Row",
-    "bare_smiles",
-    "find_column",
-    "read_batches",
-    "read_smiles",
-]

@@ -12,22 +12,14 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from itertools import chain, count, zip_longest
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, TypeVar
 from zipfile import BadZipFile
 
 if TYPE_CHECKING:
     import pyarrow
 
-COLUMN_NAMES = (
-    "isomeric_smiles",
-    "isosmiles",
-    "canonical_smiles",
-    "smiles_canonical",
-    "smiles",
-    "mol",
-    "molecule",
-    "structure",
-)
+COLUMN_NAMES = ("isomericsmiles", "isosmiles", "canonicalsmiles", "smilescanonical", "smiles")
+COLUMN_NAMES += ("mol", "molecule", "structure")
 """Columns looked for when none is named, the best first; case, blanks and marks do not matter."""
 
 TEXT_NAMES = ["smiles", "name"]
@@ -39,6 +31,8 @@ _DELIMITERS = {".csv": ",;\t", ".tsv": "\t;,"}
 
 csv.field_size_limit(LONGEST_LINE)
 logger = logging.getLogger(__name__)
+_warn_once = cache(logger.warning)
+Piece = TypeVar("Piece")
 
 
 class Unreadable(Exception):
@@ -48,24 +42,21 @@ class Unreadable(Exception):
 def find_column(
     names: Sequence[str], column: str | None, where: str, argument: str = "column"
 ) -> str:
-    """The name among `names` that is `column`, or, if that is None, the best for SMILES.
+    """The name among `names` that is `column`, its case aside.
 
-    Args:
-        names: Of the columns.
-        column: Wanted, its case aside. None takes the first of `COLUMN_NAMES` that is there, with a
-            warning where others hold SMILES, too; else the only one with "smiles" in its name.
-        where: Says in messages whose columns they are.
-        argument: What the error calls the argument that names the column.
+    If that is None, the first of `COLUMN_NAMES` that is there, with a warning where others hold
+    SMILES, too; else the only one with "smiles" in its name.
 
     Raises:
-        ValueError: There is none, or several are as good.
+        ValueError: There is none, or several are as good; says `where` the columns are and which
+            `argument` names one.
 
     >>> find_column(["id", "Canonical SMILES"], None, "a.csv")
     'Canonical SMILES'
     """
     found = _candidates(names, column)
     others = [name for name in found[1:] if "smiles" in _plain(name)] if column is None else []
-    if found and (not others or _plain(found[0]) in _PLAIN_NAMES):
+    if found and (not others or _plain(found[0]) in COLUMN_NAMES):
         if others:
             _warn_once(
                 f"{where}: the SMILES are those of column {found[0]!r}, not of "
@@ -80,23 +71,25 @@ def find_column(
 
 
 def text_pieces(
-    stream: IO[str], kind: str, column: str | None, rows: int
-) -> "Iterator[pyarrow.Table]":
-    """Pieces of a table with delimiters or of a text file; every column is a string.
-
-    A row with fewer fields than the header ends in nulls. A nameless column is named by its
-    position ("column_3"), a repeated name gets "_2" behind it.
+    stream: IO[str],
+    kind: str,
+    column: str | None,
+    rows: int,
+    make: Callable[[list[str], list[list[str]]], Piece],
+) -> Iterator[Piece]:
+    """Pieces of a table with delimiters or of a text file.
 
     The columns of a text file are "smiles", the first field of a line, and "name", the rest of it;
-    the extension of a CXSMILES is part of neither, and behind a leading tab there is only a name. A
-    first line that names the column is skipped; one that names it among others, between tabs,
-    commas or semicolons, makes the file a table.
+    the extension of a CXSMILES is part of neither, and behind a leading tab there is only a name.
+    Blank lines and a first line that names the column are skipped; one that names it among others,
+    between tabs, commas or semicolons, makes the file a table.
 
     Args:
         stream: Opened with newline="".
         kind: .csv, .tsv, or any other for a text file.
         column: As in `find_column`; tables are cut at the delimiter that makes such a column.
         rows: Of a piece, at most.
+        make: The piece of the columns' names and the rows, as `string_table`.
     """
     lines = _lines(stream)
     header = next(filter(str.strip, lines), "")
@@ -105,9 +98,9 @@ def text_pieces(
         cells = csv.reader(lines, delimiter=delimiter, strict=True)
     else:
         names = TEXT_NAMES
-        named = {_plain(header), *map(_plain, header.split()[:1])} & set(_PLAIN_NAMES)
+        named = {_plain(header), *map(_plain, header.split()[:1])} & set(COLUMN_NAMES)
         cells = map(_smiles_and_name, lines if named else chain([header], lines))
-    held, size = [], 0
+    held, size, fault = [], 0, None
     try:
         for fields in filter(None, cells):
             if len(fields) > len(names):
@@ -118,14 +111,22 @@ def text_pieces(
             held.append(fields)
             size += sum(map(len, fields))
             if len(held) == rows or size > _LARGEST_PIECE:
-                yield _table(held, names)
+                yield make(names, held)
                 held, size = [], 0
-    except Exception:
-        if held:
-            yield _table(held, names)
-        raise
+    except Exception as error:  # once what came before it is passed on
+        fault = error
     if held:
-        yield _table(held, names)
+        yield make(names, held)
+    if fault:
+        raise fault
+
+
+def string_table(names: list[str], rows: list[list[str]]) -> "pyarrow.Table":
+    """A table of strings; rows with fewer fields than there are names end in nulls."""
+    import pyarrow
+
+    columns = [column[:-1] for column in zip_longest(*rows, names)]  # as many as there are names
+    return pyarrow.table([pyarrow.array(column, pyarrow.string()) for column in columns], names)
 
 
 def parquet_pieces(
@@ -168,25 +169,17 @@ def dataset_pieces(name: str, split: str, rows: int) -> "Iterator[pyarrow.Table]
         ) from error
 
 
-@cache
-def _warn_once(message: str) -> None:
-    logger.warning(message)
-
-
 def _candidates(names: Sequence[str], column: str | None) -> list[str]:
     """The columns that could be meant, the best first."""
     if column is not None:
         same = [name for name in names if name.strip().lower() == column.strip().lower()]
         return [column] if column in names else same
-    known = [name for plain in _PLAIN_NAMES for name in names if _plain(name) == plain]
+    known = [name for plain in COLUMN_NAMES for name in names if _plain(name) == plain]
     return known or [name for name in names if "smiles" in _plain(name)]
 
 
 def _plain(name: str) -> str:
     return re.sub(r"[\W_]", "", name).lower()
-
-
-_PLAIN_NAMES = tuple(map(_plain, COLUMN_NAMES))
 
 
 def _lines(stream: IO[str]) -> Iterator[str]:
@@ -223,18 +216,15 @@ def _fields(header: str, delimiter: str) -> list[str]:
 
 def _smiles_and_name(line: str) -> list[str]:
     """The first field of a line, and what else there is beside the extension of a CXSMILES."""
-    smiles, *rest = line.split(None, 1) or [""]
-    if line.startswith("\t"):
-        smiles, rest = "", [line]
-    name = re.sub(r"^\|[^|]*\|(\s+|$)", "", "".join(rest).strip())
+    fields = line.split(None, 1)
+    if fields and line.startswith("\t"):
+        fields = ["", line]
+    if len(fields) < 2:
+        return fields
+    smiles, name = fields[0], fields[1].strip()
+    if name.startswith("|"):
+        name = re.sub(r"^\|[^|]*\|(\s+|$)", "", name)
     return [smiles, name] if name else [smiles] if smiles else []
-
-
-def _table(rows: list[list[str]], names: list[str]) -> "pyarrow.Table":
-    import pyarrow
-
-    columns = [column[:-1] for column in zip_longest(*rows, names)]  # as many as there are names
-    return pyarrow.table([pyarrow.array(column, pyarrow.string()) for column in columns], names)
 
 
 def _unique_names(header: Sequence[str]) -> list[str]:
@@ -244,14 +234,3 @@ def _unique_names(header: Sequence[str]) -> list[str]:
         if name in names[:place]:
             names[place] = next(new for n in count(2) if (new := f"{name}_{n}") not in names)
     return names
-
-
-__all__ = [
-    "COLUMN_NAMES",
-    "TEXT_NAMES",
-    "Unreadable",
-    "dataset_pieces",
-    "find_column",
-    "parquet_pieces",
-    "text_pieces",
-]

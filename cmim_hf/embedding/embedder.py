@@ -14,13 +14,12 @@ import torch
 
 from ..checkpoints import DEFAULT_CHECKPOINT
 from ..checkpoints.loading import floating_dtype, load_checkpoint, torch_device, weights_fingerprint
+from ..data.argument_checks import check_choice, whole_number
 from ..data.invalid_rows import (
     ON_INVALID,
-    check_choice,
     progress_bar,
     read_molecules,
     values_in_place,
-    whole_number,
 )
 from ..data.row_encoder import EncodedRows, RowEncoder
 from ..data.token_batches import batch_tokens as default_batch_tokens

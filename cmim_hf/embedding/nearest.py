@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 from tqdm.auto import tqdm
 
-from ..data.smiles_files import find_column
+from ..data.tables import find_column
 from .embedder import MoleculeEmbedder
 from .tables import EMBEDDING_COLUMN, METADATA_KEY
 

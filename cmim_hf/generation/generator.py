@@ -16,12 +16,11 @@ import torch
 
 from ..checkpoints import DEFAULT_CHECKPOINT
 from ..checkpoints.loading import load_checkpoint, weights_fingerprint
+from ..data.argument_checks import check_choice, whole_number
 from ..data.invalid_rows import (
     ON_INVALID,
-    check_choice,
     items_in_place,
     values_in_place,
-    whole_number,
 )
 from ..data.row_encoder import EncodedRows
 from ..data.token_batches import distinct_rows
@@ -396,6 +395,3 @@ class MoleculeGenerator:
         """Mean and spread of the training molecules' codes, (num_latents, latent_size) each."""
         mean, std = self.model.posterior.aggregate()
         return mean.float().cpu().numpy(), std.float().cpu().numpy()
-
-
-__all__ = ["PRIORS", "UNITS", "MoleculeGenerator"]

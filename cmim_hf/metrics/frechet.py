@@ -14,7 +14,8 @@ import torch
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from ..chemistry.moses import Molecule, canonical_smiles
+from ..chemistry.moses import Molecule
+from ..chemistry.smiles import write as canonical_smiles
 
 BATCH_SIZE = 256
 

@@ -21,8 +21,9 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ..chemistry import moses
-from ..chemistry.moses import Molecule, canonical_smiles
+from ..chemistry.moses import Molecule
 from ..chemistry.smiles import similarity
+from ..chemistry.smiles import write as canonical_smiles
 
 
 def validity(predictions: Sequence[Molecule | None]) -> dict[str, float]:

@@ -382,7 +382,7 @@ BAD = [
     (["sample", "-n", "5", "-o", "no/out.csv"], "There is no folder no"),
     (["sample", "-n", "5", "-o", "folder.csv"], "is a folder"),
     (["sample", "-n", "5", "-o", "o.csv", "--picture", "a.gif"], "must end in one of .svg, .png"),
-    (["sample", "-n", "0", "-o", "o.csv"], "n is a whole number from 1, not 0"),
+    (["sample", "-n", "0", "-o", "o.csv"], "-n is a whole number from 1, not 0"),
     (["sample", "-n", "5", "-o", "o.csv", "--around", "C"], "--around needs --radius"),
     (["sample", "-n", "5", "-o", "o.csv", "--radius", "1"], "belong to --around"),
     (["sample", "-n", "5", "-o", "o.csv", "--around", "C", "--radius", "-1"], "radius is a "),

@@ -14,7 +14,7 @@ from rdkit.Chem import Crippen, Descriptors
 from scipy.stats import spearmanr
 
 from cmim_hf import CMIMConfig, CMIMModel
-from cmim_hf.chemistry.descriptors import PROPERTY_SETS, DescriptorTable, descriptor_names
+from cmim_hf.chemistry.descriptors import PROPERTY_SETS, descriptor_names, descriptor_values
 from cmim_hf.data.collator import CMIMCollator
 from cmim_hf.data.labelling import read_property_scale
 from cmim_hf.data.packed_molecules import PackedMolecules
@@ -152,12 +152,12 @@ def test_numbers_of_a_parquet_table_need_no_text(tokenizer, tmp_path):
 def test_descriptors_are_rdkits_own(tmp_path, tokenizer):
     names = descriptor_names(["rdkit"])
     assert len(names) == len(PROPERTY_SETS["rdkit"]) == 118
-    values = DescriptorTable(names)([*SMILES[:5], "C1CC"])
+    values = descriptor_values(names, [*SMILES[:5], "C1CC"])
     assert np.isnan(values[5]).all()
     for row, text in enumerate(SMILES[:5]):
         expected = Descriptors.CalcMolDescriptors(Chem.MolFromSmiles(text))
         np.testing.assert_allclose(values[row], [expected[name] for name in names], rtol=1e-6)
-    assert np.isnan(DescriptorTable(("SPS", "MolWt"))(["[H+]"])).tolist() == [[True, False]]
+    assert np.isnan(descriptor_values(["SPS", "MolWt"], ["[H+]"])).tolist() == [[True, False]]
     with pytest.raises(ValueError, match="MolWeight: neither a set of properties"):
         descriptor_names(["rdkit", "MolWeight"])
 

@@ -211,7 +211,9 @@ def test_unknown_choices_are_refused_before_any_work(embedder, choice, message):
 
 def test_a_budget_below_one_is_refused():
     for wrong in (0, 10.5):
-        with pytest.raises(ValueError, match=f"a whole number from 1, not {wrong}"):
+        with pytest.raises(
+            ValueError, match=f"`batch_tokens` is a whole number from 1, not {wrong}"
+        ):
             MoleculeEmbedder(batch_tokens=wrong)
 
 

@@ -322,7 +322,7 @@ def test_two_actors_of_ray(run, whole, source, tmp_path, monkeypatch):
     [
         (("--sources", "no/such/file.smi"), "There is no file no/such/file.smi"),
         (("--column", "mol", "--sources", "SOURCE"), "has no column 'mol'; its columns are"),
-        (("--on_invalid", "drop"), "Unknown on_invalid 'drop'"),
+        (("--on_invalid", "drop"), "Unknown `on_invalid` 'drop'"),
         (("--checkpoint", "./nothing"), "There is no checkpoint folder ./nothing"),
         (("--workers", "-1"), "number of workers is at least 0, not -1"),
     ],

@@ -227,7 +227,7 @@ def test_invalid_rows_follow_the_policy(generator, drugs, name):
         assert np.isnan(kept[i]).all() if gap == "nan" else kept[i] is None
     nothing = call(generator, BAD, on_invalid="none")
     assert len(nothing) == 5 and len(call(generator, BAD, on_invalid="skip")) == 0
-    with pytest.raises(ValueError, match="Unknown on_invalid 'drop'; choose one of raise, none"):
+    with pytest.raises(ValueError, match="Unknown `on_invalid` 'drop'; choose one of raise, none"):
         call(generator, rows, on_invalid="drop")
 
 
@@ -362,7 +362,7 @@ def test_temperature_and_top_k_reach_the_decoder(generator, drugs):
 
 @pytest.mark.parametrize("n", [0, 2.5, None])
 def test_a_number_of_molecules_is_a_whole_number_from_one(generator, n):
-    message = re.escape(f"n is a whole number from 1, not {n!r}.")
+    message = re.escape(f"`n` is a whole number from 1, not {n!r}.")
     with pytest.raises(ValueError, match=message):
         generator.sample(n)
     with pytest.raises(ValueError, match=message):
@@ -378,15 +378,18 @@ def test_a_radius_is_a_finite_number_from_zero(generator, radius):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda g: g.sample(1, prior="uniform"), "prior 'uniform'; choose one of standard, fitted"),
-        (lambda g: g.sample_around("C", 1, 1, unit="z"), "unit 'z'; .*prior, posterior, aggregate"),
+        (lambda g: g.sample(1, prior="uniform"), "`prior` 'uniform'; choose one of standard, fit"),
+        (lambda g: g.sample_around("C", 1, 1, unit="z"), "`unit` 'z'; .*prior, posterior, agg"),
         (lambda g: g.interpolate("C", "N", 2, method="arc"), "method 'arc'.*linear, spherical"),
-        (lambda g: g.interpolate("C", "N", 1), "steps is a whole number from 2, not 1"),
+        (lambda g: g.interpolate("C", "N", 1), "`steps` is a whole number from 2, not 1"),
         (lambda g: g.interpolate(["C"], ["N", "O"], 2), "Got 1 first and 2 second ends"),
-        (lambda g: g.log_likelihood(["C"], samples=-1), "samples is a whole number from 0, not -1"),
-        (lambda g: MoleculeGenerator(batch_size=0), "batch_size is a whole number from 1, not 0"),
+        (
+            lambda g: g.log_likelihood(["C"], samples=-1),
+            "`samples` is a whole number from 0, not -1",
+        ),
+        (lambda g: MoleculeGenerator(batch_size=0), "`batch_size` is a whole number from 1, not 0"),
         (lambda g: MoleculeGenerator(batch_size=2.0), "from 1, not 2.0"),
-        (lambda g: MoleculeGenerator(on_invalid="drop"), "Unknown on_invalid 'drop'"),
+        (lambda g: MoleculeGenerator(on_invalid="drop"), "Unknown `on_invalid` 'drop'"),
     ],
 )
 def test_unknown_choices_are_refused(generator, call, message):
@@ -443,12 +446,15 @@ def test_the_fingerprint_is_the_embedders(generator):
 
 def test_numbers_are_whole_and_named(generator):
     for call, message in (
-        (lambda: generator.sample(True), "n is a whole number from 1, not True"),
-        (lambda: generator.sample(2.5), "n is a whole number from 1, not 2.5"),
-        (lambda: generator.interpolate("C", "N", 2.5), "steps is a whole number from 2, not 2.5"),
-        (lambda: generator.log_likelihood(["C"], samples=0.5), "samples is a whole number from 0"),
-        (lambda: MoleculeGenerator(seed="a"), "seed is a whole number from 0, not 'a'"),
-        (lambda: MoleculeGenerator(batch_size=True), "batch_size is a whole number from 1"),
+        (lambda: generator.sample(True), "`n` is a whole number from 1, not True"),
+        (lambda: generator.sample(2.5), "`n` is a whole number from 1, not 2.5"),
+        (lambda: generator.interpolate("C", "N", 2.5), "`steps` is a whole number from 2, not 2.5"),
+        (
+            lambda: generator.log_likelihood(["C"], samples=0.5),
+            "`samples` is a whole number from 0",
+        ),
+        (lambda: MoleculeGenerator(seed="a"), "`seed` is a whole number from 0, not 'a'"),
+        (lambda: MoleculeGenerator(batch_size=True), "`batch_size` is a whole number from 1"),
     ):
         with pytest.raises(ValueError, match=message):
             call()
