@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
+from transformers.hf_argparser import HfArg
 
 from .nonfinite_guard import ON_NONFINITE, FiniteGuard
 from .objectives import PRESETS, Objective
@@ -24,101 +25,78 @@ class CMIMTrainingArguments(TrainingArguments):
         ValueError: An unknown objective, preset or reduction, or a value outside its range.
     """
 
-    objective: str = field(
-        default="cmim", metadata={"help": "ae, vae, mim, cmim, cae, cvae or infonce."}
-    )
-    preset: str = field(
+    objective: str = HfArg(default="cmim", help="ae, vae, mim, cmim, cae, cvae or infonce.")
+    preset: str = HfArg(
         default="molmim",
-        metadata={
-            "help": "theory (sums), molmim (means, latent warm-up) or kermt (mean nll, summed "
-            "latent terms): sets the two reductions, latent_warmup_steps and max_grad_norm."
-        },
+        help="theory (sums), molmim (means, latent warm-up) or kermt (mean nll, summed "
+        "latent terms): sets the two reductions, latent_warmup_steps and max_grad_norm.",
     )
-    nll_reduction: str | None = field(
-        default=None, metadata={"help": "sum or mean of the nll over a molecule's tokens."}
+    nll_reduction: str | None = HfArg(
+        default=None, help="sum or mean of the nll over a molecule's tokens."
     )
-    latent_reduction: str | None = field(
-        default=None, metadata={"help": "sum or mean of log q and log p over latent dimensions."}
+    latent_reduction: str | None = HfArg(
+        default=None, help="sum or mean of log q and log p over latent dimensions."
     )
-    latent_warmup_steps: float | None = field(
+    latent_warmup_steps: float | None = HfArg(
         default=None,
-        metadata={
-            "help": "Steps over which the weight of the latent terms rises from 0 to its value; "
-            "below 1, a share of all steps."
-        },
+        help="Steps over which the weight of the latent terms rises from 0 to its value; "
+        "below 1, a share of all steps.",
     )
-    max_grad_norm: float | None = field(
-        default=None, metadata={"help": "Gradient clipping; 0 turns it off."}
+    max_grad_norm: float | None = HfArg(default=None, help="Gradient clipping; 0 turns it off.")
+    latent_weight: float = HfArg(
+        default=1.0, help="Weight of log q and log p (of the KL term for vae)."
     )
-    latent_weight: float = field(
-        default=1.0, metadata={"help": "Weight of log q and log p (of the KL term for vae)."}
+    contrastive_weight: float = HfArg(default=1.0, help="Weight of the contrastive term.")
+    contrastive_temperature: float = HfArg(
+        default=0.1, help="Temperature of the cosines in the contrastive term."
     )
-    contrastive_weight: float = field(
-        default=1.0, metadata={"help": "Weight of the contrastive term."}
+    contrastive_block_size: int | None = HfArg(
+        default=None, help="Compute the contrastive term in tiles of this size, for large batches."
     )
-    contrastive_temperature: float = field(
-        default=0.1, metadata={"help": "Temperature of the cosines in the contrastive term."}
-    )
-    contrastive_block_size: int | None = field(
-        default=None,
-        metadata={"help": "Compute the contrastive term in tiles of this size, for large batches."},
-    )
-    beta: float = field(default=1.0, metadata={"help": "Weight of the KL term of vae and cvae."})
-    property_weight: float = field(
+    beta: float = HfArg(default=1.0, help="Weight of the KL term of vae and cvae.")
+    property_weight: float = HfArg(
         default=1.0,
-        metadata={
-            "help": "Weight of the property term, a mean over all molecules, 0 for those without "
-            "labels: where a fifth is labelled, take five times the weight."
-        },
+        help="Weight of the property term, a mean over all molecules, 0 for those without "
+        "labels: where a fifth is labelled, take five times the weight.",
     )
-    optimizer: str = field(
+    optimizer: str = HfArg(
         default="adamw",
-        metadata={
-            "help": "adamw (what --optim says), or muon: Muon for the matrices of the layers, "
-            "AdamW for the rest.",
-            "choices": list(OPTIMIZERS),
-        },
+        help="adamw (what --optim says), or muon: Muon for the matrices of the layers, "
+        "AdamW for the rest.",
+        metadata={"choices": list(OPTIMIZERS)},
     )
-    muon_learning_rate: float = field(
-        default=0.02, metadata={"help": "Learning rate of Muon; --learning_rate is AdamW's."}
+    muon_learning_rate: float = HfArg(
+        default=0.02, help="Learning rate of Muon; --learning_rate is AdamW's."
     )
-    max_minutes: float | None = field(
+    max_minutes: float | None = HfArg(
         default=None,
-        metadata={
-            "help": "End training at a saved checkpoint when so many minutes have passed since it "
-            "began; the learning rate's schedule stays that of max_steps."
-        },
+        help="End training at a saved checkpoint when so many minutes have passed since it "
+        "began; the learning rate's schedule stays that of max_steps.",
     )
-    on_nonfinite: str = field(
+    on_nonfinite: str = HfArg(
         default="raise",
-        metadata={
-            "help": "raise: stop where a term or a gradient is not finite, and keep the batch; "
-            "skip: leave such steps out and count them.",
-            "choices": list(ON_NONFINITE),
-        },
+        help="raise: stop where a term or a gradient is not finite, and keep the batch; "
+        "skip: leave such steps out and count them.",
+        metadata={"choices": list(ON_NONFINITE)},
     )
-    bucket_by_length: bool = field(
-        default=True, metadata={"help": "Put molecules of similar length into one batch."}
+    bucket_by_length: bool = HfArg(
+        default=True, help="Put molecules of similar length into one batch."
     )
-    reconstruction_samples: int = field(
+    reconstruction_samples: int = HfArg(
         default=256,
-        metadata={
-            "help": "Evaluation molecules, evenly spread, decoded greedily to measure exact "
-            "reconstruction; 0 turns it off."
-        },
+        help="Evaluation molecules, evenly spread, decoded greedily to measure exact "
+        "reconstruction; 0 turns it off.",
     )
-    probe_file: str | None = field(
+    probe_file: str | None = HfArg(
         default=None,
-        metadata={
-            "help": "A labelled table (.csv, .tsv, .parquet): evaluation then reports the error of "
-            "a ridge regression on its frozen embeddings."
-        },
+        help="A labelled table (.csv, .tsv, .parquet): evaluation then reports the error of "
+        "a ridge regression on its frozen embeddings.",
     )
-    probe_smiles: str | None = field(
-        default=None, metadata={"help": "Its SMILES column; found by name if not given."}
+    probe_smiles: str | None = HfArg(
+        default=None, help="Its SMILES column; found by name if not given."
     )
-    probe_target: str | None = field(
-        default=None, metadata={"help": "Its target column; needed with probe_file."}
+    probe_target: str | None = HfArg(
+        default=None, help="Its target column; needed with probe_file."
     )
 
     per_device_train_batch_size: int = 128
@@ -143,24 +121,19 @@ class CMIMTrainingArguments(TrainingArguments):
         for name in ("nll_reduction", "latent_reduction", "latent_warmup_steps", "max_grad_norm"):
             if getattr(self, name) is None:
                 setattr(self, name, getattr(preset, name))
-        if self.latent_warmup_steps < 0:
-            raise ValueError(
-                f"latent_warmup_steps must be 0 or more, got {self.latent_warmup_steps}."
-            )
-        if self.reconstruction_samples < 0:
-            raise ValueError(
-                f"reconstruction_samples must be 0 or more, got {self.reconstruction_samples}."
-            )
+        for name in ("latent_warmup_steps", "reconstruction_samples"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}.")
+        for name in ("contrastive_temperature", "muon_learning_rate", "max_minutes"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise ValueError(f"{name} must be finite and above 0, got {value}.")
         if self.probe_file is not None and self.probe_target is None:
             raise ValueError("probe_file needs probe_target, the column with the labels.")
         if self.optimizer not in OPTIMIZERS:
             raise ValueError(
                 f"Unknown optimizer {self.optimizer!r}; choose one of {', '.join(OPTIMIZERS)}."
             )
-        for name in ("muon_learning_rate", "max_minutes"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise ValueError(f"{name} must be finite and above 0, got {value}.")
         FiniteGuard(self.on_nonfinite)
         self.build_objective()
         super().__post_init__()

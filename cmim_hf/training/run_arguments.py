@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import yaml
 from transformers import HfArgumentParser
+from transformers.hf_argparser import HfArg
 
 from ..data.packed_molecules import is_packed
 from ..model.configuration_cmim import CMIMConfig
@@ -19,26 +20,24 @@ from .arguments import CMIMTrainingArguments
 class ModelArguments:
     """The model to train: a checkpoint, or a size with changes."""
 
-    model_name_or_path: str | None = field(
-        default=None, metadata={"help": "Go on from this checkpoint, with its tokenizer."}
+    model_name_or_path: str | None = HfArg(
+        default=None, help="Go on from this checkpoint, with its tokenizer."
     )
-    size: str = field(default="small", metadata={"help": "tiny, small, base or large."})
-    num_latents: int = field(default=1, metadata={"help": "Latent codes of a molecule."})
-    latent_size: int | None = field(default=None, metadata={"help": "Size of a code."})
-    posterior: str = field(default="learned", metadata={"help": "learned or sampled."})
-    min_log_std: float = field(default=-3.0, metadata={"help": "Floor of the log-std."})
-    dropout: float = field(default=0.0, metadata={"help": "Dropout of the residual branches."})
-    property_representation: str = field(
-        default="both",
-        metadata={"help": "What labels are predicted from: latent, informative or both."},
+    size: str = HfArg(default="small", help="tiny, small, base or large.")
+    num_latents: int = HfArg(default=1, help="Latent codes of a molecule.")
+    latent_size: int | None = HfArg(default=None, help="Size of a code.")
+    posterior: str = HfArg(default="learned", help="learned or sampled.")
+    min_log_std: float = HfArg(default=-3.0, help="Floor of the log-std.")
+    dropout: float = HfArg(default=0.0, help="Dropout of the residual branches.")
+    property_representation: str = HfArg(
+        default="both", help="What labels are predicted from: latent, informative or both."
     )
-    max_length: int = field(default=512, metadata={"help": "Longest molecule in tokens."})
-    tokenizer: str | None = field(
-        default=None, metadata={"help": "Folder of a tokenizer; the package's own if not given."}
+    max_length: int = HfArg(default=512, help="Longest molecule in tokens.")
+    tokenizer: str | None = HfArg(
+        default=None, help="Folder of a tokenizer; the package's own if not given."
     )
-    merges: int = field(
-        default=0,
-        metadata={"help": "Train a tokenizer on the data, with this many multi-atom tokens."},
+    merges: int = HfArg(
+        default=0, help="Train a tokenizer on the data, with this many multi-atom tokens."
     )
 
 
@@ -46,53 +45,40 @@ class ModelArguments:
 class DataArguments:
     """Where the molecules come from."""
 
-    train_sources: list[str] = field(
+    train_sources: list[str] = HfArg(
         default_factory=list,
-        metadata={
-            "help": "Any mix of files (.smi, .txt, .csv, .tsv, .parquet, gz too), Hub dataset "
-            "names, moses, and folders made by `cmim prepare`."
-        },
+        help="Any mix of files (.smi, .txt, .csv, .tsv, .parquet, gz too), Hub dataset "
+        "names, moses, and folders made by `cmim prepare`.",
     )
-    validation_sources: list[str] = field(
+    validation_sources: list[str] = HfArg(
+        default_factory=list, help="Likewise; if none, validation_size molecules are held out."
+    )
+    validation_size: int = HfArg(
+        default=1000, help="Held out if no sources are named; at most a tenth of what is in memory."
+    )
+    smiles_column: str | None = HfArg(
+        default=None, help="Column with the SMILES; found by name if not given."
+    )
+    split: str = HfArg(default="train", help="Split of Hub datasets.")
+    streaming: bool = HfArg(default=False, help="Read while training, keeping nothing in memory.")
+    canonicalize: bool = HfArg(default=True, help="Write every molecule canonically (RDKit).")
+    property_columns: list[str] = HfArg(
         default_factory=list,
-        metadata={"help": "Likewise; if none, validation_size molecules are held out."},
+        help="Columns of the sources with numbers to predict, empty where unknown.",
     )
-    validation_size: int = field(
-        default=1000,
-        metadata={
-            "help": "Held out if no sources are named; at most a tenth of what is in memory."
-        },
-    )
-    smiles_column: str | None = field(
-        default=None, metadata={"help": "Column with the SMILES; found by name if not given."}
-    )
-    split: str = field(default="train", metadata={"help": "Split of Hub datasets."})
-    streaming: bool = field(
-        default=False, metadata={"help": "Read while training, keeping nothing in memory."}
-    )
-    canonicalize: bool = field(
-        default=True, metadata={"help": "Write every molecule canonically (RDKit)."}
-    )
-    property_columns: list[str] = field(
+    properties: list[str] = HfArg(
         default_factory=list,
-        metadata={"help": "Columns of the sources with numbers to predict, empty where unknown."},
+        help="Or descriptors to compute: rdkit (118 cheap ones), or RDKit's names.",
     )
-    properties: list[str] = field(
-        default_factory=list,
-        metadata={"help": "Or descriptors to compute: rdkit (118 cheap ones), or RDKit's names."},
+    property_rows: int | None = HfArg(
+        default=None, help="Compute them for so many molecules only, at random."
     )
-    property_rows: int | None = field(
-        default=None, metadata={"help": "Compute them for so many molecules only, at random."}
+    preparation_workers: int = HfArg(default=0, help="Processes that parse.")
+    data_description: str | None = HfArg(
+        default=None, help="What the data are, for the card; the names of the sources if not given."
     )
-    preparation_workers: int = field(default=0, metadata={"help": "Processes that parse."})
-    data_description: str | None = field(
-        default=None,
-        metadata={
-            "help": "What the data are, for the card; the names of the sources if not given."
-        },
-    )
-    license: str | None = field(
-        default=None, metadata={"help": "Licence of the weights, for the card; mind the data's."}
+    license: str | None = HfArg(
+        default=None, help="Licence of the weights, for the card; mind the data's."
     )
 
 
