@@ -180,14 +180,13 @@ def _pieces(
     rows: int,
     smiles_only: bool,
 ) -> "Iterator[tuple[pyarrow.Table | list[str], str]]":
-    """Yield tables of at most `rows` rows, or their SMILES, and the name of the column of these."""
+    """Yield tables of at most `rows` rows and the name of the column with SMILES, or only these."""
     name, file = _shown(source), _find_file(source, file_type)
 
     def choose(names: list[str]) -> str:
-        has_no_columns = (
-            file is not None and file.kind in _TEXT_KINDS and names == tables.TEXT_NAMES
-        )
-        return "smiles" if has_no_columns else tables.find_column(names, column, name)
+        if file and file.kind in _TEXT_KINDS and names == tables.TEXT_NAMES:
+            return "smiles"  # whatever `column` says
+        return tables.find_column(names, column, name)
 
     def of_text(names: list[str], rows: list[list[str]]) -> "pyarrow.Table | list[str]":
         if not smiles_only:
@@ -211,7 +210,7 @@ def _pieces(
                 continue
             chosen = choose(piece.schema.names)
             table = _plain(piece, chosen, name)
-            yield _texts(table, chosen) if smiles_only else table, chosen
+            yield (_texts(table, chosen), "") if smiles_only else (table, chosen)
 
 
 def _shown(source: str | os.PathLike) -> str:

@@ -48,8 +48,8 @@ def find_column(
     SMILES, too; else the only one with "smiles" in its name.
 
     Raises:
-        ValueError: There is none, or several are as good; says `where` the columns are and which
-            `argument` names one.
+        ValueError: There is none, or several are as good. It says `where` the columns are, and
+            that `argument` names one.
 
     >>> find_column(["id", "Canonical SMILES"], None, "a.csv")
     'Canonical SMILES'

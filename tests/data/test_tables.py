@@ -180,7 +180,8 @@ def test_folder_whose_files_differ(tmp_path):
 @pytest.mark.parametrize("batch_rows", [5, 23])
 def test_batches_are_cut_as_asked(tmp_path, name, batch_rows):
     path = write_source(tmp_path, name)
-    rows = list(read_smiles(path))
+    rows = list(read_smiles(path, batch_rows=batch_rows))
+    assert [row.number for row in rows] == list(range(1, 24))
     batches = list(read_batches(path, batch_rows=batch_rows))
     assert [batch.start for batch in batches] == list(range(1, 24, batch_rows))
     sizes = [batch.columns.num_rows for batch in batches]
