@@ -49,11 +49,8 @@ def gather_keys(keys: torch.Tensor) -> tuple[torch.Tensor, int]:
         The gathered keys, (ranks · batch,), and the position of this rank's first one.
 
     Raises:
-        TypeError: If the keys are not int64.
         ValueError: On all ranks, if they hold different numbers of keys.
     """
-    if keys.dtype != torch.int64:
-        raise TypeError(f"`keys` must be int64, got {keys.dtype}.")
     ranks = _count_ranks()
     if ranks == 1:
         return keys, 0

@@ -56,33 +56,25 @@ def read_parts(
     Raises:
         ValueError: A missing column, a label that is no number, or a part without a usable row.
     """
-    encoder = RowEncoder(tokenizer, tokenizer.model_max_length, canonicalize=True)
-    if args.data is not None:
-        rows, labels, split = _read(args.data, args)
-        encoded = encoder(rows)
-        names = _named(split, args.data) if split else _drawn(rows, encoded, args.data)
-        return _divide(rows, labels, encoded, names, PARTS), Rejects(encoded.rejects)
-    parts, rejects = {}, Rejects()
-    for part, file in zip(PARTS, (args.train, args.validation, args.test), strict=True):
-        rows, labels, _ = _read(file, args)
-        encoded = encoder(rows)
-        rejects += encoded.rejects
-        parts |= _divide(rows, labels, encoded, np.full(len(rows), part), [part])
-    return parts, rejects
-
-
-def _read(path: str, args: FineTuningArguments) -> tuple[list[Row], np.ndarray, list[Any]]:
-    """Rows, labels (rows, targets) and the column split, if there is one."""
     rows, labels, split = [], [], []
-    for batch in read_batches(path, column=args.smiles_column):
-        rows += [Row(path, place, text) for place, text in enumerate(batch.smiles, batch.start)]
-        labels.append(np.array([numbers(batch, target, "--targets") for target in args.targets]).T)
-        if "split" in batch.columns.column_names:
-            split += batch.columns["split"].to_pylist()
-    return rows, np.concatenate(labels), split
+    three = zip(PARTS, (args.train, args.validation, args.test), strict=True)
+    for part, path in three if args.data is None else [(None, args.data)]:
+        for batch in read_batches(path, column=args.smiles_column):
+            rows += [Row(path, place, text) for place, text in enumerate(batch.smiles, batch.start)]
+            labels += zip(
+                *(numbers(batch, name, "--targets") for name in args.targets), strict=True
+            )
+            if part is not None:
+                split += [part] * len(batch.smiles)
+            elif "split" in batch.columns.column_names:
+                split += batch.columns["split"].to_pylist()
+    encoded = RowEncoder(tokenizer, tokenizer.model_max_length, canonicalize=True)(rows)
+    names = _named(split, args.data) if split else _drawn(rows, encoded, args.data)
+    tables = rows, np.array(labels, float), encoded, names
+    return {part: _part(part, *tables) for part in PARTS}, Rejects(encoded.rejects)
 
 
-def _named(split: list[Any], path: str) -> np.ndarray:
+def _named(split: list[Any], path: str | None) -> np.ndarray:
     names = [str(text).strip().lower() for text in split]
     if unknown := sorted(set(names) - set(_NAMES)):
         raise ValueError(f"Column split of {path} holds {unknown}; expected {list(_NAMES)}.")
@@ -125,26 +117,19 @@ def _sequences(encoded: EncodedRows) -> list[list[int]]:
     return [ids.tolist() for ids in np.split(encoded.tokens, np.cumsum(encoded.lengths)[:-1])]
 
 
-def _divide(
-    rows: list[Row],
-    labels: np.ndarray,
-    encoded: EncodedRows,
-    names: np.ndarray,
-    wanted: Sequence[str],
-) -> dict[str, Part]:
-    """The usable rows by their part, of which `names` (rows,) tells."""
+def _part(
+    name: str, rows: list[Row], labels: np.ndarray, encoded: EncodedRows, names: np.ndarray
+) -> Part:
+    """The usable ones of the rows whose part, in `names` (rows,), is this."""
     kept = encoded.kept
+    own = [row for row, part in zip(rows, names, strict=True) if part == name]
+    if not own:
+        raise ValueError(f"No row is {name}: each of {', '.join(PARTS)} needs a molecule.")
+    if not (names[kept] == name).any():
+        rejects = [reject for reject in encoded.rejects if reject.row in own]
+        raise ValueError(f"{name}: {none_usable(len(own), rejects)}")
     usable = Part([rows[place] for place in kept], _sequences(encoded), labels[kept])
-    parts = {}
-    for name in wanted:
-        parts[name] = usable.take(np.flatnonzero(names[kept] == name))
-        if not parts[name].rows:
-            own = {row.number for row, of in zip(rows, names, strict=True) if of == name}
-            if not own:
-                raise ValueError(f"No row is {name}: each of {', '.join(PARTS)} needs a molecule.")
-            rejects = [reject for reject in encoded.rejects if reject.row.number in own]
-            raise ValueError(f"{name}: {none_usable(len(own), rejects)}")
-    return parts
+    return usable.take(np.flatnonzero(names[kept] == name))
 
 
 def leave_out_copies(parts: dict[str, Part]) -> int:

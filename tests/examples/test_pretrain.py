@@ -212,8 +212,11 @@ def test_a_stream_resumes_in_its_second_pass(pretrain, source, tmp_path):
         (("--streaming", "true", "--properties", "rdkit"), "standardised over all molecules"),
         (("--streaming", "true", "--dataloader_num_workers", "2"), "reads in one process"),
         (("--train_sources", "run/molecules/train"), "move the sources out"),
-        (("--properties", "rdkit", "--property_columns", "y"), "--property_columns or --propert"),
-        (("--property_rows", "5"), "--property_rows says how many molecules --properties labels"),
+        (
+            ("--properties", "rdkit", "--property_columns", "y"),
+            "--property_columns or --properties",
+        ),
+        (("--property_rows", "5"), "--property_rows says how many molecules --properties"),
     ],
 )
 def test_settings_that_contradict_each_other_stop_at_once(

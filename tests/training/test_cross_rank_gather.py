@@ -196,8 +196,3 @@ def test_one_process_gathers_nothing():
     gathered, offset = gather_with_gradient(rows)
     assert gathered is rows and offset == 0
     assert gather_keys(keys) == (keys, 0)
-
-
-def test_keys_must_be_int64():
-    with pytest.raises(TypeError, match="int64"):
-        gather_keys(torch.zeros(3, dtype=torch.int32))
