@@ -53,6 +53,9 @@ def contrastive_log_prob(
         ValueError: If shapes, `offset`, `temperature` or `block_size` do not fit.
 
     Source: cMIM (arXiv:2502.19642).
+
+    >>> contrastive_log_prob(torch.eye(3), temperature=0.5)  # -log(1 + exp(-2))
+    tensor([-0.1269, -0.1269, -0.1269])
     """
     check_temperature(temperature)
     check_block_size(block_size)

@@ -99,6 +99,10 @@ class Objective:
 
     Raises:
         ValueError: If an attribute is out of its range or has no meaning for this objective.
+
+    >>> output = Objective("cae", temperature=0.5)(latents=torch.eye(3), nll=torch.full((3,), 2.0))
+    >>> output.loss, list(output.terms)
+    (tensor([2.1269, 2.1269, 2.1269]), ['nll', 'log_contrastive'])
     """
 
     name: str

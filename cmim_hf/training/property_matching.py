@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers.utils import logging
 
+from ..model.configuration_cmim import CMIMConfig
 from ..model.modeling_cmim import CMIMModel
 from .objectives import Objective
 
@@ -46,22 +47,7 @@ def match_properties(
         return
     scale = next(iter(labelled.values()))
     config, head = model.config, model.property_head
-    kind = config.property_representation
-    if not objective.uses_decoder and kind != "latent":
-        raise ValueError(
-            f"The objective {objective.name} decodes nothing that properties could be read off: "
-            f'make the model with property_representation="latent" instead of "{kind}", or set '
-            "property_weight to 0."
-        )
-    if len(scale.names) != config.num_properties or (
-        config.property_names is not None and tuple(config.property_names) != scale.names
-    ):
-        raise ValueError(
-            f"The model predicts {config.num_properties} properties "
-            f"({', '.join((config.property_names or ['unnamed'])[:3])} ...), the molecules are "
-            f"labelled with {len(scale.names)} ({', '.join(scale.names[:3])} ...): label them "
-            "with the model's, or train one with num_properties and property_names of theirs."
-        )
+    _check_head(config, objective, scale.names)
     quantiles = torch.from_numpy(scale.quantiles).to(head.quantiles)
     if head.quantiles.any() and not torch.equal(head.quantiles, quantiles):
         raise ValueError(
@@ -77,6 +63,25 @@ def match_properties(
             )
     config.property_names = list(scale.names)
     head.quantiles.copy_(quantiles)
+
+
+def _check_head(config: CMIMConfig, objective: Objective, names: tuple[str, ...]) -> None:
+    kind = config.property_representation
+    if not objective.uses_decoder and kind != "latent":
+        raise ValueError(
+            f"The objective {objective.name} decodes nothing that properties could be read off: "
+            f'make the model with property_representation="latent" instead of "{kind}", or set '
+            "property_weight to 0."
+        )
+    if len(names) != config.num_properties or (
+        config.property_names is not None and tuple(config.property_names) != names
+    ):
+        raise ValueError(
+            f"The model predicts {config.num_properties} properties "
+            f"({', '.join((config.property_names or ['unnamed'])[:3])} ...), the molecules are "
+            f"labelled with {len(names)} ({', '.join(names[:3])} ...): label them "
+            "with the model's, or train one with num_properties and property_names of theirs."
+        )
 
 
 __all__ = ["match_properties"]

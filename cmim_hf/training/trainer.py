@@ -54,6 +54,20 @@ class CMIMTrainer(Trainer):
     Takes the arguments and the data of `Trainer`: a data set whose rows have `input_ids`, or an
     iterable one, or a list. What a batch lacks of `labels` and `keys` (a number for each molecule,
     equal for equal ones) is made of its tokens; InfoNCE needs a [`CMIMCollator`] with two views.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from cmim_hf import CMIMConfig, CMIMModel, default_tokenizer
+    >>> tokenizer = default_tokenizer(64)
+    >>> rows = [{"input_ids": tokenizer("C" * size)["input_ids"]} for size in range(1, 9)]
+    >>> model = CMIMModel(CMIMConfig.from_size("tiny", vocab_size=len(tokenizer)))
+    >>> with TemporaryDirectory() as folder:
+    ...     args = CMIMTrainingArguments(
+    ...         folder, max_steps=1, per_device_train_batch_size=8, use_cpu=True, disable_tqdm=True
+    ...     )
+    ...     trainer = CMIMTrainer(model, args, train_dataset=rows, processing_class=tokenizer)
+    ...     trainer.train().global_step  # doctest: +ELLIPSIS
+    {'train_runtime': ...}
+    1
     """
 
     args: CMIMTrainingArguments
@@ -136,8 +150,8 @@ class CMIMTrainer(Trainer):
                 raise
             raise ChildProcessError(
                 f"A worker of the data loader ended before its time ({str(error).strip()}). If "
-                "that was for want of memory, take fewer (dataloader_num_workers). "
-                "resume_from_checkpoint goes on from what was saved."
+                "that was for want of memory, take fewer (--dataloader_num_workers). "
+                "--resume_from_checkpoint goes on from what was saved."
             ) from error
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
@@ -237,7 +251,7 @@ class CMIMTrainer(Trainer):
             keys, _ = gather_keys(keys)
         return self.objective(
             nll=outputs.nll,
-            num_tokens=None if labels is None else (labels != -100).sum(dim=1),
+            num_tokens=None if labels is None else (labels != -100).sum(1),
             latents=latents,
             mean=outputs.latent_mean.flatten(1),
             log_std=outputs.latent_log_std.flatten(1),
@@ -278,8 +292,7 @@ class CMIMTrainer(Trainer):
         samples = self.args.reconstruction_samples
         if not samples or not self.objective.uses_decoder or not has_length(dataset):
             return {}
-        rows = spread_rows(len(dataset), samples)
-        rows = rows[self.args.process_index :: self.args.world_size]
+        rows = spread_rows(len(dataset), samples)[self.args.process_index :: self.args.world_size]
         sequences = [dataset[int(row)]["input_ids"] for row in rows]
         model = self.accelerator.unwrap_model(self.model)
         exact = exact_reconstructions(model, sequences, self.args.eval_batch_size)
@@ -347,10 +360,9 @@ class CMIMTrainer(Trainer):
         model_name: str | None = None,
         **_: Any,
     ) -> None:
-        """Write the card of this run to the output folder; `dataset` describes the data.
+        """Write the card to the output folder; `dataset` describes the data.
 
-        The other arguments of `Trainer.create_model_card` are left aside: a run of this trainer has
-        no language, task or parent to name.
+        The stock trainer's other arguments are left aside: no language, task or parent is named.
         """
         if not self.is_world_process_zero():
             return
@@ -382,9 +394,9 @@ def _completed(inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def _is_of_a_worker(error: Exception) -> bool:
     """Whether an error is what a worker's end leaves: torch's, or that of its connection."""
-    if isinstance(error, RuntimeError):
-        return str(error).startswith("DataLoader worker")
-    return getattr(error, "filename", None) is None  # no file is missing, but a socket
+    is_of_torch = str(error).startswith("DataLoader worker")
+    is_of_a_socket = getattr(error, "filename", None) is None  # no file is missing
+    return is_of_torch if isinstance(error, RuntimeError) else is_of_a_socket
 
 
 __all__ = ["CMIMTrainer"]
