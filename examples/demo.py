@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: E402
 """What one cMIM does, on real molecules, in a few minutes: one picture and one page to look at.
 
 python examples/demo.py --output runs/demo
@@ -9,6 +10,10 @@ same regression on fingerprints. Nothing is trained but that regression.
 """
 
 from __future__ import annotations
+
+from cmim_hf.cpu_threads import wait_politely
+
+wait_politely()  # before torch is imported
 
 import base64
 import html
@@ -41,7 +46,7 @@ from cmim_hf.data.smiles_files import read_smiles
 from cmim_hf.embedding.nearest import nearest_neighbors
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
 EXAMPLES = Path(__file__).parent
 DRUGS = {

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: E402
 """Fine-tune a cMIM to predict labels of molecules: numbers, or yes and no.
 
     python examples/finetune.py
@@ -25,11 +26,11 @@ from cmim_hf.cpu_threads import wait_politely
 
 wait_politely()  # before torch is imported
 
-from transformers import HfArgumentParser  # noqa: E402
+from transformers import HfArgumentParser
 
-from cmim_hf.cli.exit_status import run_script  # noqa: E402
-from cmim_hf.training.fine_tuning import fine_tune  # noqa: E402
-from cmim_hf.training.fine_tuning_arguments import FineTuningArguments  # noqa: E402
+from cmim_hf.cli.exit_status import run_script
+from cmim_hf.training.fine_tuning import fine_tune
+from cmim_hf.training.fine_tuning_arguments import FineTuningArguments
 
 
 def main(argv: list[str] | None = None) -> None:

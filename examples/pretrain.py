@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: E402
 """Pretrain a cMIM on SMILES.
 
     accelerate launch examples/pretrain.py examples/configs/tiny.yaml
@@ -21,9 +22,9 @@ from cmim_hf.cpu_threads import wait_politely
 
 wait_politely()  # before torch is imported
 
-from cmim_hf.cli.exit_status import run_script  # noqa: E402
-from cmim_hf.training.pretraining import pretrain  # noqa: E402
-from cmim_hf.training.run_arguments import parse_arguments  # noqa: E402
+from cmim_hf.cli.exit_status import run_script
+from cmim_hf.training.pretraining import pretrain
+from cmim_hf.training.run_arguments import parse_arguments
 
 
 def main(argv: list[str] | None = None) -> None:
