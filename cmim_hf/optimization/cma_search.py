@@ -289,10 +289,9 @@ def _run(searches: list[_Search], decode: Decode, table: ScoreTable, bar: tqdm) 
     try:
         table.score([(search.row, table.seeds[search.row]) for search in searches], bar=bar)
         for iteration in count(1):
+            for search in searches:
+                search.stopped = search.stopped or ("" if search.left else "budget")
             active = [search for search in searches if not search.stopped]
-            for search in active:
-                search.stopped = "" if search.left else "budget"
-            active = [search for search in active if search.left]
             if not active:
                 return
             asked = [search.ask() for search in active]
@@ -319,32 +318,24 @@ def _run(searches: list[_Search], decode: Decode, table: ScoreTable, bar: tqdm) 
 
 def _best(table: pd.DataFrame, searches: list[_Search], seeds: Sequence[str]) -> pd.DataFrame:
     """One row a seed. Infeasible molecules are not in the table."""
-    rows = []
-    for search, smiles in zip(searches, seeds, strict=True):
-        own = table[table["seed"] == search.row]
-        top = own.loc[own["score"].idxmax()] if own["score"].notna().any() else {}
-        start = own[own["iteration"] == 0]["score"]
-        rows.append(
-            {
-                "seed": search.row,
-                "seed_smiles": smiles,
-                "seed_score": start.iloc[0] if len(start) else math.nan,
-                "smiles": top.get("smiles"),
-                "score": top.get("score", math.nan),
-                "similarity": top.get("similarity", math.nan),
-                "calls": len(own),
-                "stopped": search.stopped,
-            }
-        )
-    best = pd.DataFrame(rows)
-    return best.assign(smiles=pd.Series([row["smiles"] for row in rows], dtype=object))
+    scored = table.dropna(subset="score")
+    top = scored.sort_values("score", ascending=False, kind="stable").groupby("seed").first()
+    best = pd.DataFrame(
+        {
+            "seed_smiles": seeds,
+            "seed_score": table[table["iteration"] == 0].set_index("seed")["score"],
+            **{name: top[name] for name in ("smiles", "score", "similarity")},
+            "calls": table.groupby("seed").size(),
+            "stopped": [search.stopped for search in searches],
+        },
+        index=pd.RangeIndex(len(seeds), name="seed"),
+    )
+    best["smiles"] = best["smiles"].astype(object).where(best["smiles"].notna(), None)
+    return best.fillna({"calls": 0}).astype({"calls": int}).reset_index()
 
 
 def _check(
-    seeds: Sequence[str],
-    codes: np.ndarray,
-    about: Mapping[str, Any],
-    timeout: float | None,
+    seeds: Sequence[str], codes: np.ndarray, about: Mapping[str, Any], timeout: float | None
 ) -> None:
     if isinstance(seeds, str):
         raise TypeError(f"seeds is a list of SMILES, not one string: give [{seeds!r}].")
@@ -355,10 +346,7 @@ def _check(
     longest = threading.TIMEOUT_MAX
     for good, problem in (
         (len(seeds), "optimize got no seed; give it at least one SMILES"),
-        (
-            about["strategy"] in ("cma", "random"),
-            "strategy is one of cma, random, not {strategy!r}",
-        ),
+        (about["strategy"] in ("cma", "random"), "strategy is cma or random, not {strategy!r}"),
         (about["budget"] >= 1, "budget, the molecules scored a seed, is at least 1; got {budget}"),
         (about["population"] >= 4, "population must be at least 4, got {population}"),
         (0 < about["step"] < math.inf, "step must be positive and finite, got {step}"),

@@ -170,13 +170,10 @@ def parse_scorers(texts: Iterable[str]) -> Scorer:
             weight, 1 if there is none, stands behind the last `=`; so paths may hold that sign.
 
     Raises:
-        TypeError: One string in place of a list.
         ValueError: A weight that is no number, a function that cannot be loaded, a term given
             twice, and as in `as_scorer`.
         FileNotFoundError: No such file.
     """
-    if isinstance(texts, str):
-        raise TypeError(f"Expected a list of scorers, got the single text {texts!r}; pass [it].")
     weights: dict[str | Callable[[Any], Any], float] = {}
     places = set()
     for text in texts:

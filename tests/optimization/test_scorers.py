@@ -203,7 +203,6 @@ def test_scorers_of_a_command_line(tmp_path, search_path):
         (["nowhere_at_all:score"], ValueError, "no module 'nowhere_at_all'"),
         (["none.py:score"], FileNotFoundError, "no file none.py"),
         ([], ValueError, "no term"),
-        ("qed", TypeError, "single text 'qed'"),
     ],
 )
 def test_scorers_of_a_command_line_that_are_none(
