@@ -17,11 +17,7 @@ import torch
 from ..checkpoints import DEFAULT_CHECKPOINT
 from ..checkpoints.loading import load_checkpoint, weights_fingerprint
 from ..data.argument_checks import check_choice, whole_number
-from ..data.invalid_rows import (
-    ON_INVALID,
-    items_in_place,
-    values_in_place,
-)
+from ..data.invalid_rows import ON_INVALID, items_in_place, values_in_place
 from ..data.row_encoder import EncodedRows
 from ..data.token_batches import distinct_rows
 from .encode_decode import Codec
@@ -199,7 +195,7 @@ class MoleculeGenerator:
                 not know its codes' spread.
         """
         if not isinstance(radius, Real) or not 0 <= radius <= LARGEST_RADIUS:
-            raise ValueError(f"radius is a number from 0 to {LARGEST_RADIUS:g}, not {radius!r}.")
+            raise ValueError(f"`radius` is a number from 0 to {LARGEST_RADIUS:g}, not {radius!r}.")
         n = whole_number("n", n, 1)
         check_choice("unit", unit, UNITS)
         single = isinstance(smiles, str)

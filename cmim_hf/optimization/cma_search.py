@@ -346,14 +346,14 @@ def _check(
     longest = threading.TIMEOUT_MAX
     for good, problem in (
         (len(seeds), "optimize got no seed; give it at least one SMILES"),
-        (about["strategy"] in ("cma", "random"), "strategy is cma or random, not {strategy!r}"),
-        (about["budget"] >= 1, "budget, the molecules scored a seed, is at least 1; got {budget}"),
-        (about["population"] >= 4, "population must be at least 4, got {population}"),
-        (0 < about["step"] < math.inf, "step must be positive and finite, got {step}"),
-        (0 <= about["min_similarity"] <= 1, "min_similarity is in [0, 1], got {min_similarity}"),
+        (about["strategy"] in ("cma", "random"), "`strategy` is cma or random, not {strategy!r}"),
+        (about["budget"] >= 1, "`budget`, molecules scored a seed, is at least 1; got {budget}"),
+        (about["population"] >= 4, "`population` must be at least 4, got {population}"),
+        (0 < about["step"] < math.inf, "`step` must be positive and finite, got {step}"),
+        (0 <= about["min_similarity"] <= 1, "`min_similarity` is in [0, 1], got {min_similarity}"),
         (
             timeout is None or 0 < timeout <= longest,
-            f"timeout is a number of seconds above 0, at most {longest:.0f}, or None to wait for "
+            f"`timeout` is a number of seconds above 0, at most {longest:.0f}, or None to wait for "
             f"ever; got {timeout}",
         ),
     ):

@@ -193,8 +193,8 @@ class ScoreTable:
                 kinds.setdefault(_kind(error), f"{smiles}: {error}")
             raise RuntimeError(
                 f"The scorer failed for each of its first {len(failed)} molecules, as for "
-                f"{'; '.join(list(kinds.values())[:3])}. Fix the scorer, or raise the timeout if "
-                "it is only slow."
+                f"{'; '.join(list(kinds.values())[:3])}. Fix the scorer, or raise `timeout` if it "
+                "is only slow."
             )
 
     def _open(self, path: str | os.PathLike, settings: dict[str, Any]) -> None:

@@ -371,7 +371,7 @@ def test_a_number_of_molecules_is_a_whole_number_from_one(generator, n):
 
 @pytest.mark.parametrize("radius", [-0.1, float("nan"), float("inf")])
 def test_a_radius_is_a_finite_number_from_zero(generator, radius):
-    with pytest.raises(ValueError, match=f"radius is a number from 0 to 1e.06, not {radius}"):
+    with pytest.raises(ValueError, match=f"`radius` is a number from 0 to 1e.06, not {radius}"):
         generator.sample_around("CCO", radius, 1)
 
 
