@@ -63,7 +63,7 @@ pretrain: $(INSTALLED)
 		--dynamo_backend no --num_cpu_threads_per_process $$($(BIN)/python -c 'import os; print(os.cpu_count())') \
 		examples/pretrain.py examples/configs/tiny.yaml
 	@echo "==> looking at what it learned"
-	@$(BIN)/python examples/explore.py --checkpoint runs/tiny --picture runs/tiny.png
+	@$(BIN)/python examples/generate.py --checkpoint runs/tiny --picture runs/tiny.png
 
 # A folder named twice is packed once and shown twice. At most 60 MiB: what lends a GPU may ask that.
 gpu-kit:
