@@ -28,6 +28,3 @@ def keep_freed_memory() -> bool:
         return False
     settings = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, _KEPT), (_TOP_PAD, _STEP))
     return all(mallopt(ctypes.c_int(name), ctypes.c_int(value)) for name, value in settings)
-
-
-__all__ = ["keep_freed_memory"]

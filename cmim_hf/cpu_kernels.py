@@ -338,6 +338,3 @@ def _blocks(
             by_head = scores.view(-1, heads, length, length)
             by_head += bias if bias.ndim == 2 or len(bias) == 1 else bias[rows]
         yield rows, (queries, keys, values, scores.softmax(dim=-1))
-
-
-__all__ = ["ATTENTION", "linear", "slow_down", "speed_up", "sped_up"]

@@ -54,6 +54,3 @@ def _own_cores() -> list[int] | None:
     if not hasattr(os, "sched_getaffinity"):
         return None
     return [core for core in os.sched_getaffinity(0) if core < psutil.cpu_count()]
-
-
-__all__ = ["is_contended", "wait_politely"]

@@ -106,6 +106,3 @@ def register_with_transformers() -> None:
     )
     finder.register()
     sys.meta_path.insert(0, finder)
-
-
-__all__ = ["register_with_transformers"]

@@ -15,6 +15,3 @@ def list_checkpoints() -> dict[str, str]:
     return {
         config.parent.name: str(config.parent) for config in sorted(_FOLDER.glob("*/config.json"))
     }
-
-
-__all__ = ["DEFAULT_CHECKPOINT", "list_checkpoints"]

@@ -188,12 +188,3 @@ def _check_folder(name: str) -> None:
             f"There is no checkpoint folder {name} (relative paths start at {Path.cwd()}); give "
             "the folder that save_pretrained wrote, or a Hub id."
         )
-
-
-__all__ = [
-    "default_device",
-    "floating_dtype",
-    "load_checkpoint",
-    "torch_device",
-    "weights_fingerprint",
-]

@@ -81,6 +81,3 @@ def run(options: argparse.Namespace) -> None:
             "A .npy file does not say which rows were left out: to know, choose --on-invalid none, "
             "or a .parquet file."
         )
-
-
-__all__ = ["add_arguments", "run"]

@@ -64,6 +64,3 @@ def exit_status(
     except KeyboardInterrupt:
         print(f"{name}: {interrupted}", file=sys.stderr)
         return INTERRUPTED
-
-
-__all__ = ["INTERRUPTED", "exit_status", "run_script"]

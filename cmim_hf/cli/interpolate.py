@@ -117,6 +117,3 @@ def _table(
     return pa.table(
         columns | {name: pa.array(values, pa.float64()) for name, values in near.items()}
     )
-
-
-__all__ = ["add_arguments", "run"]

@@ -53,6 +53,3 @@ def _parser() -> argparse.ArgumentParser:
         module.add_arguments(command)
         command.set_defaults(run=module.run, words=getattr(module, "WORDS", {}))
     return parser
-
-
-__all__ = ["main"]

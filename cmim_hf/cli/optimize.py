@@ -154,6 +154,3 @@ def _write_best(output: Path | None, picture: Picture, found: Optimization) -> N
             near = f"{row['score']:.3g} (similarity {row['similarity']:.2f})"
             picture.add(row["smiles"], near if row["smiles"] else "none")
         picture.save()
-
-
-__all__ = ["add_arguments", "run"]

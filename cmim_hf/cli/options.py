@@ -101,15 +101,3 @@ def load_generator(options: argparse.Namespace, **more: Any) -> MoleculeGenerato
         batch_size=options.batch_size,
         **more,
     )
-
-
-__all__ = [
-    "BATCH_ROWS",
-    "SOURCE",
-    "add_generation_options",
-    "add_model_options",
-    "add_source_options",
-    "checked_outputs",
-    "load_generator",
-    "read_source",
-]

@@ -91,6 +91,3 @@ def run(options: argparse.Namespace) -> None:
     kinds = ", ".join(f"{number:,} {kind}" for kind, number in rejects.counts.items())
     told += f", in {options.output}; {len(rejects):,} rows could not be used"
     say(told + (f" ({kinds}): see rejects.tsv." if kinds else "."))
-
-
-__all__ = ["add_arguments", "run"]

@@ -117,6 +117,3 @@ def _draw(picture: Picture, texts: list[str], written: list[str | None]) -> None
             legend = f"similarity {two_digits(similarity(text, one))}"
         picture.add(text, "input")
         picture.add(one, legend)
-
-
-__all__ = ["add_arguments", "run"]

@@ -44,6 +44,3 @@ def share(number: int, of: int) -> str:
 def two_digits(value: float | None) -> str:
     """A similarity as legends show it."""
     return "" if value is None else f"{value:.2f}"
-
-
-__all__ = ["say", "say_drawn", "say_invalid", "share", "two_digits"]

@@ -150,6 +150,3 @@ def _table(seed: str | None, chosen: list[str | None]) -> pa.Table:
         columns["seed"] = pa.array([seed] * len(chosen), pa.string())
         columns["similarity"] = pa.array(similarities_or_none(seed, chosen), pa.float64())
     return pa.table(columns)
-
-
-__all__ = ["add_arguments", "run"]

@@ -42,6 +42,3 @@ def run(options: argparse.Namespace) -> None:
     total = sum(steps["train"] for steps in counts.values())
     told = f"{total:,} training molecules in {options.output}"
     say(f"{told}; {len(rejects):,} rows do not parse, see rejects.tsv.")
-
-
-__all__ = ["add_arguments", "run"]

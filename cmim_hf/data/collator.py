@@ -113,6 +113,3 @@ def molecule_key(input_ids: Sequence[int] | np.ndarray) -> int:
 def _hash(content: bytes, signed: bool) -> int:
     digest = hashlib.blake2b(content, digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=signed)
-
-
-__all__ = ["CMIMCollator", "molecule_key"]

@@ -147,11 +147,3 @@ def label_with_descriptors(
         values = values[:, varies]
         scale = PropertyScale.fit(np.array(names)[varies].tolist(), values)
     return molecules.labelled(rows, values, scale)
-
-
-__all__ = [
-    "label_with_columns",
-    "label_with_descriptors",
-    "numbers",
-    "read_property_scale",
-]

@@ -94,6 +94,3 @@ def check_sizes(batch_size: int, mega: int) -> None:
     """Raise a ValueError where there is no batch, or no mega-batch."""
     if batch_size < 1 or mega < 1:
         raise ValueError(f"batch_size and mega are at least 1, not {batch_size} and {mega}.")
-
-
-__all__ = ["LengthBucketSampler", "bucketed_order", "check_sizes"]

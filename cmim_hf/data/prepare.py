@@ -272,6 +272,3 @@ def prepare_folder(
         tokenizer.save_pretrained(partial)
         rejects.write(partial / "rejects.tsv")
     return molecules, rejects
-
-
-__all__ = ["SourceOptions", "prepare", "prepare_folder", "prepare_sources", "retokenize"]

@@ -129,6 +129,3 @@ class PropertyLabels:
         if place < 0:
             return np.full(self.codes.shape[1], np.nan, np.float32)
         return as_floats(self.codes[place])
-
-
-__all__ = ["PropertyLabels", "PropertyScale", "as_floats"]

@@ -169,14 +169,3 @@ class RowEncoder:
             return canonicalize(text), None
         except SmilesError as error:
             return text, ("does not parse", f"it {error.reason}")
-
-
-__all__ = [
-    "REJECT_KINDS",
-    "EncodedRows",
-    "Reject",
-    "Rejects",
-    "RowEncoder",
-    "none_usable",
-    "reject_table",
-]

@@ -171,6 +171,3 @@ def _write(folder: Path, files: dict[str, list[str]], rejects: Rejects, report: 
                 stream.writelines(f"{text}\n".encode() for text in smiles)
     rejects.write(folder / "rejects.tsv")
     write_whole(folder / "split.json", json.dumps(report, indent=2, default=str) + "\n")
-
-
-__all__ = ["SplitOptions", "split_sources"]

@@ -147,6 +147,3 @@ def _round_robin(sources: Iterable[Callable[[], Iterable[Row]]]) -> Iterator[Row
                 streams.remove(stream)
             else:
                 yield row
-
-
-__all__ = ["StreamedMolecules"]

@@ -79,6 +79,3 @@ def distinct_rows(encoded: EncodedRows) -> tuple[np.ndarray, np.ndarray]:
             first.append(row)
         place[row] = known
     return np.array(first, np.int64), place
-
-
-__all__ = ["batch_rows", "batch_tokens", "distinct_rows", "padded", "padded_batches"]

@@ -85,6 +85,3 @@ def _set_encoder(encoder: Callable[[list], Any]) -> None:
 
 def _encode(rows: list) -> Any:
     return _worker_encoder(rows)
-
-
-__all__ = ["chunked", "encode_in_order"]

@@ -185,6 +185,3 @@ class MoleculeEmbedder:
         self.model.representation_size(self.representation)
         check_choice("pooling", self.pooling, POOLINGS)
         check_choice("on_invalid", self.on_invalid, ON_INVALID)
-
-
-__all__ = ["MoleculeEmbedder"]

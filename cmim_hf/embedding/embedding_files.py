@@ -96,6 +96,3 @@ def _write_npy(parts: Iterator[EmbeddedBatch], embedder: MoleculeEmbedder, path:
             rows += len(embedded.vectors)
         stream.seek(0)
         np.lib.format.write_array_header_1_0(stream, header | {"shape": (rows, embedder.size)})
-
-
-__all__ = ["OUTPUT_SUFFIXES", "EmbeddedFile", "save_embeddings"]

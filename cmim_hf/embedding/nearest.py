@@ -277,6 +277,3 @@ def _text_columns(file: ds.ParquetFileFragment, column: str | None) -> dict[str,
 def _vectors(column: pa.FixedSizeListArray) -> np.ndarray:
     """(rows, size) float32; NaN where a molecule is invalid."""
     return column.flatten().to_numpy(zero_copy_only=False).reshape(-1, column.type.list_size)
-
-
-__all__ = ["TRAINING_ROWS", "EmbeddedLibrary", "nearest_neighbors"]

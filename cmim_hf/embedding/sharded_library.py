@@ -250,6 +250,3 @@ def _content(source: str) -> dict[str, Any]:
         stream.seek(max(0, size - _ENDS))
         digest.update(stream.read(_ENDS))
     return {"name": os.path.basename(source), "bytes": size, "sha256_ends": digest.hexdigest()}
-
-
-__all__ = ["SETTINGS_FILE", "Library", "Shard", "embed_shards"]

@@ -90,6 +90,3 @@ class _Writer:
         library.check(embedder)  # this node may hold another checkpoint of the same name
         for embedded in embed_shards(library.pending(rank, world_size), embedder):
             yield embedded.encoded.number
-
-
-__all__ = ["embed_library_on_ray"]

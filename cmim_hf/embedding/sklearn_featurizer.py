@@ -198,6 +198,3 @@ def _molecules(X: Any) -> Any:
             f"X is a {type(X).__name__}, no array or data frame; pass its column of SMILES."
         )
     return array.reshape(len(array))
-
-
-__all__ = ["MoleculeFeaturizer"]

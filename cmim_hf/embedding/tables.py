@@ -144,16 +144,3 @@ def parquet_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
 def count_kinds(rejects: Iterable[Reject]) -> Counter[str]:
     """The number of invalid rows of each kind."""
     return Counter(reject.kind for reject in rejects)
-
-
-__all__ = [
-    "EMBEDDING_COLUMN",
-    "METADATA_KEY",
-    "EmbeddedBatch",
-    "count_kinds",
-    "embedded_batches",
-    "embedding_table",
-    "parquet_writer",
-    "provenance",
-    "result_table",
-]

@@ -195,6 +195,3 @@ class Codec:
             except ValueError:
                 molecules.append(None)
         return molecules
-
-
-__all__ = ["Codec"]

@@ -53,6 +53,3 @@ def interpolate_codes(
     bent = (np.abs(sine) > 1e-4) & (norms > 0)[..., None]
     arc = np.sin((1 - t) * angle) * first + np.sin(t * angle) * second
     return np.where(bent, arc / np.where(bent, sine, 1.0), line).astype(dtype)
-
-
-__all__ = ["METHODS", "interpolate_codes"]

@@ -53,6 +53,3 @@ def log_likelihoods(
         density = log_prior(latents) - log_posterior(latents, mean, log_std)
         weights.append(decoded(latents) + density.double())
     return torch.stack(weights).logsumexp(dim=0) - math.log(samples)
-
-
-__all__ = ["log_likelihoods"]

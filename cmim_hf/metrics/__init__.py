@@ -58,6 +58,3 @@ def load(name: str) -> evaluate.EvaluationModule:
     if name not in known:
         raise ValueError(f"No metric is named {name!r}; there are {', '.join(known)}.")
     return evaluate.load(str(_FOLDER / name), keep_in_memory=True)
-
-
-__all__ = ["list_metrics", "load"]

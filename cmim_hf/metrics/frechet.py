@@ -80,6 +80,3 @@ def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
     eigenvalues = np.linalg.eigvals(covariances[0] @ covariances[1]).real.clip(min=0)
     spread = sum(map(np.trace, covariances))
     return float(shift @ shift + spread - 2 * np.sqrt(eigenvalues).sum())
-
-
-__all__ = ["chemnet_features", "fcd", "frechet_distance"]

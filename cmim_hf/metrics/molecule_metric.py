@@ -163,6 +163,3 @@ def reference_molecules(smiles: Sequence[str] | None, name: str) -> Iterator[Mol
                 f"{name} row {row}, {rows[row - 1][:80]!r}, is no molecule; remove or fix it."
             )
         yield molecule
-
-
-__all__ = ["MoleculeMetric"]

@@ -70,6 +70,3 @@ def check_weights(folder: str | os.PathLike) -> None:
 def _digest(file: Path) -> str:
     with open(file, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-__all__ = ["CHECKSUMS", "check_weights", "forget_checksums", "write_checksums"]

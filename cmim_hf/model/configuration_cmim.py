@@ -266,5 +266,3 @@ class CMIMConfig(PreTrainedConfig):
 
 
 CMIMConfig.register_for_auto_class()
-
-__all__ = ["CMIMConfig"]

@@ -163,6 +163,3 @@ def _check(max_length: int, longest: int, temperature: float, top_k: int | None)
         raise ValueError(f"top_k is a whole number from 1, not {top_k!r}.")
     if top_k is not None and temperature == 0:
         raise ValueError(f"top_k = {top_k} draws, which needs a temperature above 0.")
-
-
-__all__ = ["decode_latents"]

@@ -134,6 +134,3 @@ def informative_embeddings(
             f"(0 is the embedding, {len(states) - 1} or -1 the last layer)."
         )
     return pool_hidden_states(states[layer], attention_mask, pooling)
-
-
-__all__ = ["informative_embeddings"]

@@ -449,6 +449,3 @@ def _behind(past_key_values: Cache | None, mask: torch.Tensor | None) -> torch.T
     if mask is None or past_key_values is None:
         return mask
     return torch.cat((mask.new_ones(len(mask), past_key_values.get_seq_length()), mask), dim=1)
-
-
-__all__ = ["CMIMModel", "CMIMOutput", "CMIMPreTrainedModel"]

@@ -350,10 +350,3 @@ def _canonical(text: str) -> str | None:
 
 def _given(**parameters: Any) -> dict[str, Any]:
     return {name: value for name, value in parameters.items() if value is not None}
-
-
-__all__ = [
-    "MoleculeEmbeddingPipeline",
-    "MoleculeGenerationPipeline",
-    "MoleculePredictionPipeline",
-]

@@ -213,5 +213,3 @@ def _restored(state: dict[str, Any]) -> CMIMSentenceEmbedding:
 if __name__ == "cmim_hf.model.sentence_transformers_cmim":
     # what sentence-transformers writes into modules.json: the file copied beside the weights
     CMIMSentenceEmbedding.__module__ = "sentence_transformers_cmim"
-
-__all__ = ["CMIMSentenceEmbedding"]

@@ -271,6 +271,3 @@ class CMIMForSequenceClassification(CMIMPreTrainedModel):
 def _settle(config: CMIMConfig, name: str, value: Any, default: Any) -> None:
     """Keep in the config what was given, else what it has, else the default."""
     setattr(config, name, getattr(config, name, default) if value is None else value)
-
-
-__all__ = ["CMIMForSequenceClassification"]

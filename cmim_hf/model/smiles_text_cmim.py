@@ -49,6 +49,3 @@ def refusal(text: Any, aim: str, reason: str, instead: str = "") -> ValueError:
     """The error of a text that cannot be `aim`, such as "embedded"."""
     shown = repr(text) if len(repr(text)) <= 80 else repr(text)[:77] + "..."
     return ValueError(f"The text {shown} cannot be {aim}: {reason}. Fix or remove it{instead}.")
-
-
-__all__ = ["length_problem", "refusal", "text_problem", "without_extension"]

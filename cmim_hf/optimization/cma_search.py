@@ -359,6 +359,3 @@ def _check(
     ):
         if not good:
             raise ValueError(problem.format(**about) + ".")
-
-
-__all__ = ["Optimization", "optimize"]

@@ -310,6 +310,3 @@ def _check_settings(
             RuntimeWarning,
             stacklevel=2,
         )
-
-
-__all__ = ["PATIENCE", "ScoreTable"]

@@ -125,6 +125,3 @@ def shown(value: Any) -> str:
     """The beginning of a value as Python writes it."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-__all__ = ["call_scorer", "shown"]

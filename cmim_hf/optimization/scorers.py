@@ -279,14 +279,3 @@ def _load_module(name: str) -> ModuleType:
 def _search_first(folder: Path) -> None:
     if os.fspath(folder) not in sys.path:
         sys.path.insert(0, os.fspath(folder))
-
-
-__all__ = [
-    "BUILT_IN",
-    "Scorer",
-    "Term",
-    "as_scorer",
-    "batch_scorer",
-    "load_scorer",
-    "parse_scorers",
-]
