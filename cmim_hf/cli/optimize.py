@@ -46,7 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         metavar="NAME[=WEIGHT]",
         help="qed, logp, penalized_logp, sa_score (lower is easier), similarity (to the seed), or "
-        "a function from a SMILES to a number: file.py:function, package.module:function; may be "
+        "a function from a SMILES to a number (or, marked by batch_scorer, from a list of them): "
+        "file.py:function, package.module:function; may be "
         "given several times, the weighted sum counts",
     )
     parser.add_argument(

@@ -159,6 +159,3 @@ class CMIMTrainingArguments(TrainingArguments):
         warmup = self.latent_warmup_steps
         warmup = warmup * max_steps if warmup < 1 else warmup
         return min(1.0, step / warmup) if warmup > 0 else 1.0
-
-
-__all__ = ["CMIMTrainingArguments"]

@@ -53,6 +53,3 @@ class RankNoise(TrainerCallback):
         """Seed anew, but for the first rank."""
         if args.process_index:
             set_seed(args.seed + args.process_index)
-
-
-__all__ = ["RankNoise", "TimeLimit"]

@@ -213,13 +213,3 @@ class RidgeProbe:
             f"probe_rmse_{name}": ridge_error(values, self.target)
             for name, values in features.items()
         }
-
-
-__all__ = [
-    "RidgeProbe",
-    "TermAverages",
-    "exact_reconstructions",
-    "frozen_features",
-    "ridge_error",
-    "spread_rows",
-]

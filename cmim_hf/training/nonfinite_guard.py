@@ -159,6 +159,3 @@ def _save(
     except (OSError, SafetensorError) as error:  # what matters is the step, not its copy
         return f" (its batch could not be kept in {path}: {error})"
     return f" (kept in {path})"
-
-
-__all__ = ["FOLDER", "MOST_IN_A_ROW", "ON_NONFINITE", "FiniteGuard"]

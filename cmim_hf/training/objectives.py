@@ -325,6 +325,3 @@ def _views(gathered: torch.Tensor, rows: int) -> tuple[torch.Tensor, torch.Tenso
 def _check_choice(argument: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ValueError(f"Unknown {argument} {value!r}; choose one of {', '.join(choices)}.")
-
-
-__all__ = ["OBJECTIVES", "PRESETS", "Objective", "ObjectiveOutput", "Preset", "property_error"]

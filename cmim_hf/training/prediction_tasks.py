@@ -108,6 +108,3 @@ def summary(runs: Sequence[dict[str, float]]) -> dict[str, dict[str, float | Non
             low, high = float(np.mean(values) - half), float(np.mean(values) + half)
         result[name] = {"mean": float(np.mean(values)), "low": low, "high": high}
     return result
-
-
-__all__ = ["CHOSEN_BY", "PROBLEMS", "check_task", "guess_task", "measure", "summary"]

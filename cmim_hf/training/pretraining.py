@@ -123,6 +123,3 @@ def build_model(
         **head,
     )
     return CMIMModel(config)
-
-
-__all__ = ["build_model", "build_trainer", "pretrain"]

@@ -82,6 +82,3 @@ def _check_head(config: CMIMConfig, objective: Objective, names: tuple[str, ...]
             f"labelled with {len(names)} ({', '.join(names[:3])} ...): label them "
             "with the model's, or train one with num_properties and property_names of theirs."
         )
-
-
-__all__ = ["match_properties"]

@@ -163,6 +163,3 @@ def _check_checkpoint(model_args: ModelArguments) -> None:
             f"{', '.join(changed)} cannot be changed: {model_args.model_name_or_path} has its own."
         )
     model_args.max_length = config.max_position_embeddings
-
-
-__all__ = ["DataArguments", "ModelArguments", "parse_arguments"]

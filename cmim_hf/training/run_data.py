@@ -152,6 +152,3 @@ def report_rejects(counts: dict[str, int], path: str | Path) -> None:
     """Say how many rows of each kind cannot be used, and where they are listed."""
     kinds = ", ".join(f"{count} {kind}" for kind, count in counts.items())
     print(f"{sum(counts.values())} rows cannot be used ({kinds}); they are listed in {path}.")
-
-
-__all__ = ["load_data", "report_rejects"]

@@ -68,6 +68,3 @@ def flaw(checkpoint: Path) -> str:
     except (FileNotFoundError, ValueError) as error:
         return str(error)
     return ""
-
-
-__all__ = ["RUN_FILE", "flaw", "name_run", "newest_checkpoint"]

@@ -397,6 +397,3 @@ def _is_of_a_worker(error: Exception) -> bool:
     is_of_torch = str(error).startswith("DataLoader worker")
     is_of_a_socket = getattr(error, "filename", None) is None  # no file is missing
     return is_of_torch if isinstance(error, RuntimeError) else is_of_a_socket
-
-
-__all__ = ["CMIMTrainer"]
