@@ -13,6 +13,8 @@ from .row_encoder import EncodedRows, Reject, RowEncoder
 from .smiles_files import Row, bare_smiles
 from .worker_pool import chunked, encode_in_order
 
+SECONDS_BEFORE_BAR = 2.0
+
 ON_INVALID = ("raise", "none", "skip")
 
 
@@ -68,7 +70,12 @@ def items_in_place(items: list[Any], encoded: EncodedRows, on_invalid: str) -> l
 def progress_bar(total: int, what: str, progress: bool) -> tqdm:
     """A bar over molecules, shown by calls that take more than two seconds."""
     return tqdm(
-        total=total, desc=what, unit=" molecules", delay=2.0, disable=not progress, leave=False
+        total=total,
+        desc=what,
+        unit=" molecules",
+        delay=SECONDS_BEFORE_BAR,
+        disable=not progress,
+        leave=False,
     )
 
 

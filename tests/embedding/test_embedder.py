@@ -239,7 +239,7 @@ def test_numbers_that_are_not_finite_are_no_vectors():
 def test_a_slow_call_shows_a_bar(embedder, molecules, monkeypatch, capfd):
     embedder.embed(molecules, progress=True)
     assert capfd.readouterr().err == ""
-    monkeypatch.setattr(invalid_rows, "_SECONDS_BEFORE_BAR", 0.0)
+    monkeypatch.setattr(invalid_rows, "SECONDS_BEFORE_BAR", 0.0)
     embedder.embed(molecules, progress=True)
     shown = capfd.readouterr().err
     assert "Reading molecules" in shown and "Embedding molecules" in shown

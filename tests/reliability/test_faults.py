@@ -191,7 +191,7 @@ def test_what_a_user_can_fix_is_told_without_a_traceback(tmp_path):
         "absent": [
             [examples / "embed_library.py", "--checkpoint", tmp_path / "absent"],
         ],
-        "must be positive and finite, got -1": [
+        "must be finite and above 0, got -1": [
             [examples / "pretrain.py", "--train_sources", MOLECULES, "--size", "tiny",
              "--output_dir", output, "--use_cpu", "true", "--contrastive_temperature", "-1"],
         ],
