@@ -20,9 +20,9 @@ def wait_politely() -> bool:
     By default a thread that has done its part of a product keeps its core busy for milliseconds,
     so that the next product begins at once. Where another program has one of the cores, that is
     time in which the late thread could have been run: with one of two cores taken a training step
-    takes 10 times as long with threads that wait so, and 2 times as long with threads that sleep.
-    On a machine of one's own sleeping costs a fifth to a third, so the machine is looked at first
-    (a tenth of a second).
+    takes 20 times as long with threads that wait so, and about twice as long with threads that
+    sleep. On a machine of one's own sleeping costs a tenth to a half, so the machine is looked at
+    first (a tenth of a second).
 
     OpenMP reads its settings when torch is imported: afterwards, or where OMP_WAIT_POLICY,
     GOMP_SPINCOUNT or KMP_BLOCKTIME is set, nothing is done. It concerns the whole process, so it

@@ -11,6 +11,8 @@ import argparse
 from .options import SOURCE, add_model_options, add_source_options, read_source
 from .reports import say, say_invalid
 
+WORDS = {"num_workers": "--workers"}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
@@ -63,8 +65,6 @@ def run(options: argparse.Namespace) -> None:
     from ..embedding.embedding_files import OUTPUT_SUFFIXES, save_embeddings
 
     output = check_output(options.output, OUTPUT_SUFFIXES, [options.input])
-    if options.workers < 0:
-        raise ValueError(f"--workers is at least 0, not {options.workers}.")
     names = "device dtype representation pooling canonicalize on_invalid batch_tokens".split()
     settings = {name: getattr(options, name) for name in names}
     embedder = MoleculeEmbedder(options.checkpoint, **settings)

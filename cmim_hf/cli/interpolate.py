@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from .options import BATCH_ROWS, add_generation_options, checked_outputs, load_generator
 from .reports import say, say_drawn, share, two_digits
-from .seeds import batch_rows, encode_rows, given_rows, similarities_or_none
+from .seeds import encode_rows, given_rows, similarities_or_none
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -93,7 +93,7 @@ def _pairs(
     for batch in read_batches(options.pairs, column=names[0], batch_rows=rows):
         other = find_column(batch.columns.column_names, names[1], batch.source)
         second = [str(text or "") for text in batch.columns[other].to_pylist()]
-        encode_rows(generator, batch_rows(batch), None)
+        encode_rows(generator, batch.rows(), None)
         ends = [Row(batch.source, number, text) for number, text in enumerate(second, batch.start)]
         encode_rows(generator, ends, None)
         yield batch.start, batch.smiles, second

@@ -11,7 +11,7 @@ import argparse
 
 from .reports import say
 
-WORDS = {"column": "--smiles-column"}
+WORDS = {"column": "--smiles-column", "num_workers": "--workers"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -20,7 +20,7 @@ from .options import (
     read_source,
 )
 from .reports import say, say_drawn, say_invalid, share, two_digits
-from .seeds import batch_rows, encode_rows
+from .seeds import encode_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> None:
     counts, kinds, first = Counter(), Counter(), []
     with molecule_writer(output, "reconstruction", name="input") as write:
         for batch in read_source(options):
-            encoded = encode_rows(generator, batch_rows(batch), options.on_invalid)
+            encoded = encode_rows(generator, batch.rows(), options.on_invalid)
             texts = generator.texts(encoded, on_invalid="skip")
             written = generator.reconstruct(encoded, on_invalid="skip")
             if output is None or output.suffix.lower() == ".smi":

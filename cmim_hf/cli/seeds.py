@@ -7,17 +7,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..data.row_encoder import EncodedRows
-    from ..data.smiles_files import Batch, Row
-    from ..generation.generator import MoleculeGenerator
-
-
-def batch_rows(batch: Batch) -> list[Row]:
-    """The rows of a batch, with their numbers in its source."""
     from ..data.smiles_files import Row
-
-    return [
-        Row(batch.source, number, text) for number, text in enumerate(batch.smiles, batch.start)
-    ]
+    from ..generation.generator import MoleculeGenerator
 
 
 def given_rows(where: str, texts: list[str]) -> list[Row]:

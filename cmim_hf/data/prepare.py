@@ -212,8 +212,7 @@ def _labelled_rows(
     for source in sources:
         for batch in read_batches(source, **where):
             values.append(np.array([numbers(batch, name) for name in columns], np.float32).T)
-            for number, text in enumerate(batch.smiles, batch.start):
-                yield Row(batch.source, number, text)
+            yield from batch.rows()
 
 
 def retokenize(

@@ -65,6 +65,10 @@ class Batch(NamedTuple):
     columns: "pyarrow.Table"
     column: str
 
+    def rows(self) -> list[Row]:
+        """The rows one by one."""
+        return [Row(self.source, *row) for row in enumerate(self.smiles, self.start)]
+
 
 def bare_smiles(text: Any) -> Any:
     r"""A SMILES without blanks and line ends around it and without the extension of a CXSMILES.

@@ -193,18 +193,19 @@ def _lines(stream: IO[str]) -> Iterator[str]:
         yield line
 
 
-def _delimiter(header: str, kind: str, column: str | None) -> str | None:
+def _delimiter(line: str, kind: str, column: str | None) -> str | None:
     """The delimiter between whose fields is a column with SMILES; None: it is no table."""
     is_table = kind in _DELIMITERS
     delimiters = _DELIMITERS.get(kind, "\t,;")
     for wanted in dict.fromkeys((column, None)):
         for delimiter in delimiters:
-            names = _fields(header, delimiter)
+            names = _fields(line, delimiter)
             found = next(iter(_candidates(names, wanted)), None)
             if found is None or (wanted is None and re.search("[,;\t]", found)):
                 continue
-            # in a text file "mol" may well be the name of a first molecule
-            if is_table or (len(names) > 1 and "smiles" in _plain(found)):
+            # in a text file "mol" or "smiles of X" may well be the name of a first molecule
+            header = _plain(found) in COLUMN_NAMES and "smiles" in _plain(found)
+            if is_table or (len(names) > 1 and header):
                 return delimiter
     return delimiters[0] if is_table else None
 

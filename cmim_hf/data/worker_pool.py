@@ -48,7 +48,7 @@ def encode_in_order(
         ValueError: A negative number of workers.
     """
     if num_workers < 0:
-        raise ValueError(f"The number of workers is at least 0, not {num_workers}.")
+        raise ValueError(f"`num_workers` is at least 0, not {num_workers}.")
     if num_workers == 0:
         yield from map(encoder, chunks)
         return

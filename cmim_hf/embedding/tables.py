@@ -57,8 +57,7 @@ def embedded_batches(
     def chunks() -> Iterator[list[Row]]:
         """The rows of the batches, in pieces that workers share."""
         for batch in batches:
-            rows = (Row(batch.source, *row) for row in enumerate(batch.smiles, batch.start))
-            pieces = list(chunked(rows))
+            pieces = list(chunked(batch.rows()))
             read.append((batch, len(pieces)))
             yield from pieces
 

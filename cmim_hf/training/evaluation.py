@@ -195,7 +195,7 @@ class RidgeProbe:
         labels: list[float] = []
         for batch in read_batches(path, column=args.probe_smiles):
             labels += numbers(batch, args.probe_target, "probe_target")
-            rows += [Row(path, place, text) for place, text in enumerate(batch.smiles, batch.start)]
+            rows += batch.rows()
         known = [row for row, label in zip(rows, labels, strict=True) if not math.isnan(label)]
         encoded = RowEncoder(tokenizer, max_length, canonicalize=True)(known)
         for row, _, reason in encoded.rejects[:1]:

@@ -60,7 +60,7 @@ def read_parts(
     three = zip(PARTS, (args.train, args.validation, args.test), strict=True)
     for part, path in three if args.data is None else [(None, args.data)]:
         for batch in read_batches(path, column=args.smiles_column):
-            rows += [Row(path, place, text) for place, text in enumerate(batch.smiles, batch.start)]
+            rows += batch.rows()
             labels += zip(
                 *(numbers(batch, name, "--targets") for name in args.targets), strict=True
             )
@@ -114,7 +114,8 @@ def random_split(keys: Sequence[Hashable]) -> np.ndarray:
 
 
 def _sequences(encoded: EncodedRows) -> list[list[int]]:
-    return [ids.tolist() for ids in np.split(encoded.tokens, np.cumsum(encoded.lengths)[:-1])]
+    ends = np.cumsum(encoded.lengths)
+    return [ids.tolist() for ids in np.split(encoded.tokens, ends)[:-1]]
 
 
 def _part(

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
+from ..data.argument_checks import check_choice
 from ..model.gaussian_cmim import log_posterior, log_prior
 from .contrastive import (
     check_block_size,
@@ -117,9 +118,9 @@ class Objective:
 
     def __post_init__(self) -> None:
         """Check every attribute."""
-        _check_choice("objective", self.name, OBJECTIVES)
-        _check_choice("nll_reduction", self.nll_reduction, _REDUCTIONS)
-        _check_choice("latent_reduction", self.latent_reduction, _REDUCTIONS)
+        check_choice("objective", self.name, OBJECTIVES)
+        check_choice("nll_reduction", self.nll_reduction, _REDUCTIONS)
+        check_choice("latent_reduction", self.latent_reduction, _REDUCTIONS)
         check_temperature(self.temperature)
         check_block_size(self.block_size)
         for name in ("latent_weight", "contrastive_weight", "beta", "property_weight"):
@@ -320,8 +321,3 @@ def _views(gathered: torch.Tensor, rows: int) -> tuple[torch.Tensor, torch.Tenso
     """First and second views of all ranks, from `rows` consecutive rows of each rank."""
     by_rank = gathered.unflatten(0, (-1, 2, rows // 2))
     return by_rank[:, 0].flatten(0, 1), by_rank[:, 1].flatten(0, 1)
-
-
-def _check_choice(argument: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"Unknown {argument} {value!r}; choose one of {', '.join(choices)}.")

@@ -356,6 +356,13 @@ def test_what_was_taken_of_two_columns_is_said(caplog):
         find_column(["a"], None, "a.csv", "--column")
 
 
+def test_a_name_that_speaks_of_smiles_is_no_header(tmp_path):
+    lines = ["CCO\tsmiles of ethanol", "CCN\tanother"]
+    batch = only(write(tmp_path / "a.smi", "\n".join(lines)))
+    assert batch.smiles == ["CCO", "CCN"]
+    assert batch.columns["name"].to_pylist() == ["smiles of ethanol", "another"]
+
+
 def test_the_extension_of_a_cxsmiles_is_neither_molecule_nor_name(tmp_path):
     lines = ["C[C@H](F)Cl |&1:1|", "CC* |$;;R 1$| a name", "CCO |not one", "CCN\t|r|\tx"]
     batch = only(write(tmp_path / "a.cxsmiles", "\n".join(lines)))

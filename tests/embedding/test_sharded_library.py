@@ -324,7 +324,7 @@ def test_two_actors_of_ray(run, whole, source, tmp_path, monkeypatch):
         (("--column", "mol", "--sources", "SOURCE"), "has no column 'mol'; its columns are"),
         (("--on_invalid", "drop"), "Unknown `on_invalid` 'drop'"),
         (("--checkpoint", "./nothing"), "There is no checkpoint folder ./nothing"),
-        (("--workers", "-1"), "number of workers is at least 0, not -1"),
+        (("--workers", "-1"), "`num_workers` is at least 0, not -1"),
     ],
 )
 def test_errors_end_in_one_message(run, arguments, message, source, tmp_path):

@@ -257,6 +257,13 @@ def test_too_few_molecules_to_divide_are_counted(finetune, tmp_path):
         finetune.main(["--data", data, "--targets", "y"])
 
 
+def test_a_table_of_which_nothing_parses_says_so(finetune, tmp_path):
+    rows = [[f"no molecule {n}", n] for n in range(20)]
+    data = write(tmp_path / "bad.csv", ["smiles", "y"], rows)
+    with pytest.raises(ValueError, match="None of the [0-9]+ rows is usable.*bad.csv row"):
+        finetune.main(["--data", data, "--targets", "y"])
+
+
 def test_without_a_column_split_a_tenth_each_is_held_out():
     keys = ["C" * number for number in range(1, 26)]
     parts = random_split(keys).tolist()
