@@ -186,6 +186,19 @@ def around(
     seeds = [canonicalize(text) for text in first(args.sources[0], args.around)]
     generator = MoleculeGenerator(args.checkpoint, seed=0)
     groups = generator.sample_around(seeds, radius, args.draws, unit=unit)
+    return {"radius": radius, **neighbours(seeds, groups, known())}
+
+
+def neighbours(
+    seeds: Sequence[str], groups: Sequence[Sequence[str | None]], known: frozenset[str]
+) -> dict[str, Any]:
+    """Shares of what was drawn from each seed; None: of nothing.
+
+    Args:
+        seeds: canonical SMILES.
+        groups: what was drawn from each, canonical; None where it is no molecule.
+        known: molecules that are not new.
+    """
     draws = sum(map(len, groups))
     valid = unique = novel = other = effective = 0
     for seed, written in zip(seeds, groups, strict=True):
@@ -193,11 +206,10 @@ def around(
         different = set(molecules)
         valid += len(molecules)
         unique += len(different)
-        novel += len(different - known())
+        novel += len(different - known)
         other += len(different - {seed})
-        effective += len(different - known() - {seed})
+        effective += len(different - known - {seed})
     return {
-        "radius": radius,
         "validity": valid / draws,
         "uniqueness": unique / valid if valid else None,
         "novelty": novel / unique if unique else None,
