@@ -32,7 +32,7 @@ def sa_score(smiles: str) -> float:
     Raises:
         ImportError: This RDKit came without its Contrib folder, which holds the score.
     """
-    return _difficulty(parse(smiles))
+    return difficulty(parse(smiles))
 
 
 def penalized_logp(smiles: str) -> float:
@@ -53,13 +53,14 @@ def penalized_logp(smiles: str) -> float:
     largest = max((len(ring) for ring in molecule.GetRingInfo().AtomRings()), default=0)
     parts = (
         (Crippen.MolLogP(molecule), _LOGP),
-        (-_difficulty(molecule), _EASE),
+        (-difficulty(molecule), _EASE),
         (-max(0, largest - 6), _RINGS),
     )
     return sum((value - mean) / std for value, (mean, std) in parts)
 
 
-def _difficulty(molecule: Chem.Mol) -> float:
+def difficulty(molecule: Chem.Mol) -> float:
+    """The `sa_score` of one of RDKit's molecules."""
     try:
         from rdkit.Contrib.SA_Score import sascorer
     except ImportError as error:

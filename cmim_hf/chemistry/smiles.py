@@ -8,7 +8,7 @@ nothing reaches the standard error stream.
 
 import re
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from rdkit import Chem, DataStructs, rdBase
 from rdkit.Chem import rdFingerprintGenerator
@@ -53,12 +53,18 @@ def parse(smiles: str) -> Chem.Mol:
         raise SmilesError(smiles, f"cannot be read: {reason}")
     if (number := len(smiles)) > MAX_CHARACTERS:
         raise SmilesError(smiles, f"has {number} characters; at most {MAX_CHARACTERS} are parsed")
-    with _LOCK, rdBase.BlockLogs(), rdBase.CaptureErrorLog() as log:
-        molecule = Chem.MolFromSmiles(smiles)
-        messages = log.messages
+    molecule, reason = read_by(Chem.MolFromSmiles, smiles)
     if molecule is None:
-        raise SmilesError(smiles, f"does not parse: {_reason(messages)}")
+        raise SmilesError(smiles, f"does not parse: {reason}")
     return molecule
+
+
+def read_by(parser: Callable[[str], Chem.Mol | None], text: str) -> tuple[Chem.Mol | None, str]:
+    """What one of RDKit's parsers makes of a text, and its reason where that is None."""
+    with _LOCK, rdBase.BlockLogs(), rdBase.CaptureErrorLog() as log:
+        molecule = parser(text)
+        messages = log.messages
+    return molecule, "" if molecule is not None else _reason(messages)
 
 
 def canonicalize(smiles: str) -> str:
@@ -125,7 +131,7 @@ def _reason(messages: str) -> str:
     """Shorten RDKit's log of one failure to its first statement and the position."""
     text = re.sub(r"^\[\d\d:\d\d:\d\d\] ", "", messages, flags=re.MULTILINE).strip()
     first = text.splitlines()[0] if text else "RDKit gives no reason"
-    first = first.removeprefix("SMILES Parse Error: ")
+    first = re.sub(r"^SM(ILES|ARTS) Parse Error: ", "", first)
     first = re.split(r" while parsing: | for input: ", first)[0].rstrip(".")
     position = _POSITION.search(text)
     return f"{first} (around position {position[1]})" if position else first
