@@ -10,6 +10,7 @@ import re
 import threading
 from collections.abc import Callable, Iterable
 
+import numpy as np
 from rdkit import Chem, DataStructs, rdBase
 from rdkit.Chem import rdFingerprintGenerator
 
@@ -125,6 +126,16 @@ def similarities(reference: str, smiles: Iterable[str]) -> list[float]:
     """
     first, *others = (_FINGERPRINTS.GetFingerprint(parse(text)) for text in (reference, *smiles))
     return list(DataStructs.BulkTanimotoSimilarity(first, others))
+
+
+def fingerprints(smiles: Iterable[str]) -> np.ndarray:
+    """Return the fingerprints that `similarity` compares: (rows, 2,048) of 0 and 1 in uint8.
+
+    >>> fingerprints(["CCO", "OCC"]).sum(axis=1).tolist()
+    [6, 6]
+    """
+    rows = [_FINGERPRINTS.GetFingerprintAsNumPy(parse(text)) for text in smiles]
+    return np.array(rows, np.uint8).reshape(-1, 2048)
 
 
 def _reason(messages: str) -> str:

@@ -28,7 +28,7 @@ from .seeds import encode_rows
 
 if TYPE_CHECKING:
     from ..data.smiles_files import Row
-    from ..optimization.cma_search import Optimization
+    from ..optimization.optimization_result import Optimization
     from .molecule_files import Picture
 
 
@@ -56,7 +56,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--budget if you like, goes on after an end of any kind",
     )
     parser.add_argument(
-        "--budget", type=int, default=500, help="molecules scored a seed (default: %(default)s)"
+        "--budget",
+        type=int,
+        default=500,
+        help="molecules scored for each seed, or for all together (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--shared-budget",
+        action="store_true",
+        help="one search from all seeds; its 100 best molecules are written",
+    )
+    parser.add_argument(
+        "--pareto",
+        action="store_true",
+        help="take the scorers for several objectives; the molecules that no other beats in all "
+        "of them are written",
     )
     parser.add_argument(
         "--min-similarity",
@@ -67,12 +81,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--timeout", type=float, help="seconds for one call of a scorer")
     parser.add_argument(
         "--strategy",
-        default="cma",
-        choices=("cma", "random"),
-        help="CMA-ES (the default), or random codes around the seed",
+        default="evolution",
+        choices=("evolution", "random"),
+        help="codes around the best molecules so far (the default), or around the seed",
     )
-    parser.add_argument("--step", type=float, help="first standard deviation of the search")
-    parser.add_argument("--population", type=int, help="candidates of a seed and round")
+    parser.add_argument("--step", type=float, help="first radius of the search")
+    parser.add_argument("--population", type=int, help="molecules scored in a round of a search")
     parser.add_argument(
         "--seed", type=int, default=0, help="of the random numbers (default: %(default)s)"
     )
@@ -87,7 +101,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Search, and write the best molecule of each seed."""
+    """Search, and write what was found."""
     from ..atomic_files import check_output
     from ..optimization.scorers import parse_scorers
 
@@ -100,6 +114,7 @@ def run(options: argparse.Namespace) -> int:
     rows = list(_seed_rows(options))
     encoded = encode_rows(generator, rows, options.on_invalid)
     names = ("budget", "min_similarity", "timeout", "strategy", "step", "population")
+    names += ("shared_budget", "pareto")
     given = {name: getattr(options, name) for name in (*names, "table", "seed")}
     given = {name: value for name, value in given.items() if value is not None}
     try:
@@ -149,9 +164,11 @@ def _write_best(output: Path | None, picture: Picture, found: Optimization) -> N
     from .molecule_files import molecule_writer
 
     with molecule_writer(output, "smiles", name="seed_smiles") as write:
-        write(pa.Table.from_pandas(found.best, preserve_index=False))
-        for row in found.best.to_dict("records"):
-            picture.add(row["seed_smiles"], f"seed {row['seed_score']:.3g}")
+        rows = found.best if found.front is None else found.front
+        write(pa.Table.from_pandas(rows, preserve_index=False))
+        for row in rows.to_dict("records"):
+            score = row.get("seed_score")
+            picture.add(row["seed_smiles"], "seed" if score is None else f"seed {score:.3g}")
             near = f"{row['score']:.3g} (similarity {row['similarity']:.2f})"
             picture.add(row["smiles"], near if row["smiles"] else "none")
         picture.save()

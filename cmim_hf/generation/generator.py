@@ -27,7 +27,7 @@ from .likelihood import log_likelihoods
 if TYPE_CHECKING:
     import pandas
 
-    from ..optimization.cma_search import Optimization
+    from ..optimization.optimization_result import Optimization
     from ..optimization.scorers import Scorer
 
 LARGEST_RADIUS = 1e6  # beyond, float32 codes overflow sooner or later
@@ -305,40 +305,44 @@ class MoleculeGenerator:
         seeds: Iterable[str],
         scorer: str | Callable[[Any], Any] | Mapping | Scorer,
         *,
-        step: float = 1.0,
+        step: float = 0.5,
         unit: Literal["prior", "aggregate"] = "aggregate",
         on_invalid: str | None = None,
         **search: Any,
     ) -> Optimization:
-        """Look around the codes of molecules for others of higher score, by CMA-ES.
+        """Look around the codes of molecules for others of higher score.
 
         Args:
-            seeds: Molecules to start from, each with a search and a budget of its own.
+            seeds: Molecules to start from, each with a search and a budget of its own; with
+                `shared_budget` one search from all of them. To start from nowhere, give it what
+                `sample` draws.
             scorer: Any function from a SMILES to a number, higher is better; a function of a list
                 of SMILES, marked by [`~cmim_hf.optimization.scorers.batch_scorer`]; a built-in
                 name (`"qed"`, `"penalized_logp"`, `"logp"`, `"sa_score"`, `"similarity"`); or a
                 mapping of such to weights, whose weighted sum counts. It may raise, be slow, or
                 return nothing usable.
-            step: Initial standard deviation of the codes, in `unit`.
+            step: Radius of the first codes around those of the seeds, in `unit`.
             unit: The spread of the training molecules' codes in each coordinate, or that of the
                 prior, 1.
             on_invalid: See the class; under `"none"`, too, invalid seeds are left out.
-            search: `budget` (500 molecules scored for each seed), `min_similarity` (0), `table` (a
-                CSV file of all that is scored, to go on from), `strategy` (`"cma"` or `"random"`),
-                `population` (20), `timeout` (none) and `seed` (0) of
-                [`~cmim_hf.optimization.cma_search.optimize`].
+            search: `budget` (500 molecules scored for each seed, or for all that share it),
+                `shared_budget` (no), `min_similarity` (0), `pareto` (no; the terms of the scorer
+                are objectives of their own), `table` (a CSV file of all that is scored, to go on
+                from), `strategy` (`"evolution"` or `"random"`), `population`, `timeout` (none) and
+                `seed` (0) of [`~cmim_hf.optimization.latent_search.optimize`].
 
         Returns:
-            `best` (one row a seed) and `table` (every molecule scored), both data frames, and what
-            failed. Ctrl-C ends the search and returns what was found until then.
+            `best` (one row a seed, or the best molecules of a shared budget), `table` (every
+            molecule scored) and with `pareto` the `front`, data frames, and what failed. Ctrl-C
+            ends the search and returns what was found until then.
 
         Raises:
             TypeError: `scorer` is no scorer, or an unknown argument.
             ValueError: No usable seed, an argument outside its range, a checkpoint that does not
                 know its codes' spread, or `canonicalize=False`.
-            ImportError: The package cma is not installed.
+            ImportError: `pareto` without the package moocore.
         """
-        from ..optimization.cma_search import optimize
+        from ..optimization.latent_search import optimize
 
         check_choice("unit", unit, ("prior", "aggregate"))
         if not self.canonicalize:

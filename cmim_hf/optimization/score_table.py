@@ -127,6 +127,15 @@ class ScoreTable:
             self._check_that_it_works()
         return [self._rows[one]["score"] for one in asked]
 
+    def values(self, seed: int, smiles: str) -> list[float]:
+        """Weight times value of each term of a molecule that was scored, nan where it failed."""
+        row = self._rows[seed, smiles]
+        if row["error"]:
+            return [math.nan] * len(self.scorer.terms)
+        if not self.scorer.columns:
+            return [row["score"]]
+        return [term.weight * row[term.name] for term in self.scorer.terms]
+
     def frame(self) -> pd.DataFrame:
         """The rows of this run, in the order in which they were asked for.
 

@@ -14,7 +14,7 @@ import pytest
 from cmim_hf import MoleculeGenerator
 from cmim_hf.chemistry.smiles import canonicalize, similarity
 from cmim_hf.cli.main import main
-from cmim_hf.optimization.cma_search import optimize
+from cmim_hf.optimization.latent_search import optimize
 
 ASPIRIN = "CC(=O)Oc1ccccc1C(=O)O"
 NEAR = ["--radius", "1.0", "--unit", "aggregate", "--seed", "3"]
@@ -339,6 +339,26 @@ def test_optimize_writes_the_best_of_each_seed(molecules, tmp_path, capsys):
     assert "strategy" in capsys.readouterr().err
 
 
+def test_optimize_writes_the_best_of_a_shared_budget_or_a_front(molecules, tmp_path):
+    output, table = tmp_path / "best.csv", tmp_path / "all.csv"
+    command = ["optimize", *molecules[:3], "--scorer", "qed", "--scorer", "logp=-1", "--budget",
+               "30", "--shared-budget", "--table", str(table), "-o", str(output)]  # fmt: skip
+    assert main(command) == 0
+    scored, best = read(table), read(output)
+    assert len(scored) == len(best) == 30
+    scores = [float(row["score"]) for row in scored]
+    assert [float(row["score"]) for row in best] == sorted(scores, reverse=True)
+    table.unlink()
+    assert main([*command, "--pareto", "--picture", str(tmp_path / "front.svg")]) == 0
+    values = {row["smiles"]: (float(row["qed"]), -float(row["logp"])) for row in read(table)}
+    front = {
+        one
+        for one, (a, b) in values.items()
+        if not any(c >= a and d >= b and (c, d) != (a, b) for c, d in values.values())
+    }
+    assert {row["smiles"] for row in read(output)} == front and (tmp_path / "front.svg").exists()
+
+
 def test_failures_of_the_scorer_are_said(molecules, tmp_path, capsys):
     picky = tmp_path / "picky.py"
     picky.write_text(
@@ -426,4 +446,4 @@ def test_help_states_the_defaults_of_the_library(capsys):
     for name in ("budget", "min_similarity", "seed"):
         option = shown.split(f" --{name.replace('_', '-')} {name.upper()} ")[-1]
         assert option.split("(default: ")[1].startswith(f"{defaults[name].default})"), name
-    assert defaults["strategy"].default == "cma"
+    assert defaults["strategy"].default == "evolution"

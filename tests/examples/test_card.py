@@ -63,7 +63,7 @@ def finished(tmp_path):
     (results / "generative.json").write_text(json.dumps({**ORIGIN, "checkpoint": "small"}))
     (results / "generative.md").write_text("# Generation\n\n## Reconstruction\n\n98 of 100.\n")
     one = {"seeds": 4, "calls_per_seed": 50, "seed_score": 0.75, "best_score": 0.91, "success": 0.5}
-    (results / "optimize-qed.json").write_text(json.dumps({**ORIGIN, "cma": one}))
+    (results / "optimize-qed.json").write_text(json.dumps({**ORIGIN, "evolution": one}))
     return tmp_path
 
 
@@ -93,7 +93,7 @@ def test_the_card_holds_the_run_and_every_figure(finished):
         "| 100 | 0.25 | – | 0.75 | – |",
         "| latent | published | 0.600 ± 0.248 |",  # t(0.975, 2) * 0.1 / sqrt(3)
         "| SMI-TED 289M, frozen | 1.668 | 0.705 |",
-        "| qed | cma | 4 | 50 | 0.750 | 0.910 | 50.0% |",
+        "| qed | evolution | 4 | 50 | 0.750 | 0.910 | 50.0% |",
         "### Reconstruction\n\n98 of 100.",
         f"`python measure.py`, 2026-11-24, torch 2.13.0; weights {WEIGHTS[:12]}.",
         "### Fine-tuning\n\nNot measured of these weights yet.",
@@ -105,7 +105,7 @@ def test_new_figures_leave_the_rest_of_a_card_alone(finished):
     make_card(finished)
     before = (finished / "cards" / "small.md").read_text()
     result = json.loads((finished / "results" / "optimize-qed.json").read_text())
-    result["cma"]["best_score"] = 0.9375
+    result["evolution"]["best_score"] = 0.9375
     (finished / "results" / "optimize-qed.json").write_text(json.dumps(result))
     run_card(finished)
     card = (finished / "cards" / "small.md").read_text()

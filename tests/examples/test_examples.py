@@ -120,7 +120,7 @@ def test_the_optimization_benchmark_compares_with_random_draws(tmp_path):
     options = ["--checkpoint", TINY, "--count", 2, "--skip", 2, "--budget", 8, "--compare_random"]
     optimization.main([*map(str, options), "--json", str(figures), "--picture", str(picture)])
     measured = json.loads(figures.read_text())
-    for strategy in ("cma", "random"):
+    for strategy in ("evolution", "random"):
         assert measured[strategy]["seeds"] == 2 and measured[strategy]["gain"] >= 0
         assert 1 <= measured[strategy]["calls_per_seed"] <= 8
     assert measured["difference"]["low"] <= measured["difference"]["mean"]

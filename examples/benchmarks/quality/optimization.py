@@ -26,7 +26,7 @@ from cmim_hf import DEFAULT_CHECKPOINT, MoleculeGenerator
 from cmim_hf.atomic_files import write_whole
 from cmim_hf.chemistry.drawing import draw_grid
 from cmim_hf.data.smiles_files import read_smiles
-from cmim_hf.optimization.cma_search import Optimization
+from cmim_hf.optimization.optimization_result import Optimization
 from cmim_hf.optimization.scorers import parse_scorers
 
 from ..evidence import provenance
@@ -50,7 +50,7 @@ class Arguments:
     )
     budget: int = field(default=100, metadata={"help": "Molecules scored for each seed."})
     step: float = field(
-        default=1.0, metadata={"help": "First spread of the search, in that of the codes."}
+        default=0.5, metadata={"help": "First radius of the search, in the spread of the codes."}
     )
     min_similarity: float = field(default=0.4, metadata={"help": "Tanimoto, to the seed."})
     success: float = field(default=0.9, metadata={"help": "Score that counts as a success."})
@@ -108,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = {"budget": args.budget, "min_similarity": args.min_similarity, "seed": args.seed}
     found = generator.optimize(seeds, scorer, step=args.step, table=args.table, **options)
     print(found)
-    result = {"cma": figures(found, args.success)}
+    result = {"evolution": figures(found, args.success)}
     if args.compare_random and not found.interrupted:
         chance = generator.optimize(
             seeds, scorer, strategy="random", step=args.random_step, **options

@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One search: which codes it tries, which molecules it has scored, when it stops."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..chemistry.smiles import fingerprints
+from .pareto import best_first
+from .score_model import ScoreModel, tanimoto
+from .score_table import ScoreTable
+
+if TYPE_CHECKING:
+    from .constraints import Constraints
+
+TRIED = 3
+"""Codes decoded in a round for each molecule that may be scored in it."""
+
+PARENTS = 100
+"""Molecules at most, the best, around which codes are drawn."""
+
+CHANGE = 0.5
+"""Standard deviation of the logarithm of a radius around that of its parent."""
+
+LEARNED = 500
+"""Molecules at most that the model of the scores learns from: half the best, half the latest."""
+
+FIRST_LEARNED = 10
+"""Molecules from which on there is such a model."""
+
+RESERVE = 300
+"""Molecules at most that wait to be scored, those of the best prediction."""
+
+STALE_ROUNDS = 30
+"""After so many rounds without a new molecule all radii are doubled."""
+
+DOUBLINGS = 2
+"""How often they are, in a row; then the search ends."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A molecule, and where it was found.
+
+    Attributes:
+        row: Index of the seed that it counts for, of several the most similar.
+        smiles: Canonical.
+        code: (size,) in float32.
+        radius: With which the code was drawn.
+        bits: Its fingerprint, packed.
+        near: Its similarity to the seed.
+    """
+
+    row: int
+    smiles: str
+    code: np.ndarray
+    radius: float
+    bits: np.ndarray
+    near: float
+
+
+class Evolution:
+    """The search around one seed, or around several that share a budget.
+
+    Args:
+        rows: Indices of the seeds.
+        codes: (rows, size), their codes.
+        spread: (size,), the scale of each coordinate.
+        about: Settings by name, see [`~cmim_hf.optimization.latent_search.optimize`].
+        constraints: What a molecule must satisfy to be scored.
+        table: Of the scores.
+
+    Attributes:
+        stopped: Why it ended: "budget", "exhausted" or "interrupted"; empty while it goes on.
+        spent: Molecules scored or asked for.
+        broken: Molecules that it came upon and that were not feasible, by what they broke.
+        barred: Seeds that are not feasible.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[int],
+        codes: np.ndarray,
+        spread: np.ndarray,
+        about: dict[str, Any],
+        constraints: Constraints | None,
+        table: ScoreTable,
+    ) -> None:
+        """Keep the arguments; `asked` are the seeds."""
+        self._spread, self._about, self._table = spread.astype(np.float32), about, table
+        self._constraints = constraints
+        self._random = np.random.default_rng((about["seed"], rows[0]))
+        self._rows = np.array(rows)
+        self._prints = fingerprints(table.seeds[row] for row in rows)
+        self._seeds = [
+            Found(row, table.seeds[row], code, about["step"], np.packbits(bits), 1.0)
+            for row, code, bits in zip(rows, codes.astype(np.float32), self._prints, strict=True)
+        ]
+        self._scored: list[Found] = []
+        self._values: list[list[float]] = []
+        self._misses: list[Found] = []  # the infeasible ones most similar to their seeds
+        self._reserve: list[Found] = []
+        self._seen: set[str] = set()
+        self._stale = self._doublings = 0  # rounds; doublings of the radii
+        self.stopped = ""
+        self.broken: Counter[str] = Counter()
+        self._wanted = list({one.smiles: one for one in reversed(self._seeds)}.values())[::-1]
+        self._seen.update(one.smiles for one in self._wanted)
+        self.barred = {
+            one.smiles
+            for one, problem in zip(self._wanted, self._problems(self._wanted), strict=True)
+            if problem
+        }
+        self.spent = len(self._wanted)
+
+    @property
+    def left(self) -> int:
+        """Molecules that may still be scored."""
+        return self._about["budget"] - self.spent
+
+    @property
+    def asked(self) -> list[tuple[int, str]]:
+        """What is to be scored next: index of a seed and SMILES."""
+        return [(one.row, one.smiles) for one in self._wanted]
+
+    def codes(self) -> np.ndarray:
+        """Codes (n, size) to decode, in float32."""
+        parents, number = self._parents(), self._about["population"]
+        random = self._random
+        if self._about["strategy"] == "random":
+            chosen = random.integers(len(parents), size=number)
+            change = np.ones(number)
+        else:
+            number *= TRIED
+            weights = 1 / (np.arange(len(parents)) + 2.0)
+            chosen = random.choice(len(parents), number, p=weights / weights.sum())
+            change = np.exp(CHANGE * random.standard_normal(number))
+        self._drawn = change * [parents[i].radius for i in chosen]
+        noise = random.standard_normal((number, len(self._spread))).astype(np.float32)
+        radii = (2**self._doublings * self._drawn[:, None]).astype(np.float32)
+        self._tried = np.stack([parents[i].code for i in chosen]) + radii * self._spread * noise
+        return self._tried
+
+    def choose(self, molecules: Sequence[str | None]) -> None:
+        """Take what the codes decoded to, and choose what is to be scored of all that waits."""
+        new = {
+            one: place
+            for place, one in reversed(list(enumerate(molecules)))
+            if one is not None and one not in self._seen
+        }
+        self._seen.update(new)
+        self._admit(dict(reversed(new.items())))
+        number = min(len(self._reserve), self._about["population"], self.left)
+        if self._about["strategy"] != "random":
+            number = min(number, -(-len(self._reserve) // TRIED))
+            self._sort_reserve(number)
+        self._wanted, self._reserve = self._reserve[:number], self._reserve[number:][:RESERVE]
+        self.spent += number
+
+    def learn(self) -> None:
+        """Take the scores of what was asked for; double all radii, or stop, if nothing new came."""
+        for one in self._wanted:
+            if self._about["pareto"]:
+                values = self._table.values(one.row, one.smiles)
+            else:
+                values = self._table.score([(one.row, one.smiles)])
+            if one.smiles in self.barred:
+                self._misses.append(one)
+            elif np.isfinite(values).all():
+                self._scored.append(one)
+                self._values.append(values)
+        if not self.left:
+            self.stopped = "budget"
+        if self._wanted:
+            self._stale, self._doublings = 0, 0
+            return
+        self._stale += 1
+        if self._stale == STALE_ROUNDS:
+            self._stale, self._doublings = 0, self._doublings + 1
+            if self._doublings > DOUBLINGS:
+                self.stopped = "exhausted"
+
+    def _parents(self) -> list[Found]:
+        """What codes are drawn around, the best first."""
+        if self._about["strategy"] == "random":
+            return self._seeds
+        parents = [self._scored[i] for i in self._order()[:PARENTS]]
+        few = self._misses[: max(0, self._about["population"] - len(parents))]
+        return parents + few or self._seeds
+
+    def _order(self) -> np.ndarray:
+        """Places in what was scored, the best first."""
+        return best_first(np.array(self._values)) if self._values else np.arange(0)
+
+    def _admit(self, places: dict[str, int]) -> None:
+        """Put new molecules to those that wait, or to the misses if they are not feasible."""
+        smiles = list(places)
+        prints = fingerprints(smiles)
+        near = tanimoto(prints, self._prints)
+        closest = near.argmax(axis=1) if smiles else []
+        found = [
+            Found(
+                int(self._rows[at]),
+                one,
+                self._tried[place],
+                float(self._drawn[place]),
+                np.packbits(bits),
+                float(likeness[at]),
+            )
+            for (one, place), bits, likeness, at in zip(
+                places.items(), prints, near, closest, strict=True
+            )
+        ]
+        problems = self._problems(found)
+        self.broken.update(filter(None, problems))
+        for one, problem in zip(found, problems, strict=True):
+            (self._misses if problem else self._reserve).append(one)
+        self._misses.sort(key=lambda one: -one.near)
+        del self._misses[self._about["population"] :]
+
+    def _problems(self, found: Sequence[Found]) -> list[str | None]:
+        """Why each molecule is not feasible, None if it is."""
+        least = self._about["min_similarity"]
+        far = f"similarity below {least:g}"
+        problems = [far if one.near < least else None for one in found]
+        near = [one for one in found if one.near >= least]
+        if self._constraints and near:
+            rest = iter(self._constraints.broken([one.smiles for one in near]))
+            problems = [problem or next(rest) for problem in problems]
+        return problems
+
+    def _sort_reserve(self, number: int) -> None:
+        """Put what a model of the scores expects to be best first, if there is a choice."""
+        if len(self._scored) < FIRST_LEARNED or len(self._reserve) <= number:
+            return
+        latest = np.arange(len(self._scored))[-LEARNED // 2 :]
+        rows = np.union1d(self._order()[: LEARNED // 2], latest)
+        model = ScoreModel(_unpacked([self._scored[i] for i in rows]), np.array(self._values)[rows])
+        expected = model.predict(_unpacked(self._reserve))
+        self._reserve = [self._reserve[i] for i in best_first(expected)]
+
+
+def _unpacked(found: Sequence[Found]) -> np.ndarray:
+    return np.unpackbits(np.stack([one.bits for one in found]), axis=1)

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The model of the scores against the formula, and what it is good for."""
+
+import numpy as np
+import pytest
+
+from cmim_hf.chemistry.smiles import fingerprints, similarities
+from cmim_hf.optimization.score_model import NOISE, ScoreModel, tanimoto
+
+SMILES = ["CCO", "CCN", "CCCO", "c1ccccc1O", "c1ccccc1N", "CC(=O)O", "CCOCC"]
+
+
+def test_similarities_are_those_of_rdkit():
+    prints = fingerprints(SMILES)
+    expected = np.array([similarities(one, SMILES) for one in SMILES])
+    assert (tanimoto(prints, prints) == expected).all()
+    assert tanimoto(np.zeros((1, 8)), np.zeros((1, 8))).tolist() == [[0.0]]
+
+
+def test_predictions_are_the_posterior_mean_of_ranks():
+    prints, score = fingerprints(SMILES), np.array([3.0, -1.0, 3.0, 0.5, 100.0, -7.0, 2.0])
+    n = len(score)
+    target = []
+    for one in score:  # (rank + 1/2) / n, the ranks of equals averaged
+        above, equal = sum(score > one), sum(score == one)
+        target.append(-np.log((above + (equal - 1) / 2 + 0.5) / n))
+    target = np.array(target)
+    kernel = np.array([similarities(one, SMILES) for one in SMILES]) + NOISE * np.eye(n)
+    new = fingerprints(["CCCN", "c1ccccc1"])
+    cross = np.array([similarities(one, SMILES) for one in ("CCCN", "c1ccccc1")])
+    expected = target.mean() + cross @ np.linalg.inv(kernel) @ (target - target.mean())
+    found = ScoreModel(prints, np.stack([score, -score], axis=1)).predict(new)
+    assert found[:, 0] == pytest.approx(expected, rel=1e-9)
+    assert found.shape == (2, 2)
+
+
+def test_equal_scores_predict_one_value():
+    model = ScoreModel(fingerprints(SMILES), np.ones((len(SMILES), 1)))
+    assert model.predict(fingerprints(["CCCN", "[Na+]"])) == pytest.approx(np.log(2))
