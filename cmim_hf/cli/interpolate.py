@@ -13,7 +13,13 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from .options import BATCH_ROWS, add_generation_options, checked_outputs, load_generator
+from .options import (
+    BATCH_ROWS,
+    add_attempts_option,
+    add_generation_options,
+    checked_outputs,
+    load_generator,
+)
 from .reports import say, say_drawn, share, two_digits
 from .seeds import encode_rows, given_rows, similarities_or_none
 
@@ -43,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("linear", "spherical"),
         help="the straight line (the default), or the arc",
     )
+    add_attempts_option(parser)
     add_generation_options(parser, "molecule, tab, step")
 
 
@@ -58,7 +65,8 @@ def run(options: argparse.Namespace) -> None:
     counts = Counter()
     with molecule_writer(output, "smiles", name="step") as write:
         for start, first, second in _pairs(options, generator):
-            paths = generator.interpolate(first, second, options.steps, method=options.method)
+            how = {"method": options.method, "attempts": options.attempts}
+            paths = generator.interpolate(first, second, options.steps, **how)
             table = _table(start, first, second, paths)
             write(table)
             counts["pairs"] += len(paths)

@@ -63,6 +63,17 @@ def add_generation_options(parser: argparse.ArgumentParser, lines: str) -> None:
     )
 
 
+def add_attempts_option(parser: argparse.ArgumentParser) -> None:
+    """Add how often a code is decoded."""
+    parser.add_argument(
+        "--attempts",
+        type=int,
+        default=16,
+        help="decode a code so often at most until its text is a molecule; 1 is once, greedily "
+        "(default: %(default)s)",
+    )
+
+
 def checked_outputs(
     options: argparse.Namespace, inputs: list[str], columns: int = 4
 ) -> tuple[Path | None, Picture]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from .options import (
     SOURCE,
+    add_attempts_option,
     add_generation_options,
     add_source_options,
     checked_outputs,
@@ -41,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "`reconstruction_error`, or leave it out",
     )
     add_source_options(parser)
+    add_attempts_option(parser)
     add_generation_options(parser, "reconstruction, tab, input")
 
 
@@ -55,7 +57,7 @@ def run(options: argparse.Namespace) -> None:
         for batch in read_source(options):
             encoded = encode_rows(generator, batch.rows(), options.on_invalid)
             texts = generator.texts(encoded, on_invalid="skip")
-            written = generator.reconstruct(encoded, on_invalid="skip")
+            written = generator.reconstruct(encoded, on_invalid="skip", attempts=options.attempts)
             if output is None or output.suffix.lower() == ".smi":
                 write(_lines(batch, encoded, written))
             else:

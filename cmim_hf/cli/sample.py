@@ -13,13 +13,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .options import BATCH_ROWS, add_generation_options, checked_outputs, load_generator
+from .options import (
+    BATCH_ROWS,
+    add_attempts_option,
+    add_generation_options,
+    checked_outputs,
+    load_generator,
+)
 from .reports import say, say_drawn, share, two_digits
 from .seeds import encode_rows, given_rows, similarities_or_none
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from ..generation.decoding import DecodingInfo
     from ..generation.generator import MoleculeGenerator
 
 
@@ -60,6 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="write a row without a molecule for each code that decodes to none",
     )
+    add_attempts_option(parser)
     add_generation_options(parser, "molecule, and with --around tab, seed")
 
 
@@ -72,8 +80,9 @@ def run(options: argparse.Namespace) -> None:
     generator = load_generator(options, seed=options.seed)
     counts, known = Counter(), set()
     with molecule_writer(output, "smiles", name="seed" if options.around else None) as write:
-        for seed, written in _drawn(options, generator):
+        for seed, written, info in _drawn(options, generator):
             counts["drawn"] += len(written)
+            counts["redrawn"] += int((info.attempts > 1).sum())
             counts["valid"] += sum(one is not None for one in written)
             chosen = []
             for one in written:
@@ -91,8 +100,9 @@ def run(options: argparse.Namespace) -> None:
         picture.save()
     say(
         f"Drew {counts['drawn']:,} codes: {counts['valid']:,} "
-        f"({share(counts['valid'], counts['drawn'])}) are valid molecules, {len(known):,} of them "
-        f"distinct. Wrote {counts['written']:,} rows."
+        f"({share(counts['valid'], counts['drawn'])}) are valid molecules, "
+        f"{counts['redrawn']:,} of them not at the first attempt, {len(known):,} of them distinct. "
+        f"Wrote {counts['written']:,} rows."
     )
     if not counts["valid"] and (advice := _advice(options)):
         say(f"Try {', or '.join(advice)}.")
@@ -122,24 +132,25 @@ def _advice(options: argparse.Namespace) -> list[str]:
     elif not options.around:
         advice += ["--prior fitted"] if options.prior != "fitted" else []
         advice.append("--around a molecule with a small --radius")
-    return advice + (["a lower --temperature"] if options.temperature > 0 else [])
+    return advice + (["a lower --temperature"] if options.temperature > 0 else ["more --attempts"])
 
 
 def _drawn(
     options: argparse.Namespace, generator: MoleculeGenerator
-) -> Iterator[tuple[str | None, list[str | None]]]:
+) -> Iterator[tuple[str | None, list[str | None], DecodingInfo]]:
     """Seeds (None without) and what was drawn around them, a bounded number at a time."""
-    how = {"temperature": options.temperature, "top_k": options.top_k}
+    how = {name: getattr(options, name) for name in ("temperature", "top_k", "attempts")}
+    how["return_info"] = True
     # an invalid seed is an error before the first is used
     encode_rows(generator, given_rows("--around", options.around or []), None)
     for seed in options.around or [None]:
         for start in range(0, max(options.n, 1), BATCH_ROWS):
             size = min(options.n - start, BATCH_ROWS)
             if seed is None:
-                yield None, generator.sample(size, prior=options.prior or "standard", **how)
+                yield None, *generator.sample(size, prior=options.prior or "standard", **how)
             else:
                 unit = options.unit or "prior"
-                yield seed, generator.sample_around(seed, options.radius, size, unit=unit, **how)
+                yield seed, *generator.sample_around(seed, options.radius, size, unit=unit, **how)
 
 
 def _table(seed: str | None, chosen: list[str | None]) -> pa.Table:

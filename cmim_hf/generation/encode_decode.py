@@ -1,24 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A checkpoint at work between molecules and codes, both ways, in batches."""
+"""Molecules to codes, in batches."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import numpy as np
 import torch
 
 from ..data.invalid_rows import invalid_row, progress_bar, read_molecules
 from ..data.row_encoder import EncodedRows, RowEncoder
-from ..data.token_batches import batch_rows, batch_tokens, padded_batches
-from ..model.decoding_cmim import decode_latents
+from ..data.token_batches import batch_tokens, padded_batches
 from ..model.modeling_cmim import CMIMModel
 from ..model.tokenization_cmim import CMIMTokenizer
+from .decoding import Decoder
 
 
 class Codec:
-    """Reads molecules, encodes them, and decodes codes.
+    """Reads molecules and encodes them; `decoder` goes the way back.
 
     Args:
         model: In `eval()`, on its device.
@@ -40,10 +39,11 @@ class Codec:
     ) -> None:
         """Keep the arguments."""
         self.model, self.tokenizer, self.canonicalize = model, tokenizer, canonicalize
-        self.batch_size, self.progress = batch_size, progress
+        self.progress = progress
         self.encoder = RowEncoder(tokenizer, model.config.max_position_embeddings, canonicalize)
         self.random = torch.Generator()
         self.random.manual_seed(self.random.seed() if seed is None else seed)
+        self.decoder = Decoder(model, tokenizer, canonicalize, batch_size, self.random, progress)
 
     def read(self, smiles: Iterable[str] | EncodedRows, on_invalid: str) -> EncodedRows:
         """Molecules to tokens; see [`~cmim_hf.data.invalid_rows.read_molecules`]."""
@@ -129,69 +129,7 @@ class Codec:
             )
         return codes
 
-    def decode(
-        self,
-        codes: np.ndarray,
-        *,
-        lengths: np.ndarray | None = None,
-        temperature: float = 0.0,
-        top_k: int | None = None,
-        progress: bool | None = None,
-    ) -> list[str | None]:
-        """Molecules of codes, in their order; `None` where there is none.
-
-        Args:
-            codes: (rows, num_latents, latent_size).
-            lengths: (rows,), expected tokens, so that rows of similar ones go together.
-            temperature: As in [`~cmim_hf.model.decoding_cmim.decode_latents`], like `top_k`.
-            top_k: See there.
-            progress: Show a bar; by default as the codec does.
-        """
-        order = np.arange(len(codes)) if lengths is None else np.argsort(-lengths, kind="stable")
-        written: list[str | None] = [None] * len(codes)
-        size = self.batch_size or batch_rows(self.model.device)
-        progress = self.progress if progress is None else progress
-        with progress_bar(len(codes), "Decoding molecules", progress) as bar:
-            for start in range(0, len(codes), size):
-                rows = order[start : start + size]
-                tokens = decode_latents(
-                    self.model,
-                    torch.from_numpy(codes[rows]),
-                    temperature=temperature,
-                    top_k=top_k,
-                    generator=self.random,
-                )
-                for row, smiles in zip(rows, self._molecules(tokens), strict=True):
-                    written[row] = smiles
-                bar.update(len(rows))
-        return written
-
-    def decode_groups(
-        self, codes: np.ndarray, kept: np.ndarray, number: int, on_invalid: str, **options: Any
-    ) -> list[list[str | None] | None]:
-        """Molecules of codes (kept, size, num_latents, latent_size), in a list for each input."""
-        size = codes.shape[1]
-        written = self.decode(codes.reshape(-1, *codes.shape[2:]), **options)
-        groups = {row: written[i * size : (i + 1) * size] for i, row in enumerate(kept.tolist())}
-        return [groups.get(row) for row in (groups if on_invalid == "skip" else range(number))]
-
     def noise(self, *rows: int) -> np.ndarray:
         """Draws of N(0, 1): (*rows, num_latents, latent_size) in float32."""
         shape = (*rows, self.model.config.num_latents, self.model.config.latent_size)
         return torch.randn(shape, generator=self.random).numpy()
-
-    def _molecules(self, tokens: torch.Tensor) -> list[str | None]:
-        texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        if not self.canonicalize:
-            return texts
-        from ..chemistry.smiles import canonicalize
-
-        ends = torch.as_tensor(self.model.config.eos_token_id, device=tokens.device).reshape(-1)
-        ended = torch.isin(tokens, ends).any(dim=1).tolist()
-        molecules: list[str | None] = []
-        for text, complete in zip(texts, ended, strict=True):
-            try:
-                molecules.append(canonicalize(text) if complete else None)
-            except ValueError:
-                molecules.append(None)
-        return molecules

@@ -20,6 +20,7 @@ from ..data.argument_checks import check_choice, whole_number
 from ..data.invalid_rows import ON_INVALID, items_in_place, values_in_place
 from ..data.row_encoder import EncodedRows
 from ..data.token_batches import distinct_rows
+from .decoding import Decoding, DecodingInfo
 from .encode_decode import Codec
 from .interpolation import interpolate_codes
 from .likelihood import log_likelihoods
@@ -40,9 +41,10 @@ Smiles = str | None
 class MoleculeGenerator:
     """Reconstructs, samples, interpolates and optimises molecules through their codes.
 
-    What the decoder writes is returned as RDKit's canonical SMILES, or `None` where it is no
-    molecule: nothing is drawn again or left out in silence, so shares of valid molecules can be
-    counted. Greedy decoding of a code gives the same molecule in any company.
+    What the decoder writes is returned as RDKit's canonical SMILES. A code is decoded greedily, and
+    where that is no molecule, texts are drawn from it until one is (`attempts`, 16 by default; 1 is
+    plain greedy decoding). `None` stands where none was. `return_info=True` also returns which
+    codes were drawn again. A code gives the same molecule in any company.
 
         >>> generator = MoleculeGenerator(seed=0, progress=False)
         >>> generator.reconstruct(["c1ccncc1CNS(=O)(=O)c1ccccc1C#N", "C(C"], on_invalid="none")
@@ -115,47 +117,57 @@ class MoleculeGenerator:
         return values_in_place(mean, encoded, on_invalid)
 
     def decode(
-        self,
-        latents: np.ndarray | torch.Tensor,
-        *,
-        temperature: float = 0.0,
-        top_k: int | None = None,
-    ) -> list[Smiles]:
-        """The molecules of codes, in their order, `None` where the decoder wrote no molecule.
+        self, latents: np.ndarray | torch.Tensor, *, return_info: bool = False, **decoding: Any
+    ) -> list[Smiles] | tuple[list[Smiles], DecodingInfo]:
+        """The molecules of codes, in their order, `None` where no attempt gave one.
 
         Args:
             latents: (rows, num_latents, latent_size), as `encode` gives them.
-            temperature: 0 takes the most probable token each time (greedy); above, tokens are drawn
-                from softmax(logits / temperature).
-            top_k: Draw among the most probable tokens only.
+            return_info: Also return what became of each code.
+            decoding: `temperature` (0), `top_k` (none) and `attempts` (16), see
+                [`~cmim_hf.generation.decoding.Decoding`].
 
         Raises:
             ValueError: Codes of another shape or not finite, a temperature below 0, or a `top_k`
-                below 1.
+                or `attempts` below 1.
+            TypeError: An unknown argument.
         """
-        return self._codec.decode(self._codec.codes(latents), temperature=temperature, top_k=top_k)
+        decoded = self._codec.decoder.decode(self._codec.codes(latents), Decoding(**decoding))
+        return decoded if return_info else decoded[0]
 
-    def reconstruct(self, smiles: Iterable[str], *, on_invalid: str | None = None) -> list[Smiles]:
-        """Molecules to codes and back, greedily; `None` where the decoder wrote no molecule."""
+    def reconstruct(
+        self,
+        smiles: Iterable[str],
+        *,
+        on_invalid: str | None = None,
+        return_info: bool = False,
+        **decoding: Any,
+    ) -> list[Smiles] | tuple[list[Smiles], DecodingInfo]:
+        """Molecules to codes and back; `decoding` and `return_info` as in `decode`.
+
+        The info is about the different molecules among them, in their order.
+        """
+        how = Decoding(**decoding)
         encoded, on_invalid = self._read(smiles, on_invalid)
         first, place = distinct_rows(encoded)
         mean, _ = self._codec.posterior(encoded)
-        written = self._codec.decode(mean[first], lengths=encoded.lengths[first])
-        return items_in_place([written[i] for i in place], encoded, on_invalid)
+        written, info = self._codec.decoder.decode(mean[first], how, lengths=encoded.lengths[first])
+        found = items_in_place([written[i] for i in place], encoded, on_invalid)
+        return (found, info) if return_info else found
 
     def sample(
         self,
         n: int,
         *,
         prior: Literal["standard", "fitted"] = "standard",
-        temperature: float = 0.0,
-        top_k: int | None = None,
-    ) -> list[Smiles]:
+        return_info: bool = False,
+        **decoding: Any,
+    ) -> list[Smiles] | tuple[list[Smiles], DecodingInfo]:
         """Molecules of n codes drawn from the prior.
 
         `"standard"` is N(0, I), towards which the objective draws the codes; `"fitted"` a Gaussian
         with the mean and spread of the training molecules' codes in each coordinate, which is
-        stored with the checkpoint. `temperature` and `top_k` are those of `decode`.
+        stored with the checkpoint. `decoding` and `return_info` are those of `decode`.
 
         Raises:
             ValueError: `n` below 1, an unknown prior, or a checkpoint without a fitted one.
@@ -166,7 +178,7 @@ class MoleculeGenerator:
         if prior == "fitted":
             mean, std = self._aggregate()
             codes = mean + std * codes
-        return self._codec.decode(codes, temperature=temperature, top_k=top_k)
+        return self.decode(codes, return_info=return_info, **decoding)
 
     def sample_around(
         self,
@@ -175,16 +187,17 @@ class MoleculeGenerator:
         n: int,
         *,
         unit: Literal["prior", "posterior", "aggregate"] = "prior",
-        temperature: float = 0.0,
-        top_k: int | None = None,
         on_invalid: str | None = None,
-    ) -> list[Smiles] | list[list[Smiles] | None]:
+        return_info: bool = False,
+        **decoding: Any,
+    ) -> Any:
         """Molecules near given ones: for each, of n codes z + radius · scale · ε with ε ~ N(0, I).
 
         The scale goes by `unit`: `"prior"` is 1 (as in MolMIM, arXiv 2208.09016), `"posterior"` the
         standard deviation of the molecule's own posterior, `"aggregate"` the spread of the training
-        molecules' codes, both in each coordinate. So radius 0 reconstructs. `temperature` and
-        `top_k` are those of `decode`.
+        molecules' codes, both in each coordinate. So radius 0 reconstructs. `decoding` and
+        `return_info` are those of `decode`; the info is about the codes of all seeds in their
+        order.
 
         Returns:
             n molecules for one SMILES; for several, a list of n for each, with `None` as the whole
@@ -207,9 +220,16 @@ class MoleculeGenerator:
         elif unit == "aggregate":
             scale = self._aggregate()[1]
         codes = mean[:, None] + np.float32(radius) * scale * self._codec.noise(len(mean), n)
-        how = {"temperature": temperature, "top_k": top_k, "lengths": np.repeat(encoded.lengths, n)}
-        groups = self._codec.decode_groups(codes, encoded.kept, encoded.number, on_invalid, **how)
-        return groups if not single else groups[0] or [None] * n if groups else []
+        groups, info = self._decode_groups(
+            codes,
+            Decoding(**decoding),
+            encoded.kept,
+            encoded.number,
+            on_invalid,
+            lengths=np.repeat(encoded.lengths, n),
+        )
+        found = groups if not single else groups[0] or [None] * n if groups else []
+        return (found, info) if return_info else found
 
     def interpolate(
         self,
@@ -219,11 +239,14 @@ class MoleculeGenerator:
         *,
         method: Literal["linear", "spherical"] = "linear",
         on_invalid: str | None = None,
-    ) -> list[Smiles] | list[list[Smiles] | None]:
-        """Molecules at equal steps between the codes of two, both ends included, decoded greedily.
+        return_info: bool = False,
+        **decoding: Any,
+    ) -> Any:
+        """Molecules at equal steps between the codes of two, both ends included.
 
         The `method` is the straight line or the arc, see
-        [`~cmim_hf.generation.interpolation.interpolate_codes`].
+        [`~cmim_hf.generation.interpolation.interpolate_codes`]; `decoding` and `return_info` are
+        those of `decode`.
 
         Returns:
             `steps` molecules for one pair of SMILES; for a list of first and one of second ends, a
@@ -255,8 +278,10 @@ class MoleculeGenerator:
         kept = np.flatnonzero(np.isfinite(a).all(axis=1) & np.isfinite(b).all(axis=1))
         path = interpolate_codes(a[kept], b[kept], steps, method)
         path = path.reshape(len(kept), steps, *shape)
-        groups = self._codec.decode_groups(path, kept, first.number, policy)
-        return groups if not single else groups[0] or [None] * steps if groups else []
+        how = Decoding(**decoding)
+        groups, info = self._decode_groups(path, how, kept, first.number, policy)
+        found = groups if not single else groups[0] or [None] * steps if groups else []
+        return (found, info) if return_info else found
 
     def log_likelihood(
         self, smiles: Iterable[str], *, samples: int = 0, on_invalid: str | None = None
@@ -356,9 +381,9 @@ class MoleculeGenerator:
         return optimize(
             self._codec.texts(encoded),
             mean.reshape(len(mean), -1),
-            lambda flat: self._codec.decode(
+            lambda flat: self._codec.decoder.decode(
                 self._codec.codes(flat.reshape(-1, *mean.shape[1:])), progress=False
-            ),
+            )[0],
             scorer,
             step=step,
             spread=spread,
@@ -390,6 +415,24 @@ class MoleculeGenerator:
         on_invalid = self.on_invalid if on_invalid is None else on_invalid
         check_choice("on_invalid", on_invalid, ON_INVALID)
         return self._codec.read(smiles, on_invalid), on_invalid
+
+    def _decode_groups(
+        self,
+        codes: np.ndarray,
+        how: Decoding,
+        kept: np.ndarray,
+        number: int,
+        on_invalid: str,
+        lengths: np.ndarray | None = None,
+    ) -> tuple[list[list[Smiles] | None], DecodingInfo]:
+        """Molecules of codes (kept, size, num_latents, latent_size), in a list for each input."""
+        size = codes.shape[1]
+        written, info = self._codec.decoder.decode(
+            codes.reshape(-1, *codes.shape[2:]), how, lengths=lengths
+        )
+        groups = {row: written[i * size : (i + 1) * size] for i, row in enumerate(kept.tolist())}
+        rows = groups if on_invalid == "skip" else range(number)
+        return [groups.get(row) for row in rows], info
 
     def _aggregate(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and spread of the training molecules' codes, (num_latents, latent_size) each."""

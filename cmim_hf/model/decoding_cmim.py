@@ -10,6 +10,8 @@ rounding.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer, EncoderDecoderCache
@@ -23,22 +25,28 @@ def decode_latents(
     model: PreTrainedModel,
     latents: torch.Tensor,
     *,
-    max_length: int | None = None,
+    max_length: int | torch.Tensor | None = None,
     temperature: float = 0.0,
     top_k: int | None = None,
     generator: torch.Generator | None = None,
+    uniform: torch.Tensor | None = None,
+    rules: TokenRules | None = None,
 ) -> torch.LongTensor:
     """Decode a batch of codes to tokens.
 
     Args:
         model: A [`CMIMModel`], in `eval()`.
         latents: (batch, num_latents, latent_size).
-        max_length: Longest row, the start token included; by default the longest the model knows.
+        max_length: Longest row, the start token included, or that of each row (batch,); by default
+            the longest the model knows.
         temperature: 0 takes the most probable token (greedy); above, tokens are drawn from
             softmax(logits / temperature).
         top_k: Draw among the `top_k` most probable tokens only.
         generator: Of the draws, on the CPU; the global one by default. A row's draws depend on its
             place in `latents` and not on the other rows.
+        uniform: (batch, max_length), the draws themselves, from [0, 1), in place of `generator`'s.
+        rules: Which tokens may come next. In place of one that may not, another is chosen in the
+            same way: the most probable, or a draw, among the rest.
 
     Returns:
         Token ids (batch, length) like those of `generate`: the start token first, padding behind
@@ -49,6 +57,9 @@ def decode_latents(
     """
     config = model.config
     longest = config.max_position_embeddings + 1
+    limits = None
+    if torch.is_tensor(max_length):
+        limits, max_length = max_length.to(model.device), int(max_length.max())
     max_length = longest if max_length is None else max_length
     model.check_latents(latents)
     _check(max_length, longest, temperature, top_k)
@@ -57,9 +68,11 @@ def decode_latents(
         (len(latents), max_length), config.pad_token_id, dtype=torch.long, device=model.device
     )
     tokens[:, 0] = config.decoder_start_token_id
-    draws = None
     if temperature > 0:
-        draws = torch.rand(tokens.shape, generator=generator).to(model.device)
+        drawn = torch.rand(tokens.shape, generator=generator) if uniform is None else uniform
+        uniform = drawn.to(model.device)
+    if rules is not None:
+        rules.start(len(latents))
     ends = torch.as_tensor(config.eos_token_id).reshape(-1).tolist()
     cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
     cache.self_attention_cache.layer_class_to_replicate = _RoomyLayer
@@ -71,14 +84,26 @@ def decode_latents(
             model.embed_tokens(last[:, None]), latents, past_key_values=cache, use_cache=True
         ).last_hidden_state
         logits = model.lm_head(states[:, 0])
-        if draws is None:
-            last = logits.argmax(dim=-1)
-        else:
-            last = _draw(logits, temperature, top_k, draws[rows, length])
+        draws = uniform[rows, length] if temperature > 0 else None
+        last, draws = _choose(logits, temperature, top_k, draws)
+        if rules is not None:
+            going = (~ended).nonzero().squeeze(1)
+            wrong = going[rules.refused(rows[going], last[going])]
+            while len(wrong):
+                logits[wrong, last[wrong]] = -torch.inf
+                logits[wrong] = logits[wrong].masked_fill(~rules.allowed(rows[wrong]), -torch.inf)
+                left = None if draws is None else draws[wrong]
+                last[wrong], left = _choose(logits[wrong], temperature, top_k, left)
+                if left is not None:
+                    draws[wrong] = left
+                wrong = wrong[rules.refused(rows[wrong], last[wrong])]
+            rules.advance(rows[going], last[going])
         tokens[rows, length] = last
         length += 1
         for end in ends:
             ended |= last == end
+        if limits is not None:
+            ended |= limits[rows] <= length
         if int(ended.sum()) >= (1 - _DROP_BELOW) * len(rows):
             going = (~ended).nonzero().squeeze(1)
             rows, latents, last, ended = (x[going] for x in (rows, latents, last, ended))
@@ -86,6 +111,25 @@ def decode_latents(
     tokens = tokens[:, :length]
     end = torch.isin(tokens, torch.tensor(ends, device=tokens.device))
     return tokens.masked_fill(end.cumsum(dim=1) - end.long() > 0, config.pad_token_id)
+
+
+class TokenRules(Protocol):
+    """What a language allows of the next token, for rows that are written side by side.
+
+    After finitely many refusals at one place some token of each row is not refused.
+    """
+
+    def start(self, rows: int) -> None:
+        """Begin so many rows."""
+
+    def refused(self, rows: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """Places in `rows` (n,) whose token (n,) may not come next."""
+
+    def allowed(self, rows: torch.Tensor) -> torch.Tensor:
+        """The tokens that may come next in rows (n,): (n, vocab_size), true or false."""
+
+    def advance(self, rows: torch.Tensor, tokens: torch.Tensor) -> None:
+        """Write a token (n,) in each of the rows (n,)."""
 
 
 class _RoomyLayer(DynamicLayer):
@@ -136,10 +180,16 @@ class _RoomyLayer(DynamicLayer):
         return self.keys, self.values
 
 
-def _draw(
-    logits: torch.Tensor, temperature: float, top_k: int | None, uniform: torch.Tensor
-) -> torch.Tensor:
-    """Tokens (batch,) by inverting the distribution function at `uniform` (batch,)."""
+def _choose(
+    logits: torch.Tensor, temperature: float, top_k: int | None, uniform: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Tokens (batch,), the most probable ones or by inverting the distribution at `uniform`.
+
+    What is left of a uniform number once it has chosen, its place within the share of the token, is
+    uniform again and independent of the choice: the second result, for another one.
+    """
+    if uniform is None:
+        return logits.argmax(dim=-1), None
     logits = logits.float()
     scaled = (logits - logits.amax(dim=-1, keepdim=True)) / temperature
     if top_k is not None and top_k < scaled.shape[1]:
@@ -147,8 +197,11 @@ def _draw(
         scaled = scaled.masked_fill(scaled < least, -torch.inf)
     cumulated = scaled.softmax(dim=-1).cumsum(dim=-1)
     target = uniform[:, None] * cumulated[:, -1:]
-    drawn = torch.searchsorted(cumulated, target, right=True).squeeze(1)
-    return drawn.clamp(max=scaled.shape[1] - 1)
+    drawn = torch.searchsorted(cumulated, target, right=True).clamp(max=scaled.shape[1] - 1)
+    above = cumulated.gather(1, drawn)
+    below = torch.where(drawn > 0, cumulated.gather(1, (drawn - 1).clamp(min=0)), 0.0)
+    rest = ((target - below) / (above - below)).clamp(0, 1 - 2**-24)
+    return drawn.squeeze(1), rest.squeeze(1)
 
 
 def _check(max_length: int, longest: int, temperature: float, top_k: int | None) -> None:

@@ -32,7 +32,7 @@ def molecules(sample):
 
 @pytest.fixture(scope="module")
 def reconstructed(generator, molecules):
-    return generator.reconstruct(molecules)
+    return generator.reconstruct(molecules, attempts=1)
 
 
 def read(path, delimiter=","):
@@ -51,7 +51,7 @@ def test_reconstruct_keeps_the_columns(kind, molecules, reconstructed, tmp_path,
     with open(source, "w", newline="") as stream:
         rows = csv.writer(stream, quoting=csv.QUOTE_ALL)
         rows.writerows([("name", "SMILES"), *zip(names, molecules, strict=True)])
-    assert main(["reconstruct", str(source), "-o", str(output)]) == 0
+    assert main(["reconstruct", str(source), "-o", str(output), "--attempts", "1"]) == 0
     exact = [one == canonicalize(two) for one, two in zip(reconstructed, molecules, strict=True)]
     valid = [one for one in reconstructed if one is not None]
     report = capsys.readouterr().err
@@ -80,7 +80,8 @@ def test_many_batches_make_one_file(molecules, reconstructed, tmp_path, monkeypa
     source = tmp_path / "in.smi"
     source.write_text("\n".join(molecules))
     for name in ("out.csv", "out.parquet"):
-        assert main(["reconstruct", str(source), "-o", str(tmp_path / name)]) == 0
+        command = ["reconstruct", str(source), "--attempts", "1"]
+        assert main([*command, "-o", str(tmp_path / name)]) == 0
     assert [row["reconstruction"] for row in read(tmp_path / "out.csv")] == [
         text_of(one) for one in reconstructed
     ]
@@ -92,7 +93,7 @@ def test_invalid_rows_follow_the_policy(molecules, reconstructed, tmp_path, caps
     source, output = tmp_path / "bad.smi", tmp_path / "out.parquet"
     rows = [*molecules[:4], "C(C", molecules[5]]
     source.write_text("\n".join(rows))
-    command = ["reconstruct", str(source), "-o", str(output)]
+    command = ["reconstruct", str(source), "-o", str(output), "--attempts", "1"]
     assert main(command) == 1
     assert f"cmim reconstruct: Row 5 of {source}, 'C(C'" in capsys.readouterr().err
     assert not output.exists()
@@ -138,10 +139,11 @@ def test_pictures_hold_sixty_molecules_at_most(molecules, tmp_path, capsys):
 def test_sample_around_writes_seed_and_similarity(tmp_path, capsys):
     output = tmp_path / "out.csv"
     command = ["sample", "-n", "40", "--around", ASPIRIN, "COc1ccc(CC#N)cc1Br", *NEAR]
+    command += ["--attempts", "1"]
     assert main([*command, "-o", str(output)]) == 0
     generator = MoleculeGenerator(seed=3)
     groups = {
-        seed: generator.sample_around(seed, 1.0, 40, unit="aggregate")
+        seed: generator.sample_around(seed, 1.0, 40, unit="aggregate", attempts=1)
         for seed in (ASPIRIN, "COc1ccc(CC#N)cc1Br")
     }
     drawn = [(one, seed) for seed, group in groups.items() for one in group]
@@ -154,6 +156,7 @@ def test_sample_around_writes_seed_and_similarity(tmp_path, capsys):
     report = capsys.readouterr().err
     assert f"Drew 80 codes: {len(valid)} ({len(valid) / 80:.1%}) are valid" in report
     assert f"{len(distinct)} of them distinct. Wrote {len(valid)} rows." in report
+    assert " of them not at the first attempt" in report
 
     assert main([*command, "-o", str(output), "--unique"]) == 0
     once = [row["smiles"] for row in read(output)]
@@ -175,10 +178,10 @@ def test_sample_from_the_priors(tmp_path, capsys, monkeypatch):
                  "--temperature", "0.5", "--keep-invalid", "-o", str(output)]) == 0  # fmt: skip
     assert pq.read_table(output).to_pydict() == {"smiles": drawn}
     assert "Drew 80 codes: " in capsys.readouterr().err
-    hot = MoleculeGenerator(seed=5).sample(4, temperature=9.0)
+    hot = MoleculeGenerator(seed=5).sample(4, temperature=9.0, attempts=1)
     assert hot == [None] * 4
     assert main(["sample", "-n", "4", "--temperature", "9", "--seed", "5", "-o", str(output),
-                 "--picture", str(tmp_path / "grid.svg")]) == 0  # fmt: skip
+                 "--attempts", "1", "--picture", str(tmp_path / "grid.svg")]) == 0  # fmt: skip
     assert pq.read_table(output).num_rows == 0 and not (tmp_path / "grid.svg").exists()
     report = capsys.readouterr().err
     assert "0 (0.0%) are valid" in report and "Try --prior fitted" in report
@@ -195,7 +198,7 @@ def test_sample_from_the_priors(tmp_path, capsys, monkeypatch):
     ],
 )
 def test_advice_after_no_molecule_names_what_was_not_done(given, advice, tmp_path, capsys):
-    command = ["sample", "-n", "2", "--temperature", "9", "--seed", "5", *given]
+    command = ["sample", "-n", "2", "--temperature", "9", "--seed", "5", "--attempts", "1", *given]
     assert main([*command, "-o", str(tmp_path / "out.csv")]) == 0
     assert advice in capsys.readouterr().err
 
