@@ -45,8 +45,10 @@ def test_the_page_without_annalog(tmp_path, monkeypatch, capsys):
     )
     printed = capsys.readouterr().out
     assert "Without ANNalog: pip install" in printed
-    ((name, found),) = json.loads((tmp_path / "analogues.json").read_text())["makers"].items()
-    assert name == "sample_around, radius 0.5" and found["draws"] == 12
+    makers = json.loads((tmp_path / "analogues.json").read_text())["makers"]
+    assert list(makers) == ["sample_around, radius 0.5", "sample_around, radius 0.5, greedy"]
+    found, greedy = makers.values()
+    assert found["draws"] == greedy["draws"] == 12 and greedy["validity"] < found["validity"]
     assert found["validity"] == sum(text is not None for group in expected for text in group) / 12
     new = {text for text in expected[1] if text} - set(expected[0]) - {given[1]}
     assert found["effective novelty"] == len(new) / 12

@@ -55,10 +55,10 @@ class Arguments:
     output: str = field(default=str(RESULTS), metadata={"help": "Folder of what is written."})
 
 
-def around(checkpoint: str, radius: float) -> Make:
+def around(checkpoint: str, radius: float, **decoding: Any) -> Make:
     """Those of this package."""
     generator = MoleculeGenerator(checkpoint, seed=0, progress=False)
-    return lambda seeds, draws: generator.sample_around(seeds, radius, draws)
+    return lambda seeds, draws: generator.sample_around(seeds, radius, draws, **decoding)
 
 
 def annalog(decoder: str) -> Make:
@@ -106,7 +106,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     seeds = [canonicalize(text) for text in first(args.source, args.count)]
     known = canonical_set(args.train, state(args.train)) if args.train else frozenset()
     makers = {
-        f"sample_around, radius {radius:g}": partial(around, args.checkpoint, radius)
+        f"sample_around, radius {radius:g}{how}": partial(around, args.checkpoint, radius, **given)
+        for how, given in (("", {}), (", greedy", {"attempts": 1}))
         for radius in args.radii
     }
     if find_spec("annalog") and find_spec("partialsmiles"):
@@ -128,8 +129,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 {args.draws} analogues asked of each of {len(seeds)} molecules. Shares: valid, of all asked for;
 unique, of the valid; new (not in the training file of this package's model) and not the seed, of
-the unique; then the two of all asked for. Time on one thread, molecule by molecule in ANNalog, all
-at once here.
+the unique; then the two of all asked for. *Greedy* rows take what is decoded first (`attempts=1`).
+Time on one thread, molecule by molecule in ANNalog, all at once here.
 
 {
         table(
