@@ -12,7 +12,7 @@ import numpy as np
 
 from ..chemistry.smiles import fingerprints
 from .pareto import best_first
-from .score_model import ScoreModel, tanimoto
+from .score_model import ScoreModel, tanimoto, uphill
 from .score_table import ScoreTable
 
 if TYPE_CHECKING:
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 TRIED = 3
 """Codes decoded in a round for each molecule that may be scored in it."""
 
+PUSH = 0.9
+"""Longest step in the direction in which scores grow, over the length of random steps, √size."""
+
 PARENTS = 100
 """Molecules at most, the best, around which codes are drawn."""
 
@@ -28,10 +31,10 @@ CHANGE = 0.5
 """Standard deviation of the logarithm of a radius around that of its parent."""
 
 LEARNED = 500
-"""Molecules at most that the model of the scores learns from: half the best, half the latest."""
+"""Molecules at most that models of the scores learn from: half the best, half the latest."""
 
 FIRST_LEARNED = 10
-"""Molecules from which on there is such a model."""
+"""Molecules from which on there are such models."""
 
 RESERVE = 300
 """Molecules at most that wait to be scored, those of the best prediction."""
@@ -141,9 +144,10 @@ class Evolution:
             chosen = random.choice(len(parents), number, p=weights / weights.sum())
             change = np.exp(CHANGE * random.standard_normal(number))
         self._drawn = change * [parents[i].radius for i in chosen]
-        noise = random.standard_normal((number, len(self._spread))).astype(np.float32)
-        radii = (2**self._doublings * self._drawn[:, None]).astype(np.float32)
-        self._tried = np.stack([parents[i].code for i in chosen]) + radii * self._spread * noise
+        steps = random.standard_normal((number, len(self._spread))) + self._pushes(number)
+        radii = 2**self._doublings * self._drawn[:, None]
+        codes = np.stack([parents[i].code for i in chosen]) + radii * self._spread * steps
+        self._tried = codes.astype(np.float32)
         return self._tried
 
     def choose(self, molecules: Sequence[str | None]) -> None:
@@ -197,6 +201,23 @@ class Evolution:
         """Places in what was scored, the best first."""
         return best_first(np.array(self._values)) if self._values else np.arange(0)
 
+    def _pushes(self, number: int) -> np.ndarray:
+        """Steps (number, size) in which scores grow; each weighs several objectives otherwise."""
+        if self._about["strategy"] == "random" or len(self._scored) < FIRST_LEARNED:
+            return np.zeros((number, len(self._spread)))
+        rows = self._learned()
+        scale = np.where(self._spread > 0, self._spread, np.inf)
+        codes = np.stack([self._scored[i].code for i in rows]) / scale
+        slopes = uphill(codes, np.array(self._values)[rows])
+        weights = self._random.dirichlet(np.ones(len(slopes)), number)
+        longest = PUSH * np.sqrt(len(self._spread))
+        return longest * self._random.random((number, 1)) * (weights @ slopes)
+
+    def _learned(self) -> np.ndarray:
+        """Places in what was scored, of what models learn from."""
+        latest = np.arange(len(self._scored))[-LEARNED // 2 :]
+        return np.union1d(self._order()[: LEARNED // 2], latest)
+
     def _admit(self, places: dict[str, int]) -> None:
         """Put new molecules to those that wait, or to the misses if they are not feasible."""
         smiles = list(places)
@@ -238,8 +259,7 @@ class Evolution:
         """Put what a model of the scores expects to be best first, if there is a choice."""
         if len(self._scored) < FIRST_LEARNED or len(self._reserve) <= number:
             return
-        latest = np.arange(len(self._scored))[-LEARNED // 2 :]
-        rows = np.union1d(self._order()[: LEARNED // 2], latest)
+        rows = self._learned()
         model = ScoreModel(_unpacked([self._scored[i] for i in rows]), np.array(self._values)[rows])
         expected = model.predict(_unpacked(self._reserve))
         self._reserve = [self._reserve[i] for i in best_first(expected)]

@@ -55,14 +55,16 @@ def optimize(
 ) -> Optimization:
     """Look for molecules of higher score around the codes of given ones.
 
-    Candidates are z = code + radius · spread · ε with ε ~ N(0, I), around the codes from which the
-    best molecules so far were decoded, the i-th best chosen with a probability ∝ 1 / (i + 1). A
-    radius is that of the parent times exp(N(0, 1/4)), from `step` on, so radii that find good
-    molecules spread. Three times as many candidates are decoded as are scored: a model of the
-    scores (see [`~cmim_hf.optimization.score_model.ScoreModel`]) chooses among those that are new
-    and feasible, and the others wait for their turn. It sees ranks only, so scores may have any
-    scale. Where few molecules are feasible, those most similar to the seed, too, are parents. With
-    `"random"`, the radius is `step` and the parents are the seeds throughout, and nothing chooses.
+    Candidates are z = code + radius · spread · (ε + u · 0.9 √size · g), ε ~ N(0, I), u ~ U(0, 1).
+    The codes are those from which the best molecules so far were decoded, the i-th best chosen with
+    a probability ∝ 1 / (i + 1). A radius is that of the parent times exp(N(0, 1/4)), from `step`
+    on, so radii that find good molecules spread. g is the direction in which scores grow (see
+    [`~cmim_hf.optimization.score_model.uphill`]). Three times as many candidates are decoded as are
+    scored: a model of the scores (see [`~cmim_hf.optimization.score_model.ScoreModel`]) chooses
+    among those that are new and feasible, and the others wait for their turn. Only the order of
+    scores matters. Where few molecules are feasible, those most similar to the seed, too, are
+    parents. With `"random"`, the radius is `step`, the parents are the seeds throughout, there is
+    no g and nothing chooses.
 
     A search that comes upon no new molecule in 30 rounds doubles its radii, twice in a row at
     most; then it ends.
