@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .conditions import add_condition_options, conditions
 from .exit_status import INTERRUPTED
 from .options import (
     add_generation_options,
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from ..data.smiles_files import Row
     from ..optimization.optimization_result import Optimization
     from .molecule_files import Picture
+
+WORDS = {"ranges": "--range"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,6 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0.0,
         help="Tanimoto similarity to the seed that a molecule must have (default: %(default)s)",
     )
+    add_condition_options(parser)
     parser.add_argument("--timeout", type=float, help="seconds for one call of a scorer")
     parser.add_argument(
         "--strategy",
@@ -109,7 +113,7 @@ def run(options: argparse.Namespace) -> int:
     output, picture = checked_outputs(options, files)
     if options.table and check_output(options.table, (".csv",), files) == output:
         raise ValueError("--table and --output name one file; give two.")
-    scorer = parse_scorers(options.scorer)
+    scorer, asked = parse_scorers(options.scorer), conditions(options)
     generator = load_generator(options)
     rows = list(_seed_rows(options))
     encoded = encode_rows(generator, rows, options.on_invalid)
@@ -118,7 +122,7 @@ def run(options: argparse.Namespace) -> int:
     given = {name: getattr(options, name) for name in (*names, "table", "seed")}
     given = {name: value for name, value in given.items() if value is not None}
     try:
-        found = generator.optimize(encoded, scorer, on_invalid="skip", **given)
+        found = generator.optimize(encoded, scorer, on_invalid="skip", **asked, **given)
     except (ImportError, RuntimeError) as error:
         raise ValueError(str(error)) from error
     _write_best(output, picture, found)

@@ -2,17 +2,21 @@
 """New molecules, from the prior or around given ones.
 
 Decode random codes and write those that are molecules: `smiles`, and with --around also `seed` and
-`similarity` (Tanimoto, to the seed).
+`similarity` (Tanimoto, to the seed). With --keep, --forbid or --range codes are drawn until there
+are -n molecules that hold. Example: cmim sample -n 50 --around 'CC(=O)Nc1ccc(O)cc1' --radius 1
+--keep 'c1ccc(*)cc1' --range mw=:300 --unique -o near.csv
 """
 
 from __future__ import annotations
 
 import argparse
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from .conditions import add_condition_options, conditions
 from .options import (
     BATCH_ROWS,
     add_attempts_option,
@@ -29,11 +33,16 @@ if TYPE_CHECKING:
     from ..generation.decoding import DecodingInfo
     from ..generation.generator import MoleculeGenerator
 
+WORDS = {"ranges": "--range"}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument(
-        "-n", type=int, required=True, help="codes to draw, with --around for each seed"
+        "-n",
+        type=int,
+        required=True,
+        help="codes to draw, with conditions molecules to find; with --around for each seed",
     )
     parser.add_argument(
         "--prior",
@@ -61,7 +70,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--top-k", type=int, help="draw among so many tokens only")
     parser.add_argument("--seed", type=int, help="of the random numbers, to draw the same again")
-    parser.add_argument("--unique", action="store_true", help="write each molecule once")
+    parser.add_argument(
+        "--unique",
+        action="store_true",
+        help="write each molecule once; with conditions, find so many different ones",
+    )
+    add_condition_options(parser)
+    parser.add_argument(
+        "--max-draws",
+        type=int,
+        default=100,
+        help="with conditions, codes drawn at most for each molecule asked for (default: "
+        "%(default)s)",
+    )
     parser.add_argument(
         "--keep-invalid",
         action="store_true",
@@ -77,13 +98,23 @@ def run(options: argparse.Namespace) -> None:
 
     output, picture = checked_outputs(options, [])
     _check(options, output)
+    asked = conditions(options)
+    if asked and options.keep_invalid:
+        raise ValueError(
+            "--keep-invalid and --keep, --forbid or --range exclude each other: what is written "
+            "under conditions holds them."
+        )
+    if asked:
+        asked |= {"unique": options.unique, "max_draws": options.max_draws}
     generator = load_generator(options, seed=options.seed)
-    counts, known = Counter(), set()
+    counts, broken, known = Counter(), Counter(), set()
     with molecule_writer(output, "smiles", name="seed" if options.around else None) as write:
-        for seed, written, info in _drawn(options, generator):
-            counts["drawn"] += len(written)
+        for seed, written, info in _drawn(options, generator, asked):
+            counts["drawn"] += len(info.attempts)
             counts["redrawn"] += int((info.attempts > 1).sum())
-            counts["valid"] += sum(one is not None for one in written)
+            counts["valid"] += int((info.attempts > 0).sum())
+            counts["found"] += sum(one is not None for one in written)
+            broken.update(info.broken if asked else {})
             chosen = []
             for one in written:
                 if one is None:
@@ -101,9 +132,12 @@ def run(options: argparse.Namespace) -> None:
     say(
         f"Drew {counts['drawn']:,} codes: {counts['valid']:,} "
         f"({share(counts['valid'], counts['drawn'])}) are valid molecules, "
-        f"{counts['redrawn']:,} of them not at the first attempt, {len(known):,} of them distinct. "
-        f"Wrote {counts['written']:,} rows."
+        f"{counts['redrawn']:,} of them not at the first attempt"
+        + ("" if asked else f", {len(known):,} of them distinct")
+        + f". Wrote {counts['written']:,} rows."
     )
+    if asked:
+        _say_broken(counts, broken, options.n * len(options.around or [None]))
     if not counts["valid"] and (advice := _advice(options)):
         say(f"Try {', or '.join(advice)}.")
     say_drawn(picture)
@@ -135,22 +169,41 @@ def _advice(options: argparse.Namespace) -> list[str]:
     return advice + (["a lower --temperature"] if options.temperature > 0 else ["more --attempts"])
 
 
+def _say_broken(counts: Counter[str], broken: Counter[str], wanted: int) -> None:
+    """Say how many molecules hold what was asked, and what the draws were lost to."""
+    lost = ", ".join(f"{share(n, counts['drawn'])} {what}" for what, n in broken.most_common())
+    say(
+        f"Found {counts['found']:,} of {wanted:,} molecules that hold what was asked"
+        + (f"; draws were lost to: {lost}." if lost else ".")
+    )
+    if counts["found"] < wanted:
+        say("Try more --max-draws, a smaller --radius, or less of what costs most.")
+
+
 def _drawn(
-    options: argparse.Namespace, generator: MoleculeGenerator
+    options: argparse.Namespace, generator: MoleculeGenerator, asked: dict[str, Any]
 ) -> Iterator[tuple[str | None, list[str | None], DecodingInfo]]:
     """Seeds (None without) and what was drawn around them, a bounded number at a time."""
     how = {name: getattr(options, name) for name in ("temperature", "top_k", "attempts")}
-    how["return_info"] = True
+    how |= {"return_info": True, **asked}
     # an invalid seed is an error before the first is used
-    encode_rows(generator, given_rows("--around", options.around or []), None)
+    encoded = encode_rows(generator, given_rows("--around", options.around or []), None)
+    if asked:
+        from ..optimization.constraints import Constraints
+
+        patterns = {name: asked[name] for name in ("keep", "forbid") if name in asked}
+        Constraints(**patterns).check_seeds(generator.texts(encoded))
     for seed in options.around or [None]:
         for start in range(0, max(options.n, 1), BATCH_ROWS):
             size = min(options.n - start, BATCH_ROWS)
-            if seed is None:
-                yield None, *generator.sample(size, prior=options.prior or "standard", **how)
-            else:
-                unit = options.unit or "prior"
-                yield seed, *generator.sample_around(seed, options.radius, size, unit=unit, **how)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", ".*`max_draws`")  # the report says it
+                if seed is None:
+                    drawn = generator.sample(size, prior=options.prior or "standard", **how)
+                else:
+                    how["unit"] = options.unit or "prior"
+                    drawn = generator.sample_around(seed, options.radius, size, **how)
+            yield seed, *drawn
 
 
 def _table(seed: str | None, chosen: list[str | None]) -> pa.Table:

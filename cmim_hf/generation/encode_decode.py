@@ -57,7 +57,7 @@ class Codec:
         """The usable molecules as they were read: canonical SMILES with `canonicalize`."""
         ids, ends = encoded.tokens.tolist(), encoded.lengths.cumsum().tolist()
         rows = [ids[start:end] for start, end in zip([0, *ends], ends, strict=False)]
-        return self.tokenizer.batch_decode(rows, skip_special_tokens=True)
+        return self.tokenizer.batch_decode(rows, skip_special_tokens=True) if rows else []
 
     def batches(
         self, encoded: EncodedRows, what: str

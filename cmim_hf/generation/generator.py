@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,6 +20,7 @@ from ..data.argument_checks import check_choice, whole_number
 from ..data.invalid_rows import ON_INVALID, items_in_place, values_in_place
 from ..data.row_encoder import EncodedRows
 from ..data.token_batches import distinct_rows
+from .constrained_sampling import Sampling, sample_molecules
 from .decoding import Decoding, DecodingInfo
 from .encode_decode import Codec
 from .interpolation import interpolate_codes
@@ -161,24 +162,38 @@ class MoleculeGenerator:
         *,
         prior: Literal["standard", "fitted"] = "standard",
         return_info: bool = False,
-        **decoding: Any,
+        **sampling: Any,
     ) -> list[Smiles] | tuple[list[Smiles], DecodingInfo]:
-        """Molecules of n codes drawn from the prior.
+        """Molecules of n codes drawn from the prior; with conditions, n molecules that hold them.
 
         `"standard"` is N(0, I), towards which the objective draws the codes; `"fitted"` a Gaussian
         with the mean and spread of the training molecules' codes in each coordinate, which is
-        stored with the checkpoint. `decoding` and `return_info` are those of `decode`.
+        stored with the checkpoint.
+
+            generator.sample(100, keep="NS(=O)(=O)c1ccc(*)cc1", ranges={"mw": (None, 400)})
+
+        Args:
+            n: Codes; with `keep`, `forbid`, `ranges` or `unique`, molecules: then codes are drawn
+                until n molecules hold, or `max_draws` codes for each of them are spent, of which a
+                warning tells what they were lost to. What is returned then holds no `None`.
+            prior: See above.
+            return_info: Also return what became of each code, with conditions a
+                [`~cmim_hf.generation.constrained_sampling.SamplingInfo`].
+            sampling: See [`~cmim_hf.generation.constrained_sampling.Sampling`]: `keep`, `forbid`,
+                `ranges`, `unique`, `max_draws`, and those of `decode`.
 
         Raises:
-            ValueError: `n` below 1, an unknown prior, or a checkpoint without a fitted one.
+            ValueError: `n` below 1, an unknown prior, a checkpoint without a fitted one, or a
+                condition that cannot be read.
+            TypeError: An unknown argument, or one of another type.
         """
-        n = whole_number("n", n, 1)
+        n, how = whole_number("n", n, 1), Sampling(**sampling)
         check_choice("prior", prior, PRIORS)
-        codes = self._codec.noise(n)
-        if prior == "fitted":
-            mean, std = self._aggregate()
-            codes = mean + std * codes
-        return self.decode(codes, return_info=return_info, **decoding)
+        mean, std = self._aggregate() if prior == "fitted" else (np.float32(0), np.float32(1))
+        (found,), info = sample_molecules(
+            lambda rows: mean + std * self._codec.noise(len(rows)), self._codec.decoder, how, n
+        )
+        return (found, info) if return_info else found
 
     def sample_around(
         self,
@@ -189,46 +204,53 @@ class MoleculeGenerator:
         unit: Literal["prior", "posterior", "aggregate"] = "prior",
         on_invalid: str | None = None,
         return_info: bool = False,
-        **decoding: Any,
+        **sampling: Any,
     ) -> Any:
         """Molecules near given ones: for each, of n codes z + radius · scale · ε with ε ~ N(0, I).
 
         The scale goes by `unit`: `"prior"` is 1 (as in MolMIM, arXiv 2208.09016), `"posterior"` the
         standard deviation of the molecule's own posterior, `"aggregate"` the spread of the training
-        molecules' codes, both in each coordinate. So radius 0 reconstructs. `decoding` and
-        `return_info` are those of `decode`; the info is about the codes of all seeds in their
-        order.
+        molecules' codes, both in each coordinate. So radius 0 reconstructs. `n`,
+        `return_info` and `sampling` are those of `sample`; the info is about the codes of all
+        seeds. With conditions, codes have this distribution given that their molecules hold, see
+        [`~cmim_hf.generation.constrained_sampling.ConditionalSampler`].
 
         Returns:
             n molecules for one SMILES; for several, a list of n for each, with `None` as the whole
             list of an invalid one under `on_invalid="none"`.
 
         Raises:
-            ValueError: A radius below 0, `n` below 1, an unknown unit, or a checkpoint that does
-                not know its codes' spread.
+            ValueError: A radius below 0, an unknown unit, a checkpoint that does not know its
+                codes' spread, a seed that breaks `keep` or `forbid`, and as in `sample`.
+            TypeError: As in `sample`.
         """
         if not isinstance(radius, Real) or not 0 <= radius <= LARGEST_RADIUS:
             raise ValueError(f"`radius` is a number from 0 to {LARGEST_RADIUS:g}, not {radius!r}.")
-        n = whole_number("n", n, 1)
+        n, how = whole_number("n", n, 1), Sampling(**sampling)
         check_choice("unit", unit, UNITS)
         single = isinstance(smiles, str)
         encoded, on_invalid = self._read([smiles] if single else smiles, on_invalid)
         mean, log_std = self._codec.posterior(encoded)
-        scale = np.float32(1.0)
+        scale = np.ones_like(mean)
         if unit == "posterior":
-            scale = np.exp(log_std)[:, None]
+            scale = np.exp(log_std)
         elif unit == "aggregate":
-            scale = self._aggregate()[1]
-        codes = mean[:, None] + np.float32(radius) * scale * self._codec.noise(len(mean), n)
-        groups, info = self._decode_groups(
-            codes,
-            Decoding(**decoding),
-            encoded.kept,
-            encoded.number,
-            on_invalid,
-            lengths=np.repeat(encoded.lengths, n),
+            scale = scale * self._aggregate()[1]
+        scale *= np.float32(radius)
+        groups, info = sample_molecules(
+            lambda rows: mean[rows] + scale[rows] * self._codec.noise(len(rows)),
+            self._codec.decoder,
+            how,
+            n,
+            mean,
+            self._codec.texts(encoded) if how.conditional else [None] * len(mean),
+            encoded.lengths,
         )
-        found = groups if not single else groups[0] or [None] * n if groups else []
+        found = items_in_place(groups, encoded, on_invalid)
+        if single and not groups:
+            found = [None] * n if found else []
+        elif single:
+            (found,) = groups
         return (found, info) if return_info else found
 
     def interpolate(
@@ -277,9 +299,10 @@ class MoleculeGenerator:
         )
         kept = np.flatnonzero(np.isfinite(a).all(axis=1) & np.isfinite(b).all(axis=1))
         path = interpolate_codes(a[kept], b[kept], steps, method)
-        path = path.reshape(len(kept), steps, *shape)
-        how = Decoding(**decoding)
-        groups, info = self._decode_groups(path, how, kept, first.number, policy)
+        written, info = self._codec.decoder.decode(path.reshape(-1, *shape), Decoding(**decoding))
+        paths = {row: written[i * steps : (i + 1) * steps] for i, row in enumerate(kept.tolist())}
+        rows = paths if policy == "skip" else range(first.number)
+        groups = [paths.get(row) for row in rows]
         found = groups if not single else groups[0] or [None] * steps if groups else []
         return (found, info) if return_info else found
 
@@ -332,6 +355,9 @@ class MoleculeGenerator:
         *,
         step: float = 0.5,
         unit: Literal["prior", "aggregate"] = "aggregate",
+        keep: str | Sequence[str] | None = None,
+        forbid: str | Sequence[str] | None = None,
+        ranges: Mapping[str, tuple[float | None, float | None]] | None = None,
         on_invalid: str | None = None,
         **search: Any,
     ) -> Optimization:
@@ -349,6 +375,10 @@ class MoleculeGenerator:
             step: Radius of the first codes around those of the seeds, in `unit`.
             unit: The spread of the training molecules' codes in each coordinate, or that of the
                 prior, 1.
+            keep: Patterns that a molecule must have to be scored, see
+                [`~cmim_hf.optimization.constraints.Constraints`]; the seeds have them.
+            forbid: Patterns that it must not have; nor do the seeds.
+            ranges: Of its properties, `{"mw": (None, 500)}`; seeds may lie outside.
             on_invalid: See the class; under `"none"`, too, invalid seeds are left out.
             search: `budget` (500 molecules scored for each seed, or for all that share it),
                 `shared_budget` (no), `min_similarity` (0), `pareto` (no; the terms of the scorer
@@ -364,22 +394,27 @@ class MoleculeGenerator:
         Raises:
             TypeError: `scorer` is no scorer, or an unknown argument.
             ValueError: No usable seed, an argument outside its range, a checkpoint that does not
-                know its codes' spread, or `canonicalize=False`.
+                know its codes' spread, `canonicalize=False`, a condition that cannot be read, or a
+                seed that breaks `keep` or `forbid`.
             ImportError: `pareto` without the package moocore.
         """
+        from ..optimization.constraints import Constraints
         from ..optimization.latent_search import optimize
 
+        constraints = Constraints(keep, forbid, ranges)
         check_choice("unit", unit, ("prior", "aggregate"))
         if not self.canonicalize:
             raise ValueError("optimize compares molecules, so the generator must canonicalize.")
         encoded, _ = self._read(seeds, on_invalid)
         if not len(encoded.lengths):
             raise ValueError(f"None of {encoded.number} seeds is usable; give at least one.")
+        texts = self._codec.texts(encoded)
+        constraints.check_seeds(texts)
         mean, _ = self._codec.posterior(encoded)
         spread = self._aggregate()[1].reshape(-1) if unit == "aggregate" else None
         digest = None if spread is None else hashlib.sha256(spread.tobytes()).hexdigest()
         return optimize(
-            self._codec.texts(encoded),
+            texts,
             mean.reshape(len(mean), -1),
             lambda flat: self._codec.decoder.decode(
                 self._codec.codes(flat.reshape(-1, *mean.shape[1:])), progress=False
@@ -387,6 +422,7 @@ class MoleculeGenerator:
             scorer,
             step=step,
             spread=spread,
+            constraints=constraints,
             progress=self.progress,
             settings={"fingerprint": self.fingerprint, "unit": unit, "spread": digest},
             **search,
@@ -415,24 +451,6 @@ class MoleculeGenerator:
         on_invalid = self.on_invalid if on_invalid is None else on_invalid
         check_choice("on_invalid", on_invalid, ON_INVALID)
         return self._codec.read(smiles, on_invalid), on_invalid
-
-    def _decode_groups(
-        self,
-        codes: np.ndarray,
-        how: Decoding,
-        kept: np.ndarray,
-        number: int,
-        on_invalid: str,
-        lengths: np.ndarray | None = None,
-    ) -> tuple[list[list[Smiles] | None], DecodingInfo]:
-        """Molecules of codes (kept, size, num_latents, latent_size), in a list for each input."""
-        size = codes.shape[1]
-        written, info = self._codec.decoder.decode(
-            codes.reshape(-1, *codes.shape[2:]), how, lengths=lengths
-        )
-        groups = {row: written[i * size : (i + 1) * size] for i, row in enumerate(kept.tolist())}
-        rows = groups if on_invalid == "skip" else range(number)
-        return [groups.get(row) for row in rows], info
 
     def _aggregate(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and spread of the training molecules' codes, (num_latents, latent_size) each."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, partial
 from numbers import Real
 from typing import Any
@@ -33,7 +33,8 @@ class Constraints:
         [None, 'keep [*:1]c1ccccc1', 'forbid [OH]', 'mw above 150']
 
     Args:
-        keep: Patterns that must all be in the molecule; one string, or several.
+        keep: Patterns that must all be in the molecule; one string, or several. (None is none, here
+            and below.)
         forbid: Patterns of which none may be.
         ranges: For names of properties the lowest and the highest value, both allowed; None where
             there is no limit.
@@ -44,9 +45,9 @@ class Constraints:
             empty, NaN or without any limit.
     """
 
-    keep: str | Sequence[str] = ()
-    forbid: str | Sequence[str] = ()
-    ranges: Mapping[str, Range] = field(default_factory=dict)
+    keep: str | Sequence[str] | None = None
+    forbid: str | Sequence[str] | None = None
+    ranges: Mapping[str, Range] | None = None
 
     def __post_init__(self) -> None:
         """Check everything, and keep it as tuples and a dictionary."""
@@ -128,7 +129,7 @@ def _range_broken(
 
 def _texts(argument: str, given: str | Iterable[str] | None) -> tuple[str, ...]:
     """Patterns of an argument, each once; all of them can be read."""
-    given = [given] if isinstance(given, str) else given
+    given = [] if given is None else [given] if isinstance(given, str) else given
     if isinstance(given, bytes | Mapping) or not isinstance(given, Iterable):
         raise TypeError(f"`{argument}` is a pattern or a list of them, not {given!r:.80}.")
     texts = list(given)
@@ -142,7 +143,8 @@ def _texts(argument: str, given: str | Iterable[str] | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(texts))
 
 
-def _ranges(given: Mapping[str, Any]) -> dict[str, Range]:
+def _ranges(given: Mapping[str, Any] | None) -> dict[str, Range]:
+    given = {} if given is None else given
     if not isinstance(given, Mapping):
         raise TypeError(
             "`ranges` is a dictionary of names of properties and their limits, as "

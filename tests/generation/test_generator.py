@@ -113,7 +113,7 @@ def test_reconstruction_keeps_order_and_duplicates(generator, drugs):
     order = np.random.default_rng(1).permutation(np.repeat(np.arange(20), 3))
     assert generator.reconstruct([drugs[i] for i in order]) == [found[i] for i in order]
     assert generator.reconstruct(pd.Series(drugs)) == found
-    assert generator.reconstruct([]) == []
+    assert generator.reconstruct([]) == generator.texts([]) == []
 
 
 def test_every_writing_of_a_molecule_gives_the_same(generator, make_generator):
