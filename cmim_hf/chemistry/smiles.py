@@ -9,6 +9,7 @@ nothing reaches the standard error stream.
 import re
 import threading
 from collections.abc import Callable, Iterable
+from functools import cache
 
 import numpy as np
 from rdkit import Chem, DataStructs, rdBase
@@ -136,6 +137,30 @@ def fingerprints(smiles: Iterable[str]) -> np.ndarray:
     """
     rows = [_FINGERPRINTS.GetFingerprintAsNumPy(parse(text)) for text in smiles]
     return np.array(rows, np.uint8).reshape(-1, 2048)
+
+
+@cache
+def atom_valence(text: str) -> tuple[int, int] | None:
+    """Return how many bonds, and bonds to how many neighbours, an atom of a SMILES may have.
+
+    The largest valence that RDKit knows for what has as many electrons (N+ as C), less the
+    hydrogens in the brackets; an aromatic atom has three neighbours at most, its hydrogens among
+    them. None if this is no atom.
+
+    >>> atom_valence("C"), atom_valence("[NH2+]"), atom_valence("n"), atom_valence("[Xx]")
+    ((4, 4), (2, 2), (3, 3), None)
+    """
+    with rdBase.BlockLogs():
+        molecule = Chem.MolFromSmiles(text, sanitize=False)
+    if molecule is None or molecule.GetNumAtoms() != 1:
+        return None
+    (atom,) = molecule.GetAtoms()
+    alike = atom.GetAtomicNum() - atom.GetFormalCharge()
+    valences = Chem.GetPeriodicTable().GetValenceList(alike) if alike > 0 else [0]
+    largest = max(valences) if -1 not in valences else 8
+    free = max(0, largest - atom.GetNumExplicitHs())
+    room = max(0, 3 - atom.GetNumExplicitHs()) if atom.GetIsAromatic() else free
+    return free, room
 
 
 def _reason(messages: str) -> str:

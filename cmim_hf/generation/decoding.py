@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,15 +17,22 @@ from ..data.token_batches import batch_rows
 from ..model.decoding_cmim import decode_latents
 from ..model.modeling_cmim import CMIMModel
 from ..model.tokenization_cmim import CMIMTokenizer
-from .valid_smiles import SmilesRules
 
-REDRAW_TEMPERATURE = 0.5
-"""Of draws from a code whose most probable text is no molecule."""
+if TYPE_CHECKING:
+    from .valid_smiles import SmilesRules
+
+REDRAWS = ((0.65, 0.0), (0.5, 0.5), (0.4, 0.7))
+"""What a code is multiplied by, and the temperature, in the second, third and all later attempts.
+
+Of codes far out the decoder has seen least. Where the text of a code at radius 1 around a molecule
+of ZINC is none, a draw at temperature 0.5 is a molecule for a third of them; the same code times
+0.8 gives one for over half, more like the one at the centre (Tanimoto 0.29 against 0.24).
+"""
 
 _ROOM = 8
 """Tokens that a draw may be longer than the text that was no molecule."""
 
-_TOGETHER = 96
+_TOGETHER = 64
 """Fewer rows than this are drawn several times at once: a decoding step costs what it costs."""
 
 
@@ -37,9 +45,9 @@ class Decoding:
             from softmax(logits / temperature).
         top_k: Draw among the most probable tokens only.
         attempts: How often a code is decoded at most until its text is a molecule: the first time
-            as it comes, then under the rules of SMILES
-            ([`~cmim_hf.generation.valid_smiles.SmilesRules`]) at `temperature`, or
-            `REDRAW_TEMPERATURE` where that is 0. With 1, what comes first counts.
+            as it is, then drawn in towards the origin and at the temperatures of `REDRAWS` (at
+            `temperature` where that is above 0), from the third time on under the rules of
+            [`~cmim_hf.generation.valid_smiles.SmilesRules`]. With 1, what comes first counts.
     """
 
     temperature: float = 0.0
@@ -157,7 +165,9 @@ class Decoder:
         left = left[np.argsort(-sizes[left], kind="stable")]
         done = 1
         while len(left) and done < how.attempts:
-            times = min(max(1, _TOGETHER // len(left)), how.attempts - done)
+            times = 1
+            if done >= len(REDRAWS):  # alike from here on
+                times = min(max(1, _TOGETHER // len(left)), how.attempts - done)
             tries = [(row, done + n) for row in left.tolist() for n in range(1, times + 1)]
             found: dict[int, tuple[int, str]] = {}
             for start in range(0, len(tries), self.batch_size):
@@ -179,8 +189,9 @@ class Decoder:
         base: tuple[int, ...],
         how: Decoding,
     ) -> list[str | None]:
-        """Molecules of attempts (row, number), under the rules of SMILES."""
+        """Molecules of attempts (row, number), all of one line of `REDRAWS`."""
         rows = np.array([row for row, _ in tries])
+        scale, temperature = REDRAWS[min(tries[0][1] - 2, len(REDRAWS) - 1)]
         limits = np.minimum(sizes[rows] + _ROOM, self.model.config.max_position_embeddings + 1)
         uniform = np.empty((len(tries), limits.max()), np.float32)
         drawn: dict[tuple[int, ...], np.ndarray] = {}
@@ -190,12 +201,12 @@ class Decoder:
                 drawn[key] = np.random.default_rng(key).random(limits.max(), np.float32)
             uniform[place] = drawn[key]
         tokens = self._tokens(
-            codes[rows],
-            how.temperature or REDRAW_TEMPERATURE,
+            codes[rows] * np.float32(scale),
+            how.temperature or temperature,
             top_k=how.top_k,
             max_length=torch.from_numpy(limits),
             uniform=torch.from_numpy(uniform),
-            rules=self._rules,
+            rules=None if tries[0][1] == 2 else self._rules,
         )
         return self._molecules(tokens)
 
@@ -206,8 +217,9 @@ class Decoder:
 
     @cached_property
     def _rules(self) -> SmilesRules:
-        ends = self.model.config.eos_token_id
-        return SmilesRules(self.tokenizer, ends, self.model.device)
+        from .valid_smiles import SmilesRules
+
+        return SmilesRules(self.tokenizer, self.model.config.eos_token_id)
 
     def _molecules(self, tokens: torch.Tensor) -> list[str | None]:
         texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)

@@ -43,9 +43,10 @@ class MoleculeGenerator:
     """Reconstructs, samples, interpolates and optimises molecules through their codes.
 
     What the decoder writes is returned as RDKit's canonical SMILES. A code is decoded greedily, and
-    where that is no molecule, texts are drawn from it until one is (`attempts`, 16 by default; 1 is
-    plain greedy decoding). `None` stands where none was. `return_info=True` also returns which
-    codes were drawn again. A code gives the same molecule in any company.
+    where that is no molecule, again from the code drawn in towards the origin until it is
+    (`attempts`, 16 by default; 1 is plain greedy decoding). `None` stands where none was.
+    `return_info=True` also returns which codes were decoded again. A code gives the same molecule
+    in any company.
 
         >>> generator = MoleculeGenerator(seed=0, progress=False)
         >>> generator.reconstruct(["c1ccncc1CNS(=O)(=O)c1ccccc1C#N", "C(C"], on_invalid="none")

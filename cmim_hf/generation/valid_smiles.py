@@ -1,158 +1,202 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decoding that ends in a molecule: what no SMILES can hold is not chosen, token by token.
+"""Decoding that ends in a molecule: a token that no molecule can hold at its place is not chosen.
 
-x ~ p(x | z) given validity is drawn in two ways together. Rings and branches are held open or
-closed by [`SmilesRules`], which strikes out the tokens that would break them; aromaticity and
-valence, which no token shows by itself, are left to drawing again.
+Rings and branches close before the end, bonds lie between atoms, and no atom has more of them than
+its valence. Whether aromatic rings can be written with alternating bonds shows late and is left to
+drawing again.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 
+from ..chemistry.smiles import atom_valence
 from ..model.tokenization_cmim import CMIMTokenizer
 
 _UNIT = re.compile(r"\[[^\[\]]*\]|%\d\d|Br|Cl|.")
-_ATOMS = frozenset("BCNOPSFIbcnops*") | {"Br", "Cl"}
-_HALOGENS = frozenset({"F", "Cl", "Br", "I"})
-_BONDS = frozenset("-=#$:/\\~")
-_STATES = (
-    "start", "atom", "halogen", "bond", "opened", "closed", "dot", "bracket", "percent", "digit",
-)  # fmt: skip
-_BEHIND = {  # what may stand behind what
-    "atom": {"start", "atom", "bond", "opened", "closed", "dot"},
-    "bond": {"atom", "opened", "closed"},
-    "(": {"atom", "closed"},
-    ")": {"atom", "halogen", "closed"},
-    "ring": {"atom", "bond"},
-    ".": {"atom", "halogen", "closed"},
-}
-_COMPLETE = ("atom", "halogen", "closed")
+_ATOM = re.compile(r"\[.+\]|Br|Cl|[BCNOPSFIbcnops*]")
+_ORDERS = {"-": 1, "=": 2, "#": 3, "$": 4, ":": 1, "/": 1, "\\": 1, "~": 1}
+_MOST_REFUSALS = 24
+"""Of one row at one place; then the row is let go, to fail."""
+
+
+@dataclass
+class _Beginning:
+    """What has been written of a SMILES, as far as the rules ask for it.
+
+    Attributes:
+        free: Of each atom, the bonds that it may still have.
+        room: Of each atom, the neighbours that it may still have.
+        bonds: Pairs of atoms.
+        rings: Open rings: their atom, and the order of their bond if it was given.
+        branches: Atoms to which open branches lead back.
+        here: The atom that the next one is bound to; -1 at the start and behind a dot.
+        order: Of the bond just written; 0 if none was.
+        opened: A branch has just been opened.
+        end: Of a bracket atom that no token holds whole, what has been written.
+    """
+
+    free: list[int] = field(default_factory=list)
+    room: list[int] = field(default_factory=list)
+    bonds: set[tuple[int, int]] = field(default_factory=set)
+    rings: dict[str, tuple[int, int]] = field(default_factory=dict)
+    branches: list[int] = field(default_factory=list)
+    here: int = -1
+    order: int = 0
+    opened: bool = False
+    part: str = ""
+
+    def copy(self) -> _Beginning:
+        return replace(
+            self,
+            free=self.free.copy(),
+            room=self.room.copy(),
+            bonds=self.bonds.copy(),
+            rings=self.rings.copy(),
+            branches=self.branches.copy(),
+        )
+
+    @property
+    def complete(self) -> bool:
+        """Whether the text may end here."""
+        return self.here >= 0 and not (self.rings or self.branches or self.order or self.part)
+
+    def write(self, unit: str) -> bool:
+        """Add an atom, a bond, a ring's number or a bracket; whether it may stand here."""
+        if self.part or unit in "[%":
+            self.part += unit
+            if self.part[0] == "[":
+                if unit in "%()." or len(self.part) > 1 and unit == "[":
+                    return False
+                return unit != "]" or self._finish()
+            return len(self.part) < 2 or unit.isdigit() and (len(self.part) < 3 or self._finish())
+        if unit.isdigit() or unit[0] == "%":
+            return self._ring(unit)
+        if unit in _ORDERS:
+            good = self.here >= 0 and not self.order and self.free[self.here] >= _ORDERS[unit]
+            self.order = _ORDERS[unit]
+            return good
+        if unit == "(":
+            good = self.here >= 0 and not (self.order or self.opened) and self.free[self.here] > 0
+            self.branches.append(self.here)
+            self.opened = True
+            return good
+        if unit in ")." and (self.order or self.opened or self.here < 0):
+            return False
+        if unit == ")":
+            self.here = self.branches.pop() if self.branches else -1
+            return self.here >= 0
+        if unit == ".":
+            self.here = -1
+            return True
+        return _ATOM.fullmatch(unit) is not None and self._atom(unit)
+
+    def _finish(self) -> bool:
+        unit, self.part = self.part, ""
+        return self.write(unit)
+
+    def _atom(self, unit: str) -> bool:
+        valence = atom_valence(unit)
+        if valence is None:
+            return False
+        self.free.append(valence[0])
+        self.room.append(valence[1])
+        here, self.here = self.here, len(self.free) - 1
+        self.opened = False
+        return here < 0 or self._bind(here, self.here, self._take_order() or 1)
+
+    def _ring(self, label: str) -> bool:
+        if self.here < 0 or self.opened:
+            return False
+        order = self._take_order()
+        if label not in self.rings:
+            self.rings[label] = self.here, order
+            self.free[self.here] -= order or 1
+            self.room[self.here] -= 1
+            return self.free[self.here] >= 0 and self.room[self.here] >= 0
+        other, before = self.rings.pop(label)
+        self.free[other] += before or 1
+        self.room[other] += 1
+        return self._bind(other, self.here, max(order, before, 1))
+
+    def _bind(self, first: int, second: int, order: int) -> bool:
+        pair = (min(first, second), max(first, second))
+        good = first != second and pair not in self.bonds
+        self.bonds.add(pair)
+        for atom in pair:
+            self.free[atom] -= order
+            self.room[atom] -= 1
+            good &= self.free[atom] >= 0 and self.room[atom] >= 0
+        return good
+
+    def _take_order(self) -> int:
+        order, self.order = self.order, 0
+        return order
 
 
 class SmilesRules:
-    """What the next token of a SMILES may be, for many rows at once.
-
-    Of each row it keeps the last thing written (an atom, a bond, …), the number of open branches
-    and the set of open rings. A token's effect on these is known beforehand, so that a step is a
-    few lookups for all rows together. A row may end where every ring and branch is closed.
+    """Which token may come next in texts that are written side by side.
 
         >>> from cmim_hf import MoleculeGenerator
         >>> generator = MoleculeGenerator(progress=False)
         >>> rules = SmilesRules(generator.tokenizer, generator.model.config.eos_token_id)
-        >>> ids = generator.tokenizer("C1CC(")["input_ids"][:-1]
         >>> rules.start(1)
-        >>> for one in ids:
-        ...     rules.advance(torch.tensor([0]), torch.tensor([one]))
-        >>> tokens = torch.tensor(generator.tokenizer.convert_tokens_to_ids(["C", ")", "</s>"]))
-        >>> rules.allowed(torch.tensor([0]))[0, tokens].tolist()
-        [True, False, False]
+        >>> row = torch.tensor([0])
+        >>> for one in generator.tokenizer("C1CC(F")["input_ids"][:-1]:
+        ...     assert not len(rules.refused(row, torch.tensor([one])))
+        ...     rules.advance(row, torch.tensor([one]))
+        >>> tokens = generator.tokenizer.convert_tokens_to_ids(["C", ")", "1", "</s>"])
+        >>> [len(rules.refused(row, torch.tensor([one]))) for one in tokens]
+        [1, 0, 1, 1]
 
     Args:
         tokenizer: Of the model whose tokens these are.
         ends: Id or ids of the end token.
-        device: Where the rows are decoded.
     """
 
-    def __init__(
-        self,
-        tokenizer: CMIMTokenizer,
-        ends: int | list[int],
-        device: torch.device | str = "cpu",
-    ) -> None:
-        """Work out what each token does."""
-        ends = [ends] if isinstance(ends, int) else list(ends)
-        special = set(tokenizer.all_special_ids)
-        size, states = len(tokenizer), range(len(_STATES))
-        effects = [
-            [(-1, 0, 0, 0)] * len(_STATES)
-            if token in special
-            else [_effect(text, state) for state in states]
-            for token, text in enumerate(tokenizer.convert_ids_to_tokens(range(size)))
-        ]
-        tables = torch.tensor(effects).permute(2, 1, 0).contiguous().to(device)
-        self._after, self._net, self._least, self._rings = tables  # each (states, vocabulary)
-        self._ends = torch.zeros(size, dtype=torch.bool, device=device)
-        self._ends[ends] = True
-        self._complete = torch.tensor([state in _COMPLETE for state in _STATES], device=device)
+    def __init__(self, tokenizer: CMIMTokenizer, ends: int | list[int]) -> None:
+        """Look the tokens up."""
+        self._ends = {ends} if isinstance(ends, int) else set(ends)
+        self._texts = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+        self._special = set(tokenizer.all_special_ids)
+
+    @cached_property
+    def _units(self) -> list[list[str]]:
+        return [_UNIT.findall(text) for text in self._texts]
 
     def start(self, rows: int) -> None:
         """Begin so many rows."""
-        self._state = torch.zeros(rows, dtype=torch.long, device=self._ends.device)
-        self._depth = torch.zeros_like(self._state)
-        self._open = torch.zeros_like(self._state)
+        self._rows: list[_Beginning | None] = [_Beginning() for _ in range(rows)]
+        self._next: dict[int, _Beginning | None] = {}
+        self._refusals = [0] * rows
 
     def refused(self, rows: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """Places in `rows` (n,) whose token (n,) may not come next."""
-        state = self._state[rows]
-        good = self._after[state, tokens] >= 0
-        good &= self._depth[rows] + self._least[state, tokens] >= 0
-        good |= self._ends[tokens] & self._may_end(rows)
-        return (~good).nonzero().squeeze(1)
-
-    def allowed(self, rows: torch.Tensor) -> torch.Tensor:
-        """The tokens that may come next in rows (n,): (n, vocabulary), true or false."""
-        state = self._state[rows]
-        good = (self._after[state] >= 0) & (self._depth[rows, None] + self._least[state] >= 0)
-        return good | (self._ends & self._may_end(rows)[:, None])
+        wrong = []
+        for place, (row, token) in enumerate(zip(rows.tolist(), tokens.tolist(), strict=True)):
+            self._next[row] = self._after(self._rows[row], token)
+            if self._next[row] is None and self._rows[row] is not None:
+                self._refusals[row] += 1
+                if self._refusals[row] <= _MOST_REFUSALS:
+                    wrong.append(place)
+        return torch.tensor(wrong, dtype=torch.long, device=rows.device)
 
     def advance(self, rows: torch.Tensor, tokens: torch.Tensor) -> None:
-        """Write a token (n,) in each of the rows (n,)."""
-        state = self._state[rows]
-        self._depth[rows] += self._net[state, tokens]
-        self._open[rows] ^= self._rings[state, tokens]
-        self._state[rows] = self._after[state, tokens].clamp(min=0)
+        """Write the token (n,) that was asked for last in each of the rows (n,)."""
+        for row in rows.tolist():
+            self._rows[row] = self._next.pop(row)
+            self._refusals[row] = 0
 
-    def _may_end(self, rows: torch.Tensor) -> torch.Tensor:
-        return (
-            self._complete[self._state[rows]] & (self._depth[rows] == 0) & (self._open[rows] == 0)
-        )
-
-
-def _effect(token: str, state: int) -> tuple[int, int, int, int]:
-    """What a token does behind `state`.
-
-    Returns:
-        The state after it (-1 if it may not stand there), branches opened less closed, the least of
-        these on the way, and the rings opened or closed as bits.
-    """
-    here, depth, least, rings = _STATES[state], 0, 0, 0
-    for unit in list(token) if here in ("bracket", "percent", "digit") else _UNIT.findall(token):
-        kind = _kind(unit)
-        if here == "bracket":
-            if unit in "[().%":
-                return -1, 0, 0, 0
-            here = "atom" if unit == "]" else here
-        elif here in ("percent", "digit"):  # of a ring number that no token holds whole
-            if not unit.isdigit():
-                return -1, 0, 0, 0
-            here = "digit" if here == "percent" else "atom"
-        elif here not in _BEHIND.get(kind, ()):
-            return -1, 0, 0, 0
-        elif kind == "(":
-            here, depth = "opened", depth + 1
-        elif kind == ")":
-            here, depth = "closed", depth - 1
-        elif kind == "ring":
-            here = "percent" if unit == "%" else "atom"
-            rings ^= 0 if unit == "%" else 1 << int(unit.lstrip("%"))
-        elif unit == "[":
-            here = "bracket"
-        elif unit in _HALOGENS and here not in ("start", "dot"):
-            here = "halogen"
-        else:
-            here = {".": "dot"}.get(kind, kind)
-        least = min(least, depth)
-    return _STATES.index(here), depth, least, rings
-
-
-def _kind(unit: str) -> str:
-    if unit in "().":
-        return unit
-    if unit in _BONDS:
-        return "bond"
-    if unit.isdigit() or unit[0] == "%" and (len(unit) == 1 or int(unit[1:]) < 63):
-        return "ring"
-    return "atom" if unit in _ATOMS or unit[0] == "[" else "none"
+    def _after(self, beginning: _Beginning | None, token: int) -> _Beginning | None:
+        if beginning is None or token in self._ends:
+            return beginning if beginning and beginning.complete else None
+        if token in self._special:
+            return None
+        after = beginning.copy()
+        text = self._texts[token]
+        units = text if after.part else self._units[token]
+        return after if all(map(after.write, units)) else None

@@ -91,7 +91,6 @@ def decode_latents(
             wrong = going[rules.refused(rows[going], last[going])]
             while len(wrong):
                 logits[wrong, last[wrong]] = -torch.inf
-                logits[wrong] = logits[wrong].masked_fill(~rules.allowed(rows[wrong]), -torch.inf)
                 left = None if draws is None else draws[wrong]
                 last[wrong], left = _choose(logits[wrong], temperature, top_k, left)
                 if left is not None:
@@ -125,11 +124,8 @@ class TokenRules(Protocol):
     def refused(self, rows: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """Places in `rows` (n,) whose token (n,) may not come next."""
 
-    def allowed(self, rows: torch.Tensor) -> torch.Tensor:
-        """The tokens that may come next in rows (n,): (n, vocab_size), true or false."""
-
     def advance(self, rows: torch.Tensor, tokens: torch.Tensor) -> None:
-        """Write a token (n,) in each of the rows (n,)."""
+        """Write the token (n,) that was asked for last in each of the rows (n,)."""
 
 
 class _RoomyLayer(DynamicLayer):
