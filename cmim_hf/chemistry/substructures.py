@@ -23,7 +23,8 @@ class Pattern:
     anywhere. Charges and isotopes that are written must be there; and as many hydrogens, at least,
     as are written as `[H]` or in brackets that SMILES could do without: `C(=O)[OH]` is found in
     acids, not in esters. Those that SMILES cannot leave out, as in `c1cc[nH]c1`, `[C@H]` and
-    `[NH3+]`, may be substituted.
+    `[NH3+]`, may be substituted. Aromatic atoms are told by their bonds, as RDKit does: `CO` is
+    found in phenol, too (the SMARTS `[CX4]O` is not).
 
     A SMILES with attachment points, terminal `*`, `[*:1]` or `[1*]`, is a *scaffold*: further heavy
     neighbours may stand at these points only, one at each and by a single bond, and where there is
@@ -116,7 +117,9 @@ def _from_smiles(text: str) -> tuple[Chem.Mol, bool]:
         point.SetIsotope(0)
         point.SetFormalCharge(0)
         point.SetAtomMapNum(0)
-    query = Chem.RWMol(Chem.RemoveHs(query))
+    removal = Chem.RemoveHsParameters()
+    removal.showWarnings = False
+    query = Chem.RWMol(Chem.RemoveHs(query, removal))
     for atom in query.GetAtoms():
         atom.SetNumRadicalElectrons(0)  # `[N+](=O)[O-]` means the group, not a radical
         if _is_dummy(atom):

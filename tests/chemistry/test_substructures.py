@@ -23,6 +23,7 @@ MEANT = {
     "[2H]C": ["[2H]CO"],
     "CCO.c1ccccc1": ["CCOc1ccccc1", "CCO.Cc1ccccc1"],
     "C*C": ["COC"],
+    "CO": ["CCO", "Oc1ccccc1"],
     "*": ["C"],
     "CC |(0,0;1,0)|": ["CCC"],
     # stereo
@@ -71,6 +72,8 @@ NOT_MEANT = {
     "*/N=C(/C)CC": ["O/N=C(\\C)CC", "N=C(C)CC"],
     "*CCC*": ["C1CC1", "CC(C)C", "CC=O"],
     "c1ccnc1": ["c1ccoc1"],
+    "[CX4]O": ["Oc1ccccc1"],
+    "[H]": ["C"],
     "[C;X4][C@](F)(Cl)Br": ["C[C@@](F)(Cl)Br"],
 }
 
@@ -82,9 +85,10 @@ def test_patterns_find_what_is_meant(text):
 
 
 @pytest.mark.parametrize("text", NOT_MEANT)
-def test_patterns_find_nothing_else(text):
+def test_patterns_find_nothing_else(text, capfd):
     pattern = Pattern(text)
     assert [one for one in NOT_MEANT[text] if pattern.is_in(parse(one))] == []
+    assert capfd.readouterr() == ("", "")  # nothing of RDKit's own
 
 
 def test_kinds():
