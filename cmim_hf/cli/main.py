@@ -22,6 +22,7 @@ COMMANDS = (
     "embed",
     "reconstruct",
     "sample",
+    "fit-prior",
     "interpolate",
     "optimize",
     "search",
@@ -47,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"cmim-hf {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     for name in COMMANDS:
-        module = import_module(f".{name}", __package__)
+        module = import_module(f".{name.replace('-', '_')}", __package__)
         summary, _, more = module.__doc__.partition("\n")
         command = commands.add_parser(name, help=summary.rstrip("."), description=more or summary)
         module.add_arguments(command)

@@ -46,9 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--prior",
-        choices=("standard", "fitted"),
-        help="N(0, I), the default, or a Gaussian with the mean and spread of the training "
-        "molecules' codes",
+        metavar="{standard,fitted,FILE}",
+        help="N(0, I), the default; the one that goes with the checkpoint, fitted to its training "
+        "molecules' codes; or a .safetensors file, see cmim fit-prior",
     )
     parser.add_argument(
         "--around", metavar="SMILES", nargs="+", help="draw near these molecules, not from a prior"

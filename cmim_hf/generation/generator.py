@@ -19,12 +19,14 @@ from ..checkpoints.loading import load_checkpoint, weights_fingerprint
 from ..data.argument_checks import check_choice, whole_number
 from ..data.invalid_rows import ON_INVALID, items_in_place, values_in_place
 from ..data.row_encoder import EncodedRows
+from ..data.smiles_files import Row
 from ..data.token_batches import distinct_rows
 from .constrained_sampling import Sampling, sample_molecules
 from .decoding import Decoding, DecodingInfo
 from .encode_decode import Codec
 from .interpolation import interpolate_codes
 from .likelihood import log_likelihoods
+from .prior import ANCHOR, BANDWIDTH, MOST_CODES, PRIORS, CodePrior, find_prior
 
 if TYPE_CHECKING:
     import pandas
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
     from ..optimization.scorers import Scorer
 
 LARGEST_RADIUS = 1e6  # beyond, float32 codes overflow sooner or later
-PRIORS = ("standard", "fitted")
 UNITS = ("prior", "posterior", "aggregate")
 
 Smiles = str | None
@@ -161,15 +162,11 @@ class MoleculeGenerator:
         self,
         n: int,
         *,
-        prior: Literal["standard", "fitted"] = "standard",
+        prior: CodePrior | str | os.PathLike = "standard",
         return_info: bool = False,
         **sampling: Any,
     ) -> list[Smiles] | tuple[list[Smiles], DecodingInfo]:
-        """Molecules of n codes drawn from the prior; with conditions, n molecules that hold them.
-
-        `"standard"` is N(0, I), towards which the objective draws the codes; `"fitted"` a Gaussian
-        with the mean and spread of the training molecules' codes in each coordinate, which is
-        stored with the checkpoint.
+        """Molecules of n codes drawn from a prior; with conditions, n molecules that hold them.
 
             generator.sample(100, keep="NS(=O)(=O)c1ccc(*)cc1", ranges={"mw": (None, 400)})
 
@@ -177,23 +174,24 @@ class MoleculeGenerator:
             n: Codes; with `keep`, `forbid`, `ranges` or `unique`, molecules: then codes are drawn
                 until n molecules hold, or `max_draws` codes for each of them are spent, of which a
                 warning tells what they were lost to. What is returned then holds no `None`.
-            prior: See above.
+            prior: `"standard"`, N(0, I), towards which the objective draws the codes; `"fitted"`,
+                the prior that stands beside the checkpoint's weights as `prior.safetensors`, else
+                the Gaussian with the mean and spread of the training molecules' codes; what
+                `fit_prior` returned, or the file that its `save` wrote.
             return_info: Also return what became of each code, with conditions a
                 [`~cmim_hf.generation.constrained_sampling.SamplingInfo`].
             sampling: See [`~cmim_hf.generation.constrained_sampling.Sampling`]: `keep`, `forbid`,
                 `ranges`, `unique`, `max_draws`, and those of `decode`.
 
         Raises:
-            ValueError: `n` below 1, an unknown prior, a checkpoint without a fitted one, or a
-                condition that cannot be read.
+            ValueError: `n` below 1, an unknown prior or one of another model, a damaged file, a
+                checkpoint without a fitted one, or a condition that cannot be read.
+            FileNotFoundError: No such file.
             TypeError: An unknown argument, or one of another type.
         """
         n, how = whole_number("n", n, 1), Sampling(**sampling)
-        check_choice("prior", prior, PRIORS)
-        mean, std = self._aggregate() if prior == "fitted" else (np.float32(0), np.float32(1))
-        (found,), info = sample_molecules(
-            lambda rows: mean + std * self._codec.noise(len(rows)), self._codec.decoder, how, n
-        )
+        draw = self._draws_of(prior)
+        (found,), info = sample_molecules(lambda rows: draw(len(rows)), self._codec.decoder, how, n)
         return (found, info) if return_info else found
 
     def sample_around(
@@ -364,8 +362,6 @@ class MoleculeGenerator:
     ) -> Optimization:
         """Look around the codes of molecules for others of higher score.
 
-        Codes are decoded once, greedily: where one gives no molecule, another code is tried.
-
         Args:
             seeds: Molecules to start from, each with a search and a budget of its own; with
                 `shared_budget` one search from all of them. To start from nowhere, give it what
@@ -384,11 +380,10 @@ class MoleculeGenerator:
             ranges: Of its properties, `{"mw": (None, 500)}`; seeds may lie outside.
             on_invalid: See the class; under `"none"`, too, invalid seeds are left out.
             search: `budget` (500 molecules scored for each seed, or for all that share it),
-                `shared_budget` (no), `goal` (none; a score that ends a search), `min_similarity`
-                (0), `pareto` (no; the terms of the scorer are objectives of their own), `table` (a
-                CSV file of all that is scored, to go on from), `strategy` (`"evolution"` or
-                `"random"`), `population`, `timeout` (none) and `seed` (0) of
-                [`~cmim_hf.optimization.latent_search.optimize`].
+                `shared_budget` (no), `min_similarity` (0), `pareto` (no; the terms of the scorer
+                are objectives of their own), `table` (a CSV file of all that is scored, to go on
+                from), `strategy` (`"evolution"` or `"random"`), `population`, `timeout` (none) and
+                `seed` (0) of [`~cmim_hf.optimization.latent_search.optimize`].
 
         Returns:
             `best` (one row a seed, or the best molecules of a shared budget), `table` (every
@@ -416,13 +411,12 @@ class MoleculeGenerator:
         constraints.check_seeds(texts)
         mean, _ = self._codec.posterior(encoded)
         spread = self._aggregate()[1].reshape(-1) if unit == "aggregate" else None
-        once = Decoding(attempts=1)  # another code costs less than a second draw from one
         digest = None if spread is None else hashlib.sha256(spread.tobytes()).hexdigest()
         return optimize(
             texts,
             mean.reshape(len(mean), -1),
             lambda flat: self._codec.decoder.decode(
-                self._codec.codes(flat.reshape(-1, *mean.shape[1:])), once, progress=False
+                self._codec.codes(flat.reshape(-1, *mean.shape[1:])), progress=False
             )[0],
             scorer,
             step=step,
@@ -433,17 +427,36 @@ class MoleculeGenerator:
             **search,
         )
 
-    def fit_prior(self, smiles: Iterable[str], *, on_invalid: str | None = None) -> None:
-        """Take the mean and spread of these molecules' codes for the fitted prior.
+    def fit_prior(
+        self,
+        smiles: Iterable[str],
+        *,
+        bandwidth: float = BANDWIDTH,
+        most: int = MOST_CODES,
+        on_invalid: str | None = None,
+    ) -> CodePrior:
+        """The distribution of these molecules' codes, for `sample`.
 
-        Training stores those of its own molecules in the checkpoint; this replaces them in memory
-        (and in what `model.save_pretrained` writes). Some thousands of molecules will do.
+            prior = generator.fit_prior(molecules)
+            prior.save("mine.safetensors")
+            generator.sample(100, prior=prior)  # or prior="mine.safetensors"
+
+        Some thousands of molecules will do, up to some hundred thousands. `bandwidth` leads from
+        draws like the molecules (0) to new ones (1), `most` bounds the codes that are kept, see
+        [`~cmim_hf.generation.prior.CodePrior`].
 
         Raises:
-            ValueError: Fewer than two molecules, or only equal ones.
+            ValueError: Fewer than two molecules, or only equal ones, or an argument outside its
+                range.
         """
         encoded, _ = self._read(smiles, on_invalid)
-        self.model.posterior.fit_aggregate(torch.from_numpy(self._codec.posterior(encoded)[0]))
+        return CodePrior.fit(
+            self._codec.posterior(encoded)[0],
+            bandwidth=bandwidth,
+            most=most,
+            anchor=self._anchor,
+            generator=self._codec.random,
+        )
 
     @cached_property
     def fingerprint(self) -> str:
@@ -456,6 +469,29 @@ class MoleculeGenerator:
         on_invalid = self.on_invalid if on_invalid is None else on_invalid
         check_choice("on_invalid", on_invalid, ON_INVALID)
         return self._codec.read(smiles, on_invalid), on_invalid
+
+    def _draws_of(self, prior: CodePrior | str | os.PathLike) -> Callable[[int], np.ndarray]:
+        """Draws (n, num_latents, latent_size), for n, from a prior as `sample` takes it."""
+        name = prior if isinstance(prior, str) else None
+        if name == "fitted" and self._fitted_prior is not None:
+            prior = self._fitted_prior
+        elif name in PRIORS:
+            fitted = name == "fitted"
+            mean, std = self._aggregate() if fitted else (np.float32(0), np.float32(1))
+            return lambda n: mean + std * self._codec.noise(n)
+        elif not isinstance(prior, CodePrior):
+            prior = CodePrior.load(prior)
+        prior.check_model(self.checkpoint, self._anchor)
+        return lambda n: prior.sample(n, self._codec.random)
+
+    @cached_property
+    def _fitted_prior(self) -> CodePrior | None:
+        return find_prior(self.model.name_or_path)
+
+    @cached_property
+    def _anchor(self) -> np.ndarray:
+        encoded = self.encoder([Row("the molecule that tells models apart", 1, ANCHOR)])
+        return self._codec.posterior(encoded)[0][0]
 
     def _aggregate(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and spread of the training molecules' codes, (num_latents, latent_size) each."""

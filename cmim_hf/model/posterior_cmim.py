@@ -72,7 +72,7 @@ class CMIMPosterior(Attention):
 
     @torch.no_grad()
     def fit_aggregate(self, codes: torch.Tensor) -> None:
-        """Keep mean and standard deviation of codes, in each coordinate: the fitted prior.
+        """Keep mean and standard deviation of codes, in each coordinate.
 
         Args:
             codes: (molecules, num_latents, latent_size), at least two.
@@ -104,8 +104,8 @@ class CMIMPosterior(Attention):
         if not self.aggregate_std.any():
             raise ValueError(
                 "This checkpoint does not know the mean and spread of its training molecules' "
-                "codes (CMIMTrainer stores them): call MoleculeGenerator.fit_prior with some "
-                "thousands of molecules first."
+                "codes (CMIMTrainer stores them): give the codes of some thousands of molecules "
+                "to model.posterior.fit_aggregate first."
             )
         return self.aggregate_mean, self.aggregate_std
 

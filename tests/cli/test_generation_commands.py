@@ -188,6 +188,27 @@ def test_sample_from_the_priors(tmp_path, capsys, monkeypatch):
     assert "nothing to draw" in report
 
 
+def test_a_prior_is_fitted_and_drawn_from(molecules, tmp_path, capsys):
+    source, prior, output = (tmp_path / name for name in ("in.smi", "p.safetensors", "out.csv"))
+    source.write_text("\n".join([*molecules, "C(C"]) + "\n")
+    assert main(["fit-prior", str(source), "-o", str(prior)]) == 1
+    assert "Row 41 of" in capsys.readouterr().err and not prior.exists()
+    assert main(["fit-prior", str(source), "-o", str(prior), "--on-invalid", "skip", "--most", "30",
+                 "--bandwidth", "0.2", "--seed", "1"]) == 0  # fmt: skip
+    report = capsys.readouterr().err
+    assert "Fitted a prior to 40 of 41 rows" in report and "30 codes in 3" in report
+    assert "Invalid: 1 does not parse" in report
+    expected = MoleculeGenerator(seed=1).fit_prior(molecules, most=30, bandwidth=0.2)
+    drawn = MoleculeGenerator(seed=2).sample(20, prior=expected)
+    command = ["sample", "-n", "20", "--prior", str(prior), "--seed", "2", "-o", str(output)]
+    assert main(command) == 0
+    assert [row["smiles"] for row in read(output)] == [one for one in drawn if one is not None]
+    content = prior.read_bytes()
+    prior.write_bytes(content[:1000])
+    assert main(command) == 1
+    assert f"cmim sample: The prior {prior} cannot be read" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("given", "advice"),
     [
@@ -413,6 +434,11 @@ BAD = [
     (["sample", "-n", "5", "-o", "o.csv", "--around", "C", "--prior", "fitted", "--radius", "1"],
      "exclude each other"),
     (["sample", "-n", "5", "-o", "o.smi", "--keep-invalid"], "needs a table"),
+    (["sample", "-n", "5", "-o", "o.csv", "--prior", "own"], "Unknown --prior 'own'; choose one"),
+    (["sample", "-n", "5", "-o", "o.csv", "--prior", "p.safetensors"], "is no file p.safetensors"),
+    (["fit-prior", "in.csv", "-o", "p.safetensors"], "at least two molecules, got 1"),
+    (["fit-prior", "in.csv", "-o", "p.npy"], "p.npy must end in one of .safetensors"),
+    (["fit-prior", "in.csv", "-o", "p.safetensors", "--bandwidth", "2"], "--bandwidth is a number"),
     (["reconstruct", "in.csv", "-o", "in.csv"], "is the input itself"),
     (["reconstruct", "nothing.csv", "-o", "o.csv"], "There is no file nothing.csv"),
     (["interpolate", "C", "-o", "o.csv"], "Give two SMILES, or --pairs FILE"),

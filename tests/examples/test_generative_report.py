@@ -134,8 +134,13 @@ def test_walks_count_what_lies_between(measured, molecules):
 def test_the_page_has_the_table_of_moses(measured):
     folder, results = measured
     page = (folder / "out" / "generative.md").read_text()
-    fitted = results["prior"]["fitted"]
+    fitted = results["prior"]["fitted prior"]
     assert fitted["validity"] == fitted["valid"] / 80 and fitted["valid"] >= 2
+    generator = MoleculeGenerator(TINY, progress=False, seed=0)
+    greedy = generator.sample(80, prior="fitted", attempts=1)
+    found = results["prior"]["fitted prior, greedy"]["valid"]
+    assert found == 80 - greedy.count(None) < fitted["valid"]
+    assert len(results["prior"]) == 6
     line = f"| fitted prior | {fitted['valid']} | {fitted['validity']:.4f} | – | – |"
     assert line in page
     vae = "| VAE (published) |  | 0.9767 | – | 0.9984 | 0.0990 | 0.6257 | 0.9994 | 0.9386 | 0.8558"
@@ -159,7 +164,7 @@ def test_what_changed_is_measured_again_and_nothing_else(measured, tmp_path):
         return {path.name: path.stat().st_mtime_ns for path in found}
 
     before = cells()
-    assert len(before) == 1 + 2 * len(generative.RADII) + 2 + 2
+    assert len(before) == 1 + 2 * len(generative.RADII) + 2 + 3
     small = arguments(tmp_path)
     again = generative.measure(small)
     assert cells() == before
@@ -169,11 +174,11 @@ def test_what_changed_is_measured_again_and_nothing_else(measured, tmp_path):
     changed = generative.measure(small)
     fresh = {name for name in cells() if name not in before}
     assert sum(name.startswith("around") for name in fresh) == 2 * len(generative.RADII)
-    assert sum(name.startswith("prior") for name in fresh) == 2
-    assert len(fresh) == 2 * len(generative.RADII) + 2
+    assert sum(name.startswith("prior") for name in fresh) == 3
+    assert len(fresh) == 2 * len(generative.RADII) + 3
     assert changed["around"]["prior"][0]["novelty"] == 1.0
     # Molecules without rings have no scaffolds to compare with: a gap that says why.
-    fitted = changed["prior"]["fitted"]
+    fitted = changed["prior"]["fitted prior"]
     assert "scaffold_similarity, scaffolds" not in fitted and 0 < fitted["snn, scaffolds"] < 1
     text = "\n".join(generative.prior_lines(changed["prior"], small))
     assert "No figure (fitted prior, scaffold_similarity, scaffolds): The molecules of ref" in text
@@ -250,14 +255,14 @@ def test_generation_is_summed_up_from_its_figures():
     one = {"reconstruction": 0.5, "reconstruction_interval": [0.4, 0.6], "molecules": 1234}
     text = report.generation_summary(
         {"checkpoint": "tiny", "reconstruction": {"zinc": one}, "around": {"prior": around},
-         "prior": {"fitted": {"validity": 0.08}}}
+         "prior": {"fitted prior": {"validity": 0.08}}}
     )  # fmt: skip
     assert text.splitlines() == [
         "Checkpoint tiny.",
         "",
         "- zinc: 50.0% of 1,234 molecules come back exactly (95 % interval 40.0% to 60.0%).",
         "- Effective novelty is highest at radius 0.5 (prior): 40.0%, with 70.0% valid.",
-        "- From the fitted prior 8.0% of draws are molecules.",
+        "- fitted prior: 8.0% of draws are molecules.",
     ]
 
 

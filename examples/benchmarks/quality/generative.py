@@ -43,6 +43,7 @@ UNITS = ("prior", "aggregate")
 SHARES = (
     "validity", "uniqueness", "novelty", "not the seed", "new neighbours", "effective novelty",
 )  # fmt: skip
+PRIORS = ("standard", "fitted", "MOSES-fitted")
 STEPS = 11  # of a walk, its two ends included
 PUBLISHED_SAMPLES = 30_000
 # That many samples each, as the README of MOSES (github.com/molecularsets/moses) gives them.
@@ -79,6 +80,9 @@ class Arguments:
     )
     moses_scaffolds: str | None = field(
         default=None, metadata={"help": "Say moses:test_scaffolds."}
+    )
+    fitted: int = field(
+        default=100_000, metadata={"help": "Molecules of moses_train, to fit a prior to."}
     )
     samples: int = field(
         default=2000, metadata={"help": f"Of a prior; published: {PUBLISHED_SAMPLES:,}."}
@@ -141,16 +145,17 @@ def measure(args: Arguments) -> dict[str, Any]:
         method: compute(f"walk-{method}", partial(walk, args, method), **seeds, pairs=args.pairs)
         for method in METHODS
     }
-    prior = {
-        kind: compute(
+    prior: dict[str, dict[str, Any]] = {}
+    for kind in PRIORS:
+        prior |= compute(
             f"prior-{kind}",
             partial(from_prior, args, kind),
             **sets,
             samples=args.samples,
+            fitted=args.fitted,
             fcd=fcd_is_installed(),
         )
-        for kind in ("standard", "fitted")
-    }
+        del prior["seconds"]
     return {
         "weights": generator.fingerprint,
         "reconstruction": rebuilt,
@@ -247,9 +252,23 @@ def walk(args: Arguments, method: str) -> dict[str, Any]:
 
 
 def from_prior(args: Arguments, kind: str) -> dict[str, Any]:
-    """The table of MOSES for molecules from the prior."""
+    """Tables of MOSES for molecules from a prior: as they are decoded by default, and greedily."""
     generator = MoleculeGenerator(args.checkpoint, seed=0)
-    samples = [text or "" for text in generator.sample(args.samples, prior=kind)]
+    prior = kind
+    if kind == "MOSES-fitted":
+        train = [row.text for row in read_smiles(args.moses_train)]
+        chosen = np.random.default_rng(0).permutation(len(train))[: args.fitted]
+        prior = generator.fit_prior([train[row] for row in chosen])
+    drawn, info = generator.sample(args.samples, prior=prior, return_info=True)
+    greedy = np.where(info.attempts == 1, drawn, None)
+    return {
+        f"{kind} prior": table_of_moses([text or "" for text in drawn], args),
+        f"{kind} prior, greedy": table_of_moses([text or "" for text in greedy], args),
+    }
+
+
+def table_of_moses(samples: list[str], args: Arguments) -> dict[str, Any]:
+    """What MOSES measures, of canonical samples, "" where there is no molecule."""
     found = metrics.load("validity").compute(predictions=samples)
     valid = [text for text in samples if text]
     test = [row.text for row in read_smiles(args.moses_test)]
@@ -379,7 +398,7 @@ def prior_lines(prior: dict[str, dict[str, Any]], args: Arguments) -> list[str]:
         name for name in columns if name not in ("uniqueness@1000", "internal_diversity_2")
     ]
     rows = [
-        [f"{kind} prior", one["valid"], *(_figure(one.get(name)) for name in columns)]
+        [kind, one["valid"], *(_figure(one.get(name)) for name in columns)]
         for kind, one in prior.items()
     ]
     for name, values in PUBLISHED.items():
@@ -389,13 +408,18 @@ def prior_lines(prior: dict[str, dict[str, Any]], args: Arguments) -> list[str]:
     if args.moses_scaffolds is not None:
         names = ("fcd", "snn", "fragment_similarity", "scaffold_similarity")
         rows = [
-            [f"{kind} prior", *(_figure(one.get(f"{name}, scaffolds")) for name in names)]
+            [kind, *(_figure(one.get(f"{name}, scaffolds")) for name in names)]
             for kind, one in prior.items()
         ]
         header = ["against scaffolds held out", *(columns[name] for name in names)]
         lines.append(table(header, rows))
     lines += [
-        f"No figure ({kind} prior, {name}): {reason}"
+        "`fitted` is the prior that goes with the checkpoint, `MOSES-fitted` one of the codes of "
+        f"{args.fitted:,} MOSES training molecules. Greedy: what is a molecule at the first "
+        "attempt, without drawing again.",
+    ]
+    lines += [
+        f"No figure ({kind}, {name}): {reason}"
         for kind, one in prior.items()
         for name, reason in one["gaps"].items()
     ]

@@ -251,7 +251,7 @@ def generation_summary(results: Json) -> str:
             f"{best['effective novelty']:.1%}, with {best['validity']:.1%} valid."
         )
     for kind, one in results["prior"].items():
-        lines.append(f"- From the {kind} prior {one['validity']:.1%} of draws are molecules.")
+        lines.append(f"- {kind}: {one['validity']:.1%} of draws are molecules.")
     return "\n".join([f"Checkpoint {results['checkpoint']}.", "", *lines])
 
 
