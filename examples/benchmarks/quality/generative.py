@@ -82,7 +82,7 @@ class Arguments:
         default=None, metadata={"help": "Say moses:test_scaffolds."}
     )
     fitted: int = field(
-        default=100_000, metadata={"help": "Molecules of moses_train, to fit a prior to."}
+        default=20_000, metadata={"help": "Molecules of moses_train, to fit a prior to."}
     )
     samples: int = field(
         default=2000, metadata={"help": f"Of a prior; published: {PUBLISHED_SAMPLES:,}."}
