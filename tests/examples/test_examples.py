@@ -7,8 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
+from rdkit import Chem
+from rdkit.Chem.Scaffolds import MurckoScaffold
 
 from cmim_hf import DEFAULT_CHECKPOINT, CMIMModel, CMIMTokenizer, list_checkpoints
 from cmim_hf.data.collator import CMIMCollator
@@ -125,6 +128,18 @@ def test_the_optimization_benchmark_compares_with_random_draws(tmp_path):
         assert 1 <= measured[strategy]["calls_per_seed"] <= 8
     assert measured["difference"]["low"] <= measured["difference"]["mean"]
     assert picture.read_bytes().startswith(b"\x89PNG") and "command" in measured
+
+
+def test_the_optimization_benchmark_keeps_scaffolds(tmp_path):
+    figures, table = tmp_path / "f.json", tmp_path / "t.csv"
+    options = ["--checkpoint", TINY, "--count", 2, "--budget", 6, "--min_similarity", 0.2,
+               "--keep_scaffold", "--goal", 2, "--table", table]  # fmt: skip
+    optimization.main([*map(str, options), "--json", str(figures)])
+    assert json.loads(figures.read_text())["evolution"]["seeds"] == 2
+    for number in (0, 1):
+        found = pd.read_csv(table.with_stem(f"t-{number}"))["smiles"]
+        scaffold = Chem.MolFromSmiles(MurckoScaffold.MurckoScaffoldSmiles(found[0]))
+        assert all(Chem.MolFromSmiles(one).HasSubstructMatch(scaffold) for one in found)
 
 
 def test_the_decoding_benchmark_compares_tokens_and_time(tmp_path):

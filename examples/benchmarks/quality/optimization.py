@@ -2,12 +2,14 @@
 """What a search finds, beside as many random draws: means, differences, a picture.
 
     python -m examples.benchmarks.quality.optimization --seeds molecules.smi --count 100 \
-        --budget 500 --table runs/qed.csv --compare_random --json runs/optimize-qed.json
+        --budget 500 --goal 0.9 --table runs/qed.csv --compare_random \
+        --json runs/optimize-qed.json
 
 The task of constrained optimisation (Jin et al. 2019, arXiv 1812.01070): starting from molecules
 with a QED in [0.7, 0.8], reach 0.9 at a Tanimoto similarity to the start of at least 0.4. With
 --compare_random the same number of molecules, drawn from a Gaussian around each seed's code, is
-scored as well. Run again with the same --table, an interrupted search goes on.
+scored as well. With --keep_scaffold every molecule has the Bemis-Murcko scaffold of its seed.
+Run again with the same --table, an interrupted search goes on.
 """
 
 from __future__ import annotations
@@ -20,13 +22,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from rdkit.Chem.Scaffolds import MurckoScaffold
+from tqdm.auto import tqdm
 from transformers import HfArgumentParser
 
 from cmim_hf import DEFAULT_CHECKPOINT, MoleculeGenerator
 from cmim_hf.atomic_files import write_whole
 from cmim_hf.chemistry.drawing import draw_grid
 from cmim_hf.data.smiles_files import read_smiles
-from cmim_hf.optimization.optimization_result import Optimization
 from cmim_hf.optimization.scorers import parse_scorers
 
 from ..evidence import provenance
@@ -49,10 +52,14 @@ class Arguments:
         metadata={"help": "Built-in names or file.py:function, each with =weight if it is not 1."},
     )
     budget: int = field(default=100, metadata={"help": "Molecules scored for each seed."})
+    goal: float | None = field(
+        default=None, metadata={"help": "Score at which the search of a seed ends."}
+    )
     step: float = field(
         default=0.5, metadata={"help": "First radius of the search, in the spread of the codes."}
     )
     min_similarity: float = field(default=0.4, metadata={"help": "Tanimoto, to the seed."})
+    keep_scaffold: bool = field(default=False, metadata={"help": "Each seed's, in all it finds."})
     success: float = field(default=0.9, metadata={"help": "Score that counts as a success."})
     checkpoint: str = field(default=DEFAULT_CHECKPOINT, metadata={"help": "Folder or Hub id."})
     table: str | None = field(default=None, metadata={"help": "CSV file of all that is scored."})
@@ -65,9 +72,31 @@ class Arguments:
     json: str | None = field(default=None, metadata={"help": "Write the figures there, too."})
 
 
-def figures(found: Optimization, success: float) -> dict[str, float]:
+def search(
+    generator: MoleculeGenerator, seeds: list[str], args: Arguments, **options: object
+) -> pd.DataFrame:
+    """The best molecule of each seed; with scaffolds to be kept by a search for each of them."""
+    scorer = parse_scorers(args.scorers)
+    options |= {"budget": args.budget, "goal": args.goal, "seed": args.seed}
+    options |= {"min_similarity": args.min_similarity}
+    if not args.keep_scaffold:
+        found = generator.optimize(seeds, scorer, **options)
+        print(found)
+        return found.best
+    parts = []
+    table = options.pop("table", None)
+    for number, one in enumerate(tqdm(seeds, desc=options.get("strategy", "evolution"))):
+        scaffold = MurckoScaffold.MurckoScaffoldSmiles(one)
+        path = table and Path(table).with_stem(f"{Path(table).stem}-{number}")
+        found = generator.optimize([one], scorer, keep=scaffold or None, table=path, **options)
+        if found.interrupted:
+            raise KeyboardInterrupt
+        parts.append(found.best)
+    return pd.concat(parts, ignore_index=True)
+
+
+def figures(best: pd.DataFrame, success: float) -> dict[str, float]:
     """Means over the seeds."""
-    best = found.best
     return {
         "seeds": len(best),
         "seed_score": best["seed_score"].mean(),
@@ -104,17 +133,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = islice(read_smiles(args.seeds), args.skip, args.skip + args.count)
     seeds = [row.text for row in rows]
     generator = MoleculeGenerator(args.checkpoint)
-    scorer = parse_scorers(args.scorers)
-    options = {"budget": args.budget, "min_similarity": args.min_similarity, "seed": args.seed}
-    found = generator.optimize(seeds, scorer, step=args.step, table=args.table, **options)
-    print(found)
-    result = {"evolution": figures(found, args.success)}
-    if args.compare_random and not found.interrupted:
-        chance = generator.optimize(
-            seeds, scorer, strategy="random", step=args.random_step, **options
-        )
+    best = search(generator, seeds, args, step=args.step, table=args.table)
+    result = {"evolution": figures(best, args.success)}
+    if args.compare_random and "interrupted" not in set(best["stopped"]):
+        chance = search(generator, seeds, args, strategy="random", step=args.random_step)
         result["random"] = figures(chance, args.success)
-        difference = (found.best["score"] - chance.best["score"]).to_numpy()
+        difference = (best["score"] - chance["score"]).to_numpy()
         low, high = bootstrap(difference)
         result["difference"] = {
             "mean": difference.mean(),
@@ -125,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         }
     print(json.dumps(result, indent=2, default=float))
     if args.picture:
-        draw(found.best[found.best["smiles"].notna()], args.picture)
+        draw(best[best["smiles"].notna()], args.picture)
         print(f"Drawn to {args.picture}.")
     if args.json:
         made = {**provenance(), "weights": generator.fingerprint}
