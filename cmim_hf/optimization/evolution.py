@@ -152,13 +152,12 @@ class Evolution:
 
     def choose(self, molecules: Sequence[str | None]) -> None:
         """Take what the codes decoded to, and choose what is to be scored of all that waits."""
-        new = {
-            one: place
-            for place, one in reversed(list(enumerate(molecules)))
-            if one is not None and one not in self._seen
-        }
-        self._seen.update(new)
-        self._admit(dict(reversed(new.items())))
+        places: dict[str, int] = {}
+        for place, one in enumerate(molecules):
+            if one is not None and one not in self._seen:
+                places.setdefault(one, place)
+        self._seen.update(places)
+        self._admit(places)
         number = min(len(self._reserve), self._about["population"], self.left)
         if self._about["strategy"] != "random":
             number = min(number, -(-len(self._reserve) // TRIED))

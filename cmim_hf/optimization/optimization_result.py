@@ -39,6 +39,7 @@ class Optimization:
         broken: Molecules that the searches came upon and that were not feasible, so not scored, by
             what they broke.
         interrupted: Ctrl-C ended the run.
+        shared_budget: All seeds had one search.
     """
 
     table: pd.DataFrame
@@ -49,6 +50,7 @@ class Optimization:
     failures: Counter[str]
     broken: Counter[str]
     interrupted: bool
+    shared_budget: bool
 
     @classmethod
     def of(
@@ -70,17 +72,25 @@ class Optimization:
             failures=failures,
             broken=broken,
             interrupted=any(search.stopped == "interrupted" for search in searches),
+            shared_budget=shared,
         )
 
     def __str__(self) -> str:
         """What was found and what went wrong, in a line each."""
+        before, after = self.best["seed_score"], self.best["score"]
         why = Counter(self.best["stopped"])
-        gain = (self.best["score"] - self.best["seed_score"]).mean()
-        better = (self.best["score"] > self.best["seed_score"]).sum()
+        if self.shared_budget:
+            start = self.table.loc[self.table["iteration"] == 0, "score"].max()
+            found = f"The best score is {after.max():.3g}, among the seeds {start:.3g}"
+            stops = ", ".join(why)
+        else:
+            gain = (after - before).mean()
+            better = (after > before).sum()
+            found = f"{better} of {len(after)} molecules improved, by {gain:.3g} on average"
+            stops = ", ".join(f"{number} {reason}" for reason, number in why.items())
         lines = [
-            f"{better} of {len(self.best)} molecules improved, by {gain:.3g} on average; "
-            f"{self.calls} scored, {self.reused} of them in an earlier run (stopped: "
-            f"{', '.join(f'{number} {reason}' for reason, number in why.items())})."
+            f"{found}; {self.calls} scored, {self.reused} of them in an earlier run (stopped: "
+            f"{stops})."
         ]
         if self.front is not None:
             lines.append(f"{len(self.front)} molecules are on a Pareto front.")

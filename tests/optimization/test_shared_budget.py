@@ -41,6 +41,9 @@ def test_one_budget_is_spent_by_all_and_the_best_come_first():
     assert len(found.best) == 100 and found.best["score"].is_monotonic_decreasing
     assert found.best["smiles"].is_unique
     assert found.best["score"].tolist() == sorted(found.table["score"], reverse=True)[:100]
+    first, start = found.best["score"][0], found.table["score"][: len(SEEDS)].max()
+    said = f"The best score is {first:.3g}, among the seeds {start:.3g}; 150 scored, 0 of them in"
+    assert str(found).startswith(said) and "(stopped: budget)" in str(found)
     assert set(found.best["calls"]) == {150} and set(found.best["stopped"]) == {"budget"}
 
 
