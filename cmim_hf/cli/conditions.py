@@ -9,7 +9,7 @@ from typing import Any
 
 def add_condition_options(parser: argparse.ArgumentParser) -> None:
     """Add patterns to keep and to forbid, and ranges of properties."""
-    pattern = "a SMILES, a scaffold with attachment points as c1ccc(*)cc1, or a SMARTS"
+    pattern = "a SMILES, a scaffold with attachment points as *c1ccc(*)cc1, or a SMARTS"
     for name, what in (("--keep", "every molecule has"), ("--forbid", "no molecule has")):
         parser.add_argument(
             name,

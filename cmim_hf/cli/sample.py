@@ -4,7 +4,7 @@
 Decode random codes and write those that are molecules: `smiles`, and with --around also `seed` and
 `similarity` (Tanimoto, to the seed). With --keep, --forbid or --range codes are drawn until there
 are -n molecules that hold. Example: cmim sample -n 50 --around 'CC(=O)Nc1ccc(O)cc1' --radius 1
---keep 'c1ccc(*)cc1' --range mw=:300 --unique -o near.csv
+--keep '*c1ccc(*)cc1' --range mw=:300 --unique -o near.csv
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def run(options: argparse.Namespace) -> None:
         + f". Wrote {counts['written']:,} rows."
     )
     if asked:
-        _say_broken(counts, broken, options.n * len(options.around or [None]))
+        _say_broken(options, counts, broken)
     if not counts["valid"] and (advice := _advice(options)):
         say(f"Try {', or '.join(advice)}.")
     say_drawn(picture)
@@ -169,15 +169,17 @@ def _advice(options: argparse.Namespace) -> list[str]:
     return advice + (["a lower --temperature"] if options.temperature > 0 else ["more --attempts"])
 
 
-def _say_broken(counts: Counter[str], broken: Counter[str], wanted: int) -> None:
+def _say_broken(options: argparse.Namespace, counts: Counter[str], broken: Counter[str]) -> None:
     """Say how many molecules hold what was asked, and what the draws were lost to."""
+    wanted = options.n * len(options.around or [None])
     lost = ", ".join(f"{share(n, counts['drawn'])} {what}" for what, n in broken.most_common())
     say(
         f"Found {counts['found']:,} of {wanted:,} molecules that hold what was asked"
         + (f"; draws were lost to: {lost}." if lost else ".")
     )
     if counts["found"] < wanted:
-        say("Try more --max-draws, a smaller --radius, or less of what costs most.")
+        radius = "a smaller --radius, " if options.around and not options.unique else ""
+        say(f"Try more --max-draws, {radius}or less of what costs most.")
 
 
 def _drawn(

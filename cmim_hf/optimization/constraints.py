@@ -14,6 +14,12 @@ from ..chemistry.named_properties import property_named
 from ..chemistry.smiles import parse
 from ..chemistry.substructures import Pattern
 
+_READ_AS = {
+    "SMILES": "a SMILES",
+    "SMARTS": "SMARTS",
+    "scaffold": "a scaffold with substituents at its attachment points alone",
+}
+
 Range = tuple[float | None, float | None]
 
 _Check = Callable[[Any], str | None]  # of a parsed molecule; the words of what it breaks
@@ -85,7 +91,7 @@ class Constraints:
                 raise ValueError(
                     f"The seed {seed} (row {row}) has {'no' if argument == 'keep' else 'a'} match "
                     f"of the pattern {text!r} in `{argument}`, which was read as "
-                    f"{Pattern(text).kind}: leave the seed out, or change the pattern."
+                    f"{_READ_AS[Pattern(text).kind]}: leave the seed out, or change the pattern."
                 )
 
     @cached_property

@@ -84,8 +84,14 @@ def test_a_seed_must_hold_patterns_but_no_range():
     wanted.check_seeds(["Cc1ccccc1", "COC(=O)c1ccccc1"])
     with pytest.raises(ValueError, match=r"seed CCC \(row 1\) has no match .*'c1ccccc1' in `keep`"):
         wanted.check_seeds(["Cc1ccccc1", "CCC"])
-    with pytest.raises(ValueError, match=r"\(row 0\) has a match .*'\[OH\]' in `forbid`.* SMILES"):
+    with pytest.raises(
+        ValueError, match=r"\(row 0\) has a match .*'\[OH\]' in `forbid`.* a SMILES:"
+    ):
         wanted.check_seeds([ASPIRIN])
+    with pytest.raises(
+        ValueError, match="scaffold with substituents at its attachment points alone"
+    ):
+        Constraints(keep="*c1ccccc1").check_seeds([ASPIRIN])
 
 
 def test_what_is_no_molecule_is_an_error():
