@@ -20,7 +20,7 @@ from ..model.tokenization_cmim import CMIMTokenizer
 _UNIT = re.compile(r"\[[^\[\]]*\]|%\d\d|Br|Cl|.")
 _ATOM = re.compile(r"\[.+\]|Br|Cl|[BCNOPSFIbcnops*]")
 _ORDERS = {"-": 1, "=": 2, "#": 3, "$": 4, ":": 1, "/": 1, "\\": 1, "~": 1}
-_MOST_REFUSALS = 24
+_MOST_REFUSALS = 4
 """Of one row at one place; then the row is let go, to fail."""
 
 

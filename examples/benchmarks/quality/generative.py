@@ -6,11 +6,13 @@
         --train train.smi.gz --moses_train moses --moses_test moses:test \
         --moses_scaffolds moses:test_scaffolds --samples 30000
 
-All decoding is greedy. Around a molecule codes are drawn at z + radius · N(0, 1), as in MolMIM
-(arXiv 2208.09016), and in units of the spread of the training molecules' codes. *New neighbours* is
-the share of draws that are valid, not drawn before from the same molecule and not that molecule;
-*effective novelty* the share that are not a training molecule either (MolMIM's figures multiply to
-its effective novelty only so). A part is measured again if a file, not only its name, has changed.
+Reconstruction is greedy; elsewhere texts that are no molecule are decoded again, as is the default,
+and *first attempt* is the share that greedy decoding alone gives. Around a molecule codes are drawn
+at z + radius · N(0, 1), as in MolMIM (arXiv 2208.09016), and in units of the spread of the training
+molecules' codes. *New neighbours* is the share of draws that are valid, not drawn before from the
+same molecule and not that molecule; *effective novelty* the share that are not a training molecule
+either (MolMIM's figures multiply to its effective novelty only so). A part is measured again if a
+file, not only its name, has changed.
 """
 
 from __future__ import annotations
@@ -41,7 +43,8 @@ import matplotlib.pyplot as plt  # noqa: E402
 RADII = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 UNITS = ("prior", "aggregate")
 SHARES = (
-    "validity", "uniqueness", "novelty", "not the seed", "new neighbours", "effective novelty",
+    "first attempt", "validity", "uniqueness", "novelty", "not the seed", "new neighbours",
+    "effective novelty",
 )  # fmt: skip
 PRIORS = ("standard", "fitted", "MOSES-fitted")
 STEPS = 11  # of a walk, its two ends included
@@ -168,7 +171,7 @@ def measure(args: Arguments) -> dict[str, Any]:
 def reconstruction(generator: MoleculeGenerator, source: str, args: Arguments) -> dict[str, Any]:
     """Shares of molecules that come back from their code, with Wilson's 95 % interval."""
     given = first(source, args.count)
-    written = generator.reconstruct(given)
+    written = generator.reconstruct(given, attempts=1)
     found = metrics.load("reconstruction").compute(
         predictions=[text or "" for text in written], references=given
     )
@@ -190,8 +193,9 @@ def around(
     """Shares of the codes drawn around molecules at one radius; None: of nothing."""
     seeds = [canonicalize(text) for text in first(args.sources[0], args.around)]
     generator = MoleculeGenerator(args.checkpoint, seed=0)
-    groups = generator.sample_around(seeds, radius, args.draws, unit=unit)
-    return {"radius": radius, **neighbours(seeds, groups, known())}
+    groups, info = generator.sample_around(seeds, radius, args.draws, unit=unit, return_info=True)
+    once = float((info.attempts == 1).mean())
+    return {"radius": radius, "first attempt": once, **neighbours(seeds, groups, known())}
 
 
 def neighbours(
@@ -233,9 +237,11 @@ def walk(args: Arguments, method: str) -> dict[str, Any]:
         raise SystemExit(f"A walk needs two molecules; {args.sources[0]} holds {len(ends)}.")
     generator = MoleculeGenerator(args.checkpoint, seed=0)
     codes = valid = different = new = 0
-    for pair, path in zip(
-        pairs, generator.interpolate(*zip(*pairs, strict=True), STEPS, method=method), strict=True
-    ):
+    paths, info = generator.interpolate(
+        *zip(*pairs, strict=True), STEPS, method=method, return_info=True
+    )
+    once = info.attempts.reshape(len(pairs), STEPS)[:, 1:-1] == 1
+    for pair, path in zip(pairs, paths, strict=True):
         inner = path[1:-1]
         molecules = [text for text in inner if text is not None]
         codes += len(inner)
@@ -243,6 +249,7 @@ def walk(args: Arguments, method: str) -> dict[str, Any]:
         different += len(set(molecules))
         new += len(set(molecules) - set(pair))
     return {
+        "first attempt": float(once.mean()),
         "validity": valid / codes,
         "validity_interval": wilson(valid / codes, codes),
         "different molecules a walk": different / len(pairs),
@@ -373,6 +380,7 @@ def walk_lines(walks: dict[str, dict[str, Any]]) -> list[str]:
         [
             method,
             one["pairs"],
+            _percent(one["first attempt"]),
             _share(one["validity"], one["validity_interval"]),
             *(f"{one[name]:.2f}" for name in counts),
         ]
@@ -382,7 +390,7 @@ def walk_lines(walks: dict[str, dict[str, Any]]) -> list[str]:
         "## Walks between molecules",
         f"{STEPS - 2} codes at equal steps between the codes of two molecules. The interval takes "
         "codes for independent; those of one walk are not quite.",
-        table(["path", "pairs", "valid", *counts], rows),
+        table(["path", "pairs", "first attempt", "valid", *counts], rows),
     ]
 
 
@@ -442,7 +450,7 @@ def draw(near: dict[str, list[dict[str, Any]]], path: Path) -> None:
     """Shares against the radius."""
     figure, plots = plt.subplots(1, len(near), figsize=(5.5 * len(near), 4), sharey=True)
     for plot, (unit, results) in zip(np.atleast_1d(plots), near.items(), strict=True):
-        for name in ("validity", "novelty", "new neighbours", "effective novelty"):
+        for name in ("first attempt", "validity", "novelty", "new neighbours", "effective novelty"):
             plot.plot(
                 [one["radius"] for one in results],
                 [np.nan if one[name] is None else one[name] for one in results],
