@@ -64,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=500,
         help="molecules scored for each seed, or for all together (default: %(default)s)",
     )
+    parser.add_argument("--goal", type=float, help="score at which a search ends")
     parser.add_argument(
         "--shared-budget",
         action="store_true",
@@ -117,7 +118,7 @@ def run(options: argparse.Namespace) -> int:
     generator = load_generator(options)
     rows = list(_seed_rows(options))
     encoded = encode_rows(generator, rows, options.on_invalid)
-    names = ("budget", "min_similarity", "timeout", "strategy", "step", "population")
+    names = ("budget", "min_similarity", "timeout", "strategy", "step", "population", "goal")
     names += ("shared_budget", "pareto")
     given = {name: getattr(options, name) for name in (*names, "table", "seed")}
     given = {name: value for name, value in given.items() if value is not None}

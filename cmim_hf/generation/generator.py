@@ -362,6 +362,8 @@ class MoleculeGenerator:
     ) -> Optimization:
         """Look around the codes of molecules for others of higher score.
 
+        Codes are decoded once, greedily: where one gives no molecule, another code is tried.
+
         Args:
             seeds: Molecules to start from, each with a search and a budget of its own; with
                 `shared_budget` one search from all of them. To start from nowhere, give it what
@@ -380,10 +382,11 @@ class MoleculeGenerator:
             ranges: Of its properties, `{"mw": (None, 500)}`; seeds may lie outside.
             on_invalid: See the class; under `"none"`, too, invalid seeds are left out.
             search: `budget` (500 molecules scored for each seed, or for all that share it),
-                `shared_budget` (no), `min_similarity` (0), `pareto` (no; the terms of the scorer
-                are objectives of their own), `table` (a CSV file of all that is scored, to go on
-                from), `strategy` (`"evolution"` or `"random"`), `population`, `timeout` (none) and
-                `seed` (0) of [`~cmim_hf.optimization.latent_search.optimize`].
+                `shared_budget` (no), `goal` (none; a score that ends a search), `min_similarity`
+                (0), `pareto` (no; the terms of the scorer are objectives of their own), `table` (a
+                CSV file of all that is scored, to go on from), `strategy` (`"evolution"` or
+                `"random"`), `population`, `timeout` (none) and `seed` (0) of
+                [`~cmim_hf.optimization.latent_search.optimize`].
 
         Returns:
             `best` (one row a seed, or the best molecules of a shared budget), `table` (every
@@ -411,12 +414,13 @@ class MoleculeGenerator:
         constraints.check_seeds(texts)
         mean, _ = self._codec.posterior(encoded)
         spread = self._aggregate()[1].reshape(-1) if unit == "aggregate" else None
+        once = Decoding(attempts=1)  # another code costs less than a second draw from one
         digest = None if spread is None else hashlib.sha256(spread.tobytes()).hexdigest()
         return optimize(
             texts,
             mean.reshape(len(mean), -1),
             lambda flat: self._codec.decoder.decode(
-                self._codec.codes(flat.reshape(-1, *mean.shape[1:])), progress=False
+                self._codec.codes(flat.reshape(-1, *mean.shape[1:])), once, progress=False
             )[0],
             scorer,
             step=step,

@@ -79,7 +79,7 @@ class Evolution:
         table: Of the scores.
 
     Attributes:
-        stopped: Why it ended: "budget", "exhausted" or "interrupted"; empty while it goes on.
+        stopped: Why it ended: "goal", "budget", "exhausted" or "interrupted"; empty until then.
         spent: Molecules scored or asked for.
         broken: Molecules that it came upon and that were not feasible, by what they broke.
         barred: Seeds that are not feasible.
@@ -177,7 +177,10 @@ class Evolution:
             elif np.isfinite(values).all():
                 self._scored.append(one)
                 self._values.append(values)
-        if not self.left:
+        goal = self._about["goal"]
+        if goal is not None and self._values and max(self._values)[0] >= goal:
+            self.stopped = "goal"
+        elif not self.left:
             self.stopped = "budget"
         if self._wanted:
             self._stale, self._doublings = 0, 0

@@ -41,6 +41,7 @@ def optimize(
     strategy: Literal["evolution", "random"] = "evolution",
     shared_budget: bool = False,
     budget: int = 500,
+    goal: float | None = None,
     population: int | None = None,
     step: float = 0.5,
     spread: np.ndarray | None = None,
@@ -84,6 +85,7 @@ def optimize(
             they come from. A molecule then counts for the seed that it is most similar to.
         budget: Molecules scored for each seed, or with a shared budget for all of them, the seeds
             included. Molecules that are not feasible are not scored.
+        goal: A search ends with the round in which a molecule has this score or a higher one.
         population: Molecules that a search scores in a round, at least 4; by default 20, with a
             shared budget 100.
         step: First radius, in units of `spread`.
@@ -114,6 +116,7 @@ def optimize(
         "strategy": strategy,
         "shared_budget": bool(shared_budget),
         "budget": operator.index(budget),
+        "goal": None if goal is None else float(goal),
         "population": operator.index(population),
         "step": float(step),
         "min_similarity": float(min_similarity),
@@ -123,6 +126,8 @@ def optimize(
         **(settings or {}),
     }
     _check(seeds, codes, about, timeout)
+    if pareto and goal is not None:
+        raise ValueError("`goal` is a score, and with `pareto` there is none to be reached.")
     if pareto and len(scorer.terms) < 2:
         raise ValueError(
             "`pareto` needs a scorer of at least two terms, as {'qed': 1, 'sa_score': -1}; this "
@@ -187,6 +192,7 @@ def _check(
             about["budget"] >= starts,
             f"a shared `budget` is at least 1 for each of {starts} seeds; got {{budget}}",
         ),
+        (about["goal"] is None or not math.isnan(about["goal"]), "`goal` is a number, not {goal}"),
         (about["population"] >= 4, "`population` must be at least 4, got {population}"),
         (0 < about["step"] < math.inf, "`step` must be positive and finite, got {step}"),
         (0 <= about["min_similarity"] <= 1, "`min_similarity` is in [0, 1], got {min_similarity}"),

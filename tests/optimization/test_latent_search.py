@@ -82,6 +82,20 @@ def test_the_budget_is_what_is_scored_for_each_seed(strategy, budget):
     assert not found.interrupted and not found.failures
 
 
+def test_a_goal_ends_the_search_that_reaches_it_with_its_round():
+    seeds = [START, "CCNCC"]
+    codes = np.array([np.zeros(SIZE), np.full(SIZE, 60.0)])  # whence one molecule comes
+    found = search(seeds=seeds, codes=codes, goal=-8, budget=200, step=0.5, population=10)
+    assert found.best["stopped"].tolist() == ["goal", "exhausted"]
+    own = found.table[found.table["seed"] == 0]
+    reached = own[own["score"] >= -8]["iteration"].unique()
+    assert reached.tolist() == [own["iteration"].max()] and len(own) < 200
+    whole = search(seeds=seeds, codes=codes, budget=200, step=0.5, population=10).table
+    kept = whole[whole["seed"] == 0]["smiles"].tolist()[: len(own)]
+    assert own["smiles"].tolist() == kept
+    assert search(goal=-100).best["calls"][0] == 1  # the seed has it
+
+
 def test_the_seeds_are_scored_first_and_are_the_best_where_nothing_is_better():
     found = search(lambda smiles: -len(smiles), seeds=["C", "CCO"], budget=30)
     assert found.table["smiles"][:2].tolist() == ["C", "CCO"]
@@ -270,6 +284,8 @@ def test_a_broken_scorer_stops_the_run_and_leaves_its_table(tmp_path):
         ({"step": float("nan")}, ValueError, "got nan"),
         ({"min_similarity": 1.5}, ValueError, r"in \[0, 1\], got 1.5"),
         ({"min_similarity": float("nan")}, ValueError, "got nan"),
+        ({"goal": float("nan")}, ValueError, "`goal` is a number, not nan"),
+        ({"goal": 1.0, "pareto": True}, ValueError, "`goal` is a score, and with `pareto`"),
         ({"timeout": 0}, ValueError, "seconds above 0, .* got 0"),
         ({"strategy": "cma"}, ValueError, "evolution or random, not 'cma'"),
         ({"scorer": "QED"}, ValueError, "no scorer 'QED'"),
