@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from transformers import TrainingArguments
 from transformers.hf_argparser import HfArg
 
-from .nonfinite_guard import ON_NONFINITE, FiniteGuard
+from ..data.argument_checks import check_choice
+from .nonfinite_guard import ON_NONFINITE
 from .objectives import PRESETS, Objective
 
 OPTIMIZERS = ("adamw", "muon")
@@ -49,9 +50,6 @@ class CMIMTrainingArguments(TrainingArguments):
     contrastive_weight: float = HfArg(default=1.0, help="Weight of the contrastive term.")
     contrastive_temperature: float = HfArg(
         default=0.1, help="Temperature of the cosines in the contrastive term."
-    )
-    contrastive_block_size: int | None = HfArg(
-        default=None, help="Compute the contrastive term in tiles of this size, for large batches."
     )
     beta: float = HfArg(default=1.0, help="Weight of the KL term of vae and cvae.")
     property_weight: float = HfArg(
@@ -115,8 +113,9 @@ class CMIMTrainingArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         """Fill in the preset, then check what can be built by building it."""
-        if self.preset not in PRESETS:
-            raise ValueError(f"Unknown preset {self.preset!r}; choose one of {', '.join(PRESETS)}.")
+        check_choice("preset", self.preset, PRESETS)
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        check_choice("on_nonfinite", self.on_nonfinite, ON_NONFINITE)
         preset = PRESETS[self.preset]
         for name in ("nll_reduction", "latent_reduction", "latent_warmup_steps", "max_grad_norm"):
             if getattr(self, name) is None:
@@ -124,17 +123,12 @@ class CMIMTrainingArguments(TrainingArguments):
         for name in ("latent_warmup_steps", "reconstruction_samples"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}.")
-        for name in ("contrastive_temperature", "muon_learning_rate", "max_minutes"):
+        for name in ("muon_learning_rate", "max_minutes"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise ValueError(f"{name} must be finite and above 0, got {value}.")
         if self.probe_file is not None and self.probe_target is None:
             raise ValueError("probe_file needs probe_target, the column with the labels.")
-        if self.optimizer not in OPTIMIZERS:
-            raise ValueError(
-                f"Unknown optimizer {self.optimizer!r}; choose one of {', '.join(OPTIMIZERS)}."
-            )
-        FiniteGuard(self.on_nonfinite)
         self.build_objective()
         super().__post_init__()
         # batches of a stream differ in length, so one process cannot cut them up for the others
@@ -151,7 +145,6 @@ class CMIMTrainingArguments(TrainingArguments):
             contrastive_weight=self.contrastive_weight,
             beta=self.beta,
             property_weight=self.property_weight,
-            block_size=self.contrastive_block_size,
         )
 
     def latent_scale(self, step: int, max_steps: int) -> float:

@@ -6,7 +6,8 @@ those of all processes, gathered by the caller. Similarities are computed in flo
 autocast; float64 stays.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from torch.autograd.function import once_differentiable
 
 # Below this largest component a code has no direction: its cosines and their gradient are 0.
 _SMALLEST_COMPONENT = 1e-12
+_TILE = 1024  # similarities are formed in squares of this edge, never held whole
 
 
 def contrastive_log_prob(
@@ -23,7 +25,6 @@ def contrastive_log_prob(
     temperature: float,
     offset: int = 0,
     keys: torch.Tensor | None = None,
-    block_size: int | None = None,
 ) -> torch.Tensor:
     """Log-probability that code and molecule belong together, against the mean of the negatives.
 
@@ -33,6 +34,9 @@ def contrastive_log_prob(
     place of InfoNCE's sum, makes the term insensitive to the number of negatives. A molecule with
     no negative has value and gradient 0.
 
+    Similarities are formed in tiles, and formed again in the backward pass, so that memory grows
+    with batch + rows.
+
     Args:
         anchors: (batch, ...), flattened beyond the first axis.
         latents: (rows, ...), among which the anchors are the rows `offset` to `offset + batch`;
@@ -41,32 +45,25 @@ def contrastive_log_prob(
         offset: Row of the first anchor in `latents`.
         keys: (rows,) int64, one for each row of `latents`. Rows of equal keys are one molecule
             and not each other's negatives; the mean runs over the rest.
-        block_size: Edge of the square tiles in which the (batch, rows) similarities are formed,
-            and formed again in the backward pass, so that they are never held whole; None holds
-            them whole. Values and gradients agree up to rounding; 1024 to 2048 is fast on a CPU.
 
     Returns:
         (batch,), each ≤ 0, in float32 or float64.
 
     Raises:
         TypeError: If the codes are not floating or the keys not int64.
-        ValueError: If shapes, `offset`, `temperature` or `block_size` do not fit.
+        ValueError: If shapes, `offset` or `temperature` do not fit.
 
     Source: cMIM (arXiv:2502.19642).
 
     >>> contrastive_log_prob(torch.eye(3), temperature=0.5)  # -log(1 + exp(-2))
     tensor([-0.1269, -0.1269, -0.1269])
     """
-    check_temperature(temperature)
-    check_block_size(block_size)
-    _check_rows(anchors, anchors if latents is None else latents, offset, keys)
+    latents = anchors if latents is None else latents
+    keys = _checked_keys(anchors, latents, temperature, offset, keys)
     with _full_precision(anchors):
         units = unit_rows(anchors)
-        all_units = units if latents is None or latents is anchors else unit_rows(latents)
-        comparison = _Comparison(keys, offset, temperature)
-        if block_size is None:
-            return -torch.log1p(_mean_exp(units, all_units, comparison))
-        return -torch.log1p(_BlockedMeanExp.apply(units, all_units, comparison, block_size))
+        all_units = units if latents is anchors else unit_rows(latents)
+        return -torch.log1p(_MeanExp.apply(units, all_units, keys, offset, temperature))
 
 
 def info_nce_loss(
@@ -91,7 +88,7 @@ def info_nce_loss(
         all_first: (rows, ...), first views among which this batch's are the rows `offset` to
             `offset + batch`; by default `first`.
         all_second: The same for the second views; by default `second`.
-        temperature: τ > 0, in units of the cosine.
+        temperature: As in `contrastive_log_prob`, like `offset`.
         offset: Row of the batch's first molecule in `all_first` and `all_second`.
         keys: (rows,) int64, one for each molecule. Other rows with the key of molecule i are left
             out of its sum.
@@ -105,30 +102,18 @@ def info_nce_loss(
 
     Source: van den Oord et al. (arXiv:1807.03748); symmetric as in SimCLR (arXiv:2002.05709).
     """
-    check_temperature(temperature)
-    if first.shape != second.shape:
-        raise ValueError(
-            f"Both views must have one shape, got {tuple(first.shape)} and {tuple(second.shape)}."
-        )
     all_first = first if all_first is None else all_first
     all_second = second if all_second is None else all_second
-    if all_first.shape != all_second.shape:
-        raise ValueError(
-            "Both gathered views must have one shape, got "
-            f"{tuple(all_first.shape)} and {tuple(all_second.shape)}."
-        )
-    _check_rows(first, all_second, offset, keys)
+    _checked_keys(first, all_second, temperature, offset, keys)
+    keys = _checked_keys(second, all_first, temperature, offset, keys)
     with _full_precision(first):
         own = torch.arange(offset, offset + len(first), device=first.device)
-        excluded = None
-        if keys is not None:
-            excluded = keys[own, None] == keys
-            excluded[torch.arange(len(own)), own] = False
+        excluded = keys[own, None] == keys
+        excluded[torch.arange(len(own)), own] = False
         loss = torch.zeros((), device=first.device)
         for view, others in ((first, all_second), (second, all_first)):
             logits = unit_rows(view) @ unit_rows(others).T / temperature
-            if excluded is not None:
-                logits = logits.masked_fill(excluded, -torch.inf)
+            logits = logits.masked_fill(excluded, -torch.inf)
             loss = loss + 0.5 * F.cross_entropy(logits, own, reduction="none")
         return loss
 
@@ -169,29 +154,8 @@ def unit_rows(latents: torch.Tensor) -> torch.Tensor:
     return F.normalize(latents * scale, dim=1)
 
 
-class _Comparison(NamedTuple):
-    """What decides which rows are an anchor's negatives, and how their cosines are scaled."""
-
-    keys: torch.Tensor | None
-    offset: int
-    temperature: float
-
-
-def _mean_exp(
-    units: torch.Tensor, all_units: torch.Tensor, comparison: _Comparison
-) -> torch.Tensor:
-    """mean_{j a negative of i} exp((s_ij − 1)/τ), (batch,), from similarities held whole."""
-    keys, offset, temperature = comparison
-    if keys is None:
-        keys = torch.arange(len(all_units), device=units.device)
-    same = keys[offset : offset + len(units), None] == keys
-    # Rounding may lift a cosine over 1, which a small temperature would blow up.
-    terms = (((units @ all_units.T).clamp(max=1.0) - 1.0) / temperature).exp()
-    return terms.masked_fill(same, 0.0).sum(1) / (~same).sum(1).clamp(min=1)
-
-
-class _BlockedMeanExp(torch.autograd.Function):
-    """The same as `_mean_exp` from tiles, each formed in the forward and the backward pass.
+class _MeanExp(torch.autograd.Function):
+    """mean_{j a negative of i} exp((s_ij − 1)/τ), (batch,), from tiles formed in both passes.
 
     With E_ij = exp((s_ij − 1)/τ) and c_i = grad_i/(τ·n_i), n_i the number of negatives, the
     gradients are c_i·Σ_j E_ij·v_j for the anchor u_i and Σ_i E_ij·c_i·u_i for the row v_j.
@@ -202,64 +166,49 @@ class _BlockedMeanExp(torch.autograd.Function):
         ctx: Any,
         units: torch.Tensor,
         all_units: torch.Tensor,
-        comparison: _Comparison,
-        block_size: int,
+        keys: torch.Tensor,
+        offset: int,
+        temperature: float,
     ) -> torch.Tensor:
-        negatives = _count_negatives(comparison, len(units), len(all_units)).to(units)
-        ctx.save_for_backward(units, all_units, negatives)
-        ctx.comparison, ctx.block_size = comparison, block_size
-        total = units.new_zeros(len(units))
-        for rows in _blocks(len(units), block_size):
-            for columns in _blocks(len(all_units), block_size):
-                total[rows] += _tile(units, all_units, comparison, rows, columns).sum(1)
+        own = keys[offset : offset + len(units)]
+        ordered = keys.sort().values
+        copies = torch.searchsorted(ordered, own, right=True) - torch.searchsorted(ordered, own)
+        negatives = (len(keys) - copies).clamp(min=1).to(units)
+        ctx.save_for_backward(units, all_units, own, keys, negatives)
+        ctx.temperature = temperature
+        total = torch.zeros_like(negatives)
+        for rows, _, tile in _tiles(units, all_units, own, keys, temperature):
+            total[rows] += tile.sum(1)
         return total / negatives
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        units, all_units, negatives = ctx.saved_tensors
-        weight = (grad / (ctx.comparison.temperature * negatives)).unsqueeze(1)
+        units, all_units, own, keys, negatives = ctx.saved_tensors
+        weight = (grad / (ctx.temperature * negatives)).unsqueeze(1)
         grad_units, grad_all = torch.zeros_like(units), torch.zeros_like(all_units)
         with _full_precision(units):
-            for rows in _blocks(len(units), ctx.block_size):
-                weighted = weight[rows] * units[rows]
-                for columns in _blocks(len(all_units), ctx.block_size):
-                    tile = _tile(units, all_units, ctx.comparison, rows, columns)
-                    grad_units[rows].addmm_(tile, all_units[columns])
-                    grad_all[columns].addmm_(tile.T, weighted)
-        return grad_units.mul_(weight), grad_all, None, None
+            for rows, columns, tile in _tiles(units, all_units, own, keys, ctx.temperature):
+                grad_units[rows].addmm_(tile, all_units[columns])
+                grad_all[columns].addmm_(tile.T, weight[rows] * units[rows])
+        return grad_units.mul_(weight), grad_all, None, None, None
 
 
-def _tile(
+def _tiles(
     units: torch.Tensor,
     all_units: torch.Tensor,
-    comparison: _Comparison,
-    rows: slice,
-    columns: slice,
-) -> torch.Tensor:
-    """One tile of exp((s_ij − 1)/τ), 0 where row j is no negative of anchor i."""
-    keys, offset, temperature = comparison
-    tile = units[rows] @ all_units[columns].T
-    tile.clamp_(max=1.0).sub_(1.0).div_(temperature).exp_()
-    if keys is None:
-        tile.diagonal(offset + rows.start - columns.start).zero_()
-        return tile
-    own = keys[offset + rows.start : offset + rows.stop, None]
-    return tile.masked_fill_(own == keys[columns], 0.0)
-
-
-def _blocks(length: int, size: int) -> list[slice]:
-    return [slice(start, min(start + size, length)) for start in range(0, length, size)]
-
-
-def _count_negatives(comparison: _Comparison, batch: int, rows: int) -> torch.Tensor:
-    """Number of negatives of each anchor, at least 1 so that it can divide, (batch,)."""
-    keys, offset, _ = comparison
-    if keys is None:
-        return torch.tensor(max(rows - 1, 1))
-    ordered, own = keys.sort().values, keys[offset : offset + batch]
-    copies = torch.searchsorted(ordered, own, right=True) - torch.searchsorted(ordered, own)
-    return (rows - copies).clamp(min=1)
+    own: torch.Tensor,
+    keys: torch.Tensor,
+    temperature: float,
+) -> Iterator[tuple[slice, slice, torch.Tensor]]:
+    """Tiles of exp((s_ij − 1)/τ), 0 where row j is no negative of anchor i, and their places."""
+    for row in range(0, len(units), _TILE):
+        for column in range(0, len(all_units), _TILE):
+            rows, columns = slice(row, row + _TILE), slice(column, column + _TILE)
+            tile = units[rows] @ all_units[columns].T
+            # rounding may lift a cosine over 1, which a small temperature would blow up
+            tile.clamp_(max=1.0).sub_(1.0).div_(temperature).exp_()
+            yield rows, columns, tile.masked_fill_(own[rows, None] == keys[columns], 0.0)
 
 
 def _full_precision(tensor: torch.Tensor) -> torch.autocast:
@@ -273,16 +222,15 @@ def check_temperature(temperature: float) -> None:
         raise ValueError(f"`temperature` must be positive and finite, got {temperature}.")
 
 
-def check_block_size(block_size: int | None) -> None:
-    """Raise ValueError unless the tile edge is None or a positive integer."""
-    if block_size is not None and (not isinstance(block_size, int) or block_size < 1):
-        raise ValueError(f"`block_size` must be None or a positive integer, got {block_size!r}.")
-
-
-def _check_rows(
-    anchors: torch.Tensor, latents: torch.Tensor, offset: int, keys: torch.Tensor | None
-) -> None:
-    """Raise unless the anchors fit into the rows at `offset` and there is one int64 key a row."""
+def _checked_keys(
+    anchors: torch.Tensor,
+    latents: torch.Tensor,
+    temperature: float,
+    offset: int,
+    keys: torch.Tensor | None,
+) -> torch.Tensor:
+    """The keys, each row's own where none are given; an error where the arguments do not fit."""
+    check_temperature(temperature)
     batch, rows = len(anchors), len(latents)
     if anchors.shape[1:] != latents.shape[1:] or not 0 <= offset <= rows - batch:
         raise ValueError(
@@ -291,7 +239,7 @@ def _check_rows(
             f"{tuple(latents.shape)}. Pass the gathered codes together with their offset."
         )
     if keys is None:
-        return
+        return torch.arange(rows, device=anchors.device)
     if keys.dtype != torch.int64:
         raise TypeError(f"`keys` must be int64, got {keys.dtype}.")
     if keys.shape != (rows,):
@@ -299,3 +247,4 @@ def _check_rows(
             f"`keys` must hold one key for each of the {rows} rows compared with, got shape "
             f"{tuple(keys.shape)}. Gather the keys as the codes are gathered."
         )
+    return keys

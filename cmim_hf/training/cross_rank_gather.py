@@ -1,11 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows of all ranks on every rank, with and without gradient; and the end of a group.
-
-Both gatherings exchange the row counts before the rows, since a collective over unequal counts
-hangs or returns garbage. That costs one gather of 8 bytes and, on an accelerator, one wait for
-the work queued so far. Without an initialised process group, or in a group of one, nothing is
-communicated and the input is returned.
-"""
+"""Rows of all ranks on every rank, with their gradients; and the end of a group."""
 
 import gc
 from typing import Any
@@ -15,13 +9,16 @@ import torch.distributed as dist
 from torch.autograd.function import once_differentiable
 
 
-def gather_with_gradient(tensor: torch.Tensor) -> tuple[torch.Tensor, int]:
+def gather_rows(tensor: torch.Tensor) -> tuple[torch.Tensor, int]:
     """Gather the rows of all ranks, in rank order, and keep the gradient to each of them.
 
     The backward pass gives a rank the sum, over all ranks, of the gradients of its rows. So when
     each rank takes the mean of a loss over its own rows and DistributedDataParallel averages the
     parameter gradients, the step is that of one process on the global batch: with L_r the loss
     of rank r, (1/W)·Σ_r ∂L_r/∂θ is the gradient of the global mean.
+
+    The row counts go first, since a collective over unequal ones hangs or returns garbage. Without
+    a process group, or in a group of one, nothing is communicated and the input is returned.
 
     Args:
         tensor: (batch, ...), the same shape on all ranks.
@@ -32,30 +29,16 @@ def gather_with_gradient(tensor: torch.Tensor) -> tuple[torch.Tensor, int]:
     Raises:
         ValueError: On all ranks, if they hold different numbers of rows.
     """
-    ranks = _count_ranks()
+    ranks = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
     if ranks == 1:
         return tensor, 0
-    _check_equal_rows(tensor, ranks)
+    counts = _gather(torch.tensor([len(tensor)], device=tensor.device), ranks).tolist()
+    if len(set(counts)) > 1:
+        raise ValueError(
+            f"Every rank must hold equally many rows, got {counts} on ranks 0 to {ranks - 1}. "
+            "Drop the last uneven batch: `dataloader_drop_last=True`."
+        )
     return _GatherRows.apply(tensor, ranks), dist.get_rank() * len(tensor)
-
-
-def gather_keys(keys: torch.Tensor) -> tuple[torch.Tensor, int]:
-    """Gather the int64 keys of all ranks, in rank order.
-
-    Args:
-        keys: (batch,), the same shape on all ranks.
-
-    Returns:
-        The gathered keys, (ranks · batch,), and the position of this rank's first one.
-
-    Raises:
-        ValueError: On all ranks, if they hold different numbers of keys.
-    """
-    ranks = _count_ranks()
-    if ranks == 1:
-        return keys, 0
-    _check_equal_rows(keys, ranks)
-    return _gather(keys, ranks), dist.get_rank() * len(keys)
 
 
 class _GatherRows(torch.autograd.Function):
@@ -86,19 +69,3 @@ def leave_process_group() -> None:
     gc.collect()  # what wraps a model must be gone before the group is
     dist.barrier()
     dist.destroy_process_group()
-
-
-def _count_ranks() -> int:
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_world_size()
-    return 1
-
-
-def _check_equal_rows(tensor: torch.Tensor, ranks: int) -> None:
-    own = torch.tensor([len(tensor)], dtype=torch.int64, device=tensor.device)
-    counts = _gather(own, ranks).tolist()
-    if len(set(counts)) > 1:
-        raise ValueError(
-            f"Every rank must hold equally many rows, got {counts} on ranks 0 to {ranks - 1}. "
-            "Drop the last uneven batch: `dataloader_drop_last=True`."
-        )

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
@@ -24,12 +24,12 @@ from ..version import __version__
 from .arguments import CMIMTrainingArguments
 
 _TEMPLATE = Path(__file__).with_name("model_card_template.md")
-_SECRET_OPTIONS = ("hub_token", "push_to_hub_token")
+_SECRETS = re.compile(r"(--(?:push[_-]to[_-])?hub[_-]t\w*[= ])\S+|hf_\w+")
 _CURVE = ("eval_nll", "eval_token_accuracy", "eval_exact_reconstruction", "eval_mean_cosine")
 _SHOWN_ARGUMENTS = (
     "objective", "preset", "nll_reduction", "latent_reduction", "latent_warmup_steps",
     "latent_weight", "beta", "contrastive_weight", "contrastive_temperature",
-    "contrastive_block_size", "property_weight", "optimizer", "optim", "learning_rate",
+    "property_weight", "optimizer", "optim", "learning_rate",
     "muon_learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm",
     "per_device_train_batch_size", "gradient_accumulation_steps", "bucket_by_length", "bf16",
     "torch_compile", "seed",
@@ -89,7 +89,11 @@ def write_model_card(
         data=data or "not stated.",
         settings={**_settings(model, args, steps, history), **(settings or {})},
         command=command or _command(sys.argv),
-        metrics={key: f"{value:.4g}" for key, value in last.items() if _is_quality(key)},
+        metrics={
+            key: f"{value:.4g}"
+            for key, value in last.items()
+            if key.startswith("eval_") and not key.endswith(("_runtime", "_per_second"))
+        },
         curve=[
             [entry["step"], *(f"{entry[key]:.4g}" if key in entry else "–" for key in _CURVE)]
             for entry in {entry["step"]: entry for entry in evaluations}.values()
@@ -118,9 +122,12 @@ def _settings(
     }
     if seconds := [entry["train_runtime"] for entry in history if "train_runtime" in entry]:
         settings["training time"] = f"{seconds[-1] / 60:.0f} minutes since its last start"
-    settings["hardware"] = _hardware(args)
-    if commit := _commit():
-        settings["commit, as this card was written"] = commit
+    is_cuda = args.device.type == "cuda"
+    settings["hardware"] = (
+        f"{args.world_size} x {torch.cuda.get_device_name(args.device)}"
+        if is_cuda
+        else f"{os.cpu_count()} cores, {platform.machine()}, {args.device.type}"
+    )
     settings["versions"] = (
         f"cmim-hf {__version__}, torch {torch.__version__}, transformers "
         f"{transformers.__version__}, accelerate {accelerate.__version__}"
@@ -128,45 +135,9 @@ def _settings(
     return settings
 
 
-def _is_quality(metric: str) -> bool:
-    return metric.startswith("eval_") and not metric.endswith(("_runtime", "_per_second"))
-
-
-def _hardware(args: CMIMTrainingArguments) -> str:
-    """What trained: processes of one kind of device."""
-    if args.device.type == "cuda":
-        return f"{args.world_size} x {torch.cuda.get_device_name(args.device)}"
-    return f"{os.cpu_count()} cores, {platform.machine()}, {args.device.type}"
-
-
-def _commit() -> str | None:
-    """The commit of this package, where it lies in a repository of its own."""
-    root = Path(__file__).parents[2]
-    if not (root / ".git").exists():
-        return None
-    try:
-        found = subprocess.run(
-            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True
-        )
-    except FileNotFoundError:  # no git here
-        return None
-    return found.stdout.strip() or None
-
-
 def _command(argv: list[str]) -> str:
     """The command line, without what is secret in it: options may be cut short or have dashes."""
-    shown = [word if not word.startswith("hf_") else "..." for word in argv]
-    for place, word in enumerate(argv):
-        option, given, _ = word.partition("=")
-        name = option.lstrip("-").replace("-", "_")
-        if len(option) < 3 or option[:2] != "--":
-            continue
-        if any(secret.startswith(name) for secret in _SECRET_OPTIONS):
-            if given:
-                shown[place] = f"{option}=..."
-            elif place + 1 < len(argv) and not argv[place + 1].startswith("--"):
-                shown[place + 1] = "..."
-    return shlex.join(["python", *shown])
+    return _SECRETS.sub(lambda found: f"{found[1] or ''}...", shlex.join(["python", *argv]))
 
 
 def read_settings(card: str | Path) -> dict[str, str]:

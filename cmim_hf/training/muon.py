@@ -18,7 +18,6 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
-from torch.optim.adamw import adamw
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _STEPS = 5
@@ -41,63 +40,53 @@ def orthogonalized(matrices: torch.Tensor) -> torch.Tensor:
     return wide if is_wide else wide.mT
 
 
-class MuonAdamW(torch.optim.Optimizer):
+class MuonAdamW(torch.optim.AdamW):
     """Muon in the groups that say `muon=True`, AdamW in the others.
 
     Args:
         groups: Of `params`, each with `lr`, `weight_decay` and `muon`; see `parameter_groups`.
         betas: AdamW's.
         eps: AdamW's.
-        momentum: Muon's μ.
     """
 
     def __init__(
-        self,
-        groups: list[dict],
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        momentum: float = _MOMENTUM,
+        self, groups: list[dict], betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
     ) -> None:
         """Keep the groups; ValueError where Muon is given anything but matrices."""
-        defaults = {"betas": betas, "eps": eps, "momentum": momentum, "muon": False}
-        super().__init__(groups, {"lr": 1e-3, "weight_decay": 0.0, **defaults})
+        super().__init__(groups, betas=betas, eps=eps, weight_decay=0.0)
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if group["muon"] and parameter.ndim != 2:
-                    raise ValueError(
-                        f"Muon takes matrices, got a parameter of {tuple(parameter.shape)}."
-                    )
+            group.setdefault("muon", False)
+            shapes = [tuple(parameter.shape) for parameter in group["params"]]
+            if group["muon"] and (others := [shape for shape in shapes if len(shape) != 2]):
+                raise ValueError(f"Muon takes matrices, got a parameter of {others[0]}.")
 
     @torch.no_grad()
     def step(self, closure: Callable[[], torch.Tensor] | None = None) -> torch.Tensor | None:
         """One step; parameters without a gradient stay as they are."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            parameters = [each for each in group["params"] if each.grad is not None]
-            if group["muon"]:
-                by_shape = defaultdict(list)
-                for parameter in parameters:
+        groups = self.param_groups
+        self.param_groups = [group for group in groups if not group["muon"]]
+        try:
+            loss = super().step(closure)
+        finally:
+            self.param_groups = groups
+        for group in groups:
+            by_shape = defaultdict(list)
+            for parameter in group["params"] if group["muon"] else ():
+                if parameter.grad is not None:
                     by_shape[parameter.shape].append(parameter)
-                for alike in by_shape.values():
-                    self._muon(alike, group)
-            elif parameters:
-                self._adamw(parameters, group)
+            for alike in by_shape.values():
+                self._muon(alike, group)
         return loss
 
     def _muon(self, parameters: list[torch.Tensor], group: dict) -> None:
         """One step of matrices of one shape, whose products are taken together."""
-        averages = []
-        for parameter in parameters:
-            state = self.state[parameter]
-            if not state:
-                state["momentum"] = torch.zeros_like(parameter)
-            averages.append(state["momentum"])
+        for each in parameters:
+            if not self.state[each]:  # AdamW looks for a step when a state is loaded
+                self.state[each] = {"step": torch.zeros(()), "momentum": torch.zeros_like(each)}
+        averages = [self.state[each]["momentum"] for each in parameters]
         gradients = [parameter.grad for parameter in parameters]
-        torch._foreach_lerp_(averages, gradients, 1 - group["momentum"])
-        updates = torch.stack(torch._foreach_lerp(gradients, averages, group["momentum"]))
+        torch._foreach_lerp_(averages, gradients, 1 - _MOMENTUM)
+        updates = torch.stack(torch._foreach_lerp(gradients, averages, _MOMENTUM))
         if updates.device.type == "cuda":
             updates = updates.bfloat16()
         updates = orthogonalized(updates).to(parameters[0].dtype)
@@ -105,32 +94,6 @@ class MuonAdamW(torch.optim.Optimizer):
         torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
         rate = group["lr"] * math.sqrt(max(1.0, rows / columns))
         torch._foreach_add_(parameters, list(updates.unbind()), alpha=-rate)
-
-    def _adamw(self, parameters: list[torch.Tensor], group: dict) -> None:
-        for parameter in parameters:
-            if not self.state[parameter]:
-                self.state[parameter] = {
-                    "step": torch.zeros((), dtype=torch.float32),
-                    "exp_avg": torch.zeros_like(parameter),
-                    "exp_avg_sq": torch.zeros_like(parameter),
-                }
-        states = [self.state[parameter] for parameter in parameters]
-        first, second = group["betas"]
-        adamw(
-            parameters,
-            [parameter.grad for parameter in parameters],
-            [state["exp_avg"] for state in states],
-            [state["exp_avg_sq"] for state in states],
-            [],
-            [state["step"] for state in states],
-            amsgrad=False,
-            beta1=first,
-            beta2=second,
-            lr=group["lr"],
-            weight_decay=group["weight_decay"],
-            eps=group["eps"],
-            maximize=False,
-        )
 
 
 def parameter_groups(

@@ -16,10 +16,10 @@ ON_NONFINITE = ("raise", "skip")
 FOLDER = "_nonfinite"  # the Hub's client leaves folders with such names out of a run's upload
 MOST_IN_A_ROW = 100
 _SAVED_BATCHES = 3  # a run that leaves out thousands of steps must not fill the disk
-_NAMED_ROWS = 5
-_OF_ALL_ROWS = ("log_contrastive",)  # one bad code makes it bad for every molecule of every rank
 
 logger = logging.get_logger(__name__)
+
+Batch = tuple[Mapping[str, torch.Tensor], dict[str, torch.Tensor]]  # what went in, and its terms
 
 
 class FiniteGuard:
@@ -39,13 +39,11 @@ class FiniteGuard:
     """
 
     def __init__(self, on_nonfinite: str) -> None:
-        """Nothing seen yet; ValueError for another policy."""
-        if on_nonfinite not in ON_NONFINITE:
-            raise ValueError(f"on_nonfinite is raise or skip, not {on_nonfinite!r}.")
+        """Nothing seen yet."""
         self.on_nonfinite = on_nonfinite
         self.skipped = 0
         self._in_a_row = 0
-        self._batches: list[tuple[Mapping[str, torch.Tensor], dict[str, torch.Tensor]]] = []
+        self._batches: list[Batch] = []
 
     def watch(self, inputs: Mapping[str, torch.Tensor], terms: Mapping[str, torch.Tensor]) -> None:
         """Remember a batch of this step and its terms, each (batch,)."""
@@ -67,16 +65,31 @@ class FiniteGuard:
             FloatingPointError: See the class.
         """
         batches, self._batches = self._batches, []
-        bad = _bad_rows(batches)
-        named = [(n, p.grad) for n, p in model.named_parameters() if p.grad is not None]
-        norms = _norms([gradient for _, gradient in named]) if gradients and named else None
-        if _finite_everywhere(bad, norms, next(model.parameters()).device):
+        named = [
+            (n, p.grad) for n, p in model.named_parameters() if gradients and p.grad is not None
+        ]
+        norms = _norms([gradient for _, gradient in named])
+        looked_at = [term for _, terms in batches for term in terms.values()] + norms
+        sound = torch.stack([values.isfinite().all() for values in looked_at]).all().int()
+        if distributed.is_initialized():
+            distributed.all_reduce(sound, distributed.ReduceOp.MIN)
+        if sound:
             self._in_a_row = 0
             return
-        reason = _reason(bad, norms, [name for name, _ in named])
-        if bad and bad.keys() - set(_OF_ALL_ROWS) and self.skipped < _SAVED_BATCHES:
-            path = Path(output_dir, FOLDER, f"step-{step}-rank-{rank}.safetensors")
-            reason += _save(batches, path)
+        reason = "terms or gradients of another process are not finite"
+        if bad := [
+            name for (name, _), norm in zip(named, norms, strict=True) if not norm.isfinite()
+        ]:
+            reason = f"its terms are finite here, but the gradient of {bad[0]} is not"
+        for inputs, terms in batches:
+            if bad := [name for name, term in terms.items() if not term.isfinite().all()]:
+                rows = (~terms[bad[0]].isfinite()).nonzero()[:, 0].tolist()
+                reason = f"not finite is {bad[0]} of its batch (rows {str(rows[:5])[1:-1]})"
+                # one bad code makes the contrastive term bad for every molecule of every rank
+                if bad != ["log_contrastive"] and self.skipped < _SAVED_BATCHES:
+                    path = Path(output_dir, FOLDER, f"step-{step}-rank-{rank}.safetensors")
+                    reason += _save(inputs, terms, path)
+                break
         self._in_a_row += 1
         if self.on_nonfinite == "raise" or self._in_a_row == MOST_IN_A_ROW:
             again = f" and so were the {self._in_a_row - 1} before" if self._in_a_row > 1 else ""
@@ -91,68 +104,16 @@ class FiniteGuard:
             parameter.grad = None
 
 
-def _bad_rows(
-    batches: list[tuple[Mapping[str, torch.Tensor], dict[str, torch.Tensor]]],
-) -> dict[str, list[int]]:
-    """The terms that are not finite, with rows of their batch.
-
-    The contrastive term is blamed only where no molecule's own terms are.
-    """
-    terms = [term for _, of_batch in batches for term in of_batch.values()]
-    if not terms or torch.stack([term.isfinite().all() for term in terms]).all():
-        return {}
-    bad: dict[str, list[int]] = {}
-    for _, of_batch in batches:
-        for name, term in of_batch.items():
-            if rows := (~term.isfinite()).nonzero()[:, 0].tolist():
-                bad[name] = bad.get(name, []) + rows
-    own = {name: rows for name, rows in bad.items() if name not in _OF_ALL_ROWS}
-    return own or bad
-
-
-def _norms(gradients: list[torch.Tensor]) -> torch.Tensor:
+def _norms(gradients: list[torch.Tensor]) -> list[torch.Tensor]:
     """The norm of each gradient, of this rank's part where it is sharded."""
     local = [g.to_local() if hasattr(g, "to_local") else g for g in gradients]
-    return torch.stack([norm.to(local[0].device) for norm in torch._foreach_norm(local)])
+    return [norm.to(local[0].device) for norm in torch._foreach_norm(local)] if local else []
 
 
-def _finite_everywhere(
-    bad: dict[str, list[int]], norms: torch.Tensor | None, device: torch.device
-) -> bool:
-    """Whether this step is sound on all ranks, which thereby agree."""
-    sound = torch.tensor(not bad, device=device)
-    if norms is not None:
-        sound = sound & norms.isfinite().all()
-    sound = sound.int()
-    if distributed.is_initialized():
-        distributed.all_reduce(sound, distributed.ReduceOp.MIN)
-    return bool(sound)
-
-
-def _reason(bad: dict[str, list[int]], norms: torch.Tensor | None, names: list[str]) -> str:
-    if bad:
-        parts = []
-        for name, rows in bad.items():
-            more = f" and {len(rows) - _NAMED_ROWS} more" if len(rows) > _NAMED_ROWS else ""
-            parts.append(f"{name} (rows {', '.join(map(str, rows[:_NAMED_ROWS]))}{more})")
-        return f"not finite are {'; '.join(parts)} of its batch"
-    if norms is not None and not norms.isfinite().all():
-        first = names[int((~norms.isfinite()).nonzero()[0])]
-        return f"its terms are finite here, but the gradient of {first} is not"
-    return "terms or gradients of another process are not finite"
-
-
-def _save(
-    batches: list[tuple[Mapping[str, torch.Tensor], dict[str, torch.Tensor]]], path: Path
-) -> str:
-    """Write the batches whose terms are not finite, what went in and each term; say where."""
-    tensors = {}
-    for place, (inputs, terms) in enumerate(batches):
-        if all(term.isfinite().all() for term in terms.values()):
-            continue
-        named = {**inputs, **{f"term_{name}": term for name, term in terms.items()}}
-        for name, tensor in named.items():
-            tensors[f"{place}.{name}"] = tensor.detach().cpu().contiguous().clone()
+def _save(inputs: Mapping[str, torch.Tensor], terms: Mapping[str, torch.Tensor], path: Path) -> str:
+    """Write what went in and each term; say where."""
+    named = {**inputs, **{f"term_{name}": term for name, term in terms.items()}}
+    tensors = {name: each.detach().cpu().contiguous().clone() for name, each in named.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, path)

@@ -28,12 +28,7 @@ from torch.nn import functional
 
 from ..data.argument_checks import check_choice
 from ..model.gaussian_cmim import log_posterior, log_prior
-from .contrastive import (
-    check_block_size,
-    check_temperature,
-    contrastive_log_prob,
-    info_nce_loss,
-)
+from .contrastive import check_temperature, contrastive_log_prob, info_nce_loss
 
 OBJECTIVES = ("ae", "vae", "mim", "cmim", "cae", "cvae", "infonce")
 _REDUCTIONS = ("sum", "mean")
@@ -96,7 +91,6 @@ class Objective:
         contrastive_weight: Weight of the contrastive term or of InfoNCE.
         beta: β of vae and cvae, beside `latent_weight`.
         property_weight: Weight of the property term, where there are properties and labels.
-        block_size: Tile edge of the contrastive term, see `contrastive_log_prob`.
 
     Raises:
         ValueError: If an attribute is out of its range or has no meaning for this objective.
@@ -114,7 +108,6 @@ class Objective:
     contrastive_weight: float = 1.0
     beta: float = 1.0
     property_weight: float = 1.0
-    block_size: int | None = None
 
     def __post_init__(self) -> None:
         """Check every attribute."""
@@ -122,7 +115,6 @@ class Objective:
         check_choice("nll_reduction", self.nll_reduction, _REDUCTIONS)
         check_choice("latent_reduction", self.latent_reduction, _REDUCTIONS)
         check_temperature(self.temperature)
-        check_block_size(self.block_size)
         for name in ("latent_weight", "contrastive_weight", "beta", "property_weight"):
             if not 0.0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"`{name}` must be finite and ≥ 0, got {getattr(self, name)}.")
@@ -131,17 +123,10 @@ class Objective:
                 f"`beta` belongs to vae and cvae, got {self.beta} for {self.name!r}; "
                 "use `latent_weight` instead."
             )
-        if self.block_size is not None and self.name == "infonce":
-            raise ValueError("InfoNCE has no blocked form: leave `block_size` at None.")
-
-    @property
-    def uses_noise(self) -> bool:
-        """Whether codes are drawn from the posterior in training, rather than its mean taken."""
-        return self.uses_densities
 
     @property
     def uses_densities(self) -> bool:
-        """Whether log q and log p enter the loss."""
+        """Whether log q and log p enter the loss, of codes drawn from the posterior."""
         return self.name in ("vae", "mim", "cmim", "cvae")
 
     @property
@@ -207,29 +192,24 @@ class Objective:
         if self.uses_contrastive:
             terms["log_contrastive"] = self._log_contrastive(latents, all_latents, offset, keys)
         if properties is not None and property_labels is not None and self.property_weight:
-            if self.name == "infonce":  # of both views
-                labels = property_labels.repeat(2, 1)
-                error = property_error(properties, labels).unflatten(0, (2, -1)).mean(0)
-            else:
-                error = property_error(properties, property_labels)
-            terms["property_error"] = error
-        loss = self._combine(terms, self.latent_weight * latent_scale)
+            views = 2 if self.name == "infonce" else 1
+            error = property_error(properties, property_labels.repeat(views, 1))
+            terms["property_error"] = error.unflatten(0, (views, -1)).mean(0)
+        weights = self._weights(self.latent_weight * latent_scale)
+        loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum(0)
         return ObjectiveOutput(loss, {name: term.detach() for name, term in terms.items()})
 
-    def _combine(self, terms: dict[str, torch.Tensor], latent_weight: float) -> torch.Tensor:
-        parts = []
-        if "nll" in terms:
-            parts.append(terms["nll"])
-        if self.name in ("vae", "cvae"):
-            divergence = terms["log_posterior"] - terms["log_prior"]
-            parts.append(latent_weight * self.beta * divergence)
-        elif "log_posterior" in terms:
-            parts.append(-0.5 * latent_weight * (terms["log_posterior"] + terms["log_prior"]))
-        if "log_contrastive" in terms:
-            parts.append(-self.contrastive_weight * terms["log_contrastive"])
-        if "property_error" in terms:
-            parts.append(self.property_weight * terms["property_error"])
-        return torch.stack(parts).sum(0)
+    def _weights(self, latent_weight: float) -> dict[str, float]:
+        divergence = latent_weight * self.beta
+        of_mim = -0.5 * latent_weight
+        is_vae = self.name in ("vae", "cvae")
+        return {
+            "nll": 1.0,
+            "log_posterior": divergence if is_vae else of_mim,
+            "log_prior": -divergence if is_vae else of_mim,
+            "log_contrastive": -self.contrastive_weight,
+            "property_error": self.property_weight,
+        }
 
     def _reduced_nll(
         self, nll: torch.Tensor | None, num_tokens: torch.Tensor | None, batch: int
@@ -239,10 +219,10 @@ class Objective:
             raise ValueError(
                 f"`nll` must be ({batch},), one sum for each code, got {tuple(nll.shape)}."
             )
-        if self.nll_reduction == "sum":
-            return nll
-        (num_tokens,) = self._require(num_tokens=num_tokens)
-        return nll / num_tokens
+        if self.nll_reduction == "mean":
+            (num_tokens,) = self._require(num_tokens=num_tokens)
+            nll = nll / num_tokens
+        return nll
 
     def _log_contrastive(
         self,
@@ -258,7 +238,6 @@ class Objective:
                 temperature=self.temperature,
                 offset=offset,
                 keys=keys,
-                block_size=self.block_size,
             )
         rows = len(latents)
         all_latents = latents if all_latents is None else all_latents

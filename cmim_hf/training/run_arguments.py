@@ -123,10 +123,6 @@ def parse_arguments(
 def _check_data(data_args: DataArguments, args: CMIMTrainingArguments, merges: int) -> None:
     if not data_args.train_sources:
         raise ValueError("Name at least one of --train_sources: files, Hub datasets or moses.")
-    if data_args.property_columns and data_args.properties:
-        raise ValueError("Give --property_columns or --properties, not both.")
-    if data_args.property_rows is not None and not data_args.properties:
-        raise ValueError("--property_rows says how many molecules --properties labels: give both.")
     if not data_args.streaming:
         return
     if merges:

@@ -23,7 +23,7 @@ from ..data.collator import CMIMCollator, molecule_key
 from ..data.length_buckets import LengthBucketSampler
 from .arguments import CMIMTrainingArguments
 from .callbacks import RankNoise, TimeLimit
-from .cross_rank_gather import gather_keys, gather_with_gradient
+from .cross_rank_gather import gather_rows
 from .evaluation import (
     RidgeProbe,
     TermAverages,
@@ -219,7 +219,7 @@ class CMIMTrainer(Trainer):
             targets["labels"] = inputs["labels"]
         outputs = model(
             **inputs,
-            sample_latents=None if self.objective.uses_noise else False,
+            sample_latents=None if self.objective.uses_densities else False,
             decode=self.objective.uses_decoder,
             use_cache=False,
         )
@@ -247,8 +247,8 @@ class CMIMTrainer(Trainer):
         latents, labels, keys = outputs.latents.flatten(1), targets.get("labels"), targets["keys"]
         all_latents, offset = None, 0
         if self.objective.uses_contrastive:
-            all_latents, offset = gather_with_gradient(latents)
-            keys, _ = gather_keys(keys)
+            all_latents, offset = gather_rows(latents)
+            keys, _ = gather_rows(keys)
         return self.objective(
             nll=outputs.nll,
             num_tokens=None if labels is None else (labels != -100).sum(1),

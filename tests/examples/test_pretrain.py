@@ -214,9 +214,9 @@ def test_a_stream_resumes_in_its_second_pass(pretrain, source, tmp_path):
         (("--train_sources", "run/molecules/train"), "move the sources out"),
         (
             ("--properties", "rdkit", "--property_columns", "y"),
-            "--property_columns or --properties",
+            "`property_columns` or `properties`",
         ),
-        (("--property_rows", "5"), "--property_rows says how many molecules --properties"),
+        (("--property_rows", "5"), "`property_rows` says how many molecules `properties`"),
     ],
 )
 def test_settings_that_contradict_each_other_stop_at_once(

@@ -370,5 +370,5 @@ def test_time_that_is_up_ends_a_run_at_a_saved_checkpoint(make_trainer, tmp_path
     assert (tmp_path / "run" / f"checkpoint-{steps}" / "trainer_state.json").is_file()
     with pytest.raises(ValueError, match="max_minutes must be finite and above 0"):
         make_trainer(max_minutes=0.0)
-    with pytest.raises(ValueError, match="Unknown optimizer 'lion'; choose one of adamw, muon"):
+    with pytest.raises(ValueError, match="Unknown `optimizer` 'lion'; choose one of adamw, muon"):
         make_trainer(optimizer="lion")

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from cmim_hf.training import contrastive
 from cmim_hf.training.contrastive import contrastive_log_prob, info_nce_loss, mean_cosine
 
 KEYS = torch.tensor([4, 7, 4, 1, 7, 4, 9])
@@ -23,6 +24,11 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(params=[1024, 2], ids=["one tile", "many tiles"])
+def tiles(request, monkeypatch):
+    monkeypatch.setattr(contrastive, "_TILE", request.param)
 
 
 def codes(*shape, seed=0, dtype=torch.float64):
@@ -70,8 +76,8 @@ def info_nce_by_loops(first, second, offset, batch, temperature, keys):
 
 
 @pytest.mark.parametrize("keys", [None, KEYS], ids=["unique", "keys"])
-@pytest.mark.parametrize("block_size", [None, 2, 5])
-def test_contrastive_against_loops(block_size, keys):
+@pytest.mark.usefixtures("tiles")
+def test_contrastive_against_loops(keys):
     latents = codes(7, 2, 3)
     numbers = range(7) if keys is None else keys.tolist()
     for offset, batch in ((0, 7), (2, 3), (6, 1)):
@@ -81,7 +87,6 @@ def test_contrastive_against_loops(block_size, keys):
             temperature=0.4,
             offset=offset,
             keys=keys,
-            block_size=block_size,
         )
         close(value, contrastive_by_loops(latents.numpy(), offset, batch, 0.4, numbers))
 
@@ -102,12 +107,10 @@ def test_info_nce_against_loops(keys):
     )
 
 
-@pytest.mark.parametrize("block_size", [None, 2])
-def test_gradients_of_anchors_and_of_all_rows(block_size):
-    def contrastive(anchors, latents):
-        return contrastive_log_prob(
-            anchors, latents, temperature=0.6, offset=2, keys=KEYS, block_size=block_size
-        )
+@pytest.mark.usefixtures("tiles")
+def test_gradients_of_anchors_and_of_all_rows():
+    def log_prob(anchors, latents):
+        return contrastive_log_prob(anchors, latents, temperature=0.6, offset=2, keys=KEYS)
 
     def info_nce(first, second, all_first, all_second):
         return info_nce_loss(
@@ -115,15 +118,13 @@ def test_gradients_of_anchors_and_of_all_rows(block_size):
         )
 
     inputs = [codes(rows, 2, 2, seed=rows + s).requires_grad_() for rows in (3, 7) for s in (0, 9)]
-    assert torch.autograd.gradcheck(contrastive, (inputs[0], inputs[2]), atol=1e-8)
+    assert torch.autograd.gradcheck(log_prob, (inputs[0], inputs[2]), atol=1e-8)
     assert torch.autograd.gradcheck(info_nce, tuple(inputs), atol=1e-8)
 
 
-@pytest.mark.parametrize("block_size", [None, 2])
-def test_contrastive_closed_forms(block_size):
-    def value(latents, **options):
-        return contrastive_log_prob(latents, block_size=block_size, **options)
-
+@pytest.mark.usefixtures("tiles")
+def test_contrastive_closed_forms():
+    value = contrastive_log_prob
     same, orthogonal = torch.ones(5, 3).double(), 3.0 * torch.eye(5).double()
     close(value(same, temperature=0.1), [-math.log(2)] * 5)
     close(value(orthogonal, temperature=0.5), [-math.log1p(math.exp(-2))] * 5)
@@ -142,7 +143,7 @@ def test_info_nce_closed_form():
     close(info_nce_loss(same, same, temperature=0.1, keys=keys), np.log([3, 3, 3, 5, 5]))
 
 
-@pytest.mark.parametrize("block_size", [None, 2])
+@pytest.mark.usefixtures("tiles")
 @pytest.mark.parametrize(
     "latents",
     [
@@ -155,9 +156,9 @@ def test_info_nce_closed_form():
     ids=["zero", "huge", "tiny", "orthogonal", "one"],
 )
 @pytest.mark.parametrize("temperature", [1e-10, 1e4])
-def test_extreme_inputs_stay_finite(latents, temperature, block_size):
+def test_extreme_inputs_stay_finite(latents, temperature):
     latents = latents.clone().requires_grad_()
-    value = contrastive_log_prob(latents, temperature=temperature, block_size=block_size)
+    value = contrastive_log_prob(latents, temperature=temperature)
     value.sum().backward()
     assert value.isfinite().all() and latents.grad.isfinite().all()
     second = torch.flip(latents.detach(), [0]).requires_grad_()
@@ -166,12 +167,12 @@ def test_extreme_inputs_stay_finite(latents, temperature, block_size):
     assert loss.isfinite().all() and second.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("block_size", [None, 2])
-def test_duplicates_stay_finite_where_rounding_lifts_cosines_over_one(block_size):
+@pytest.mark.usefixtures("tiles")
+def test_duplicates_stay_finite_where_rounding_lifts_cosines_over_one():
     latents = codes(32, 7, dtype=torch.float32).repeat(2, 1)
     units = latents / latents.norm(dim=1, keepdim=True)
     assert (units @ units.T).max() > 1
-    assert contrastive_log_prob(latents, temperature=1e-10, block_size=block_size).isfinite().all()
+    assert contrastive_log_prob(latents, temperature=1e-10).isfinite().all()
 
 
 @pytest.mark.parametrize("scale", [1e-9, 1e30])
@@ -187,55 +188,57 @@ def test_value_does_not_depend_on_the_length_of_codes(scale):
     torch.testing.assert_close(scaled.grad * scale, latents.grad, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("block_size", [None, 2])
-def test_without_negatives_value_and_gradient_are_zero(block_size):
+@pytest.mark.usefixtures("tiles")
+def test_without_negatives_value_and_gradient_are_zero():
     for batch, keys in ((1, None), (3, torch.tensor([5, 5, 5]))):
         latents = codes(batch, 4).requires_grad_()
-        value = contrastive_log_prob(latents, temperature=0.1, keys=keys, block_size=block_size)
+        value = contrastive_log_prob(latents, temperature=0.1, keys=keys)
         close(value, [0.0] * batch, 0.0)
         value.sum().backward()
         close(latents.grad, np.zeros((batch, 4)), 0.0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_blocked_equals_dense_on_a_large_batch(dtype):
+def test_many_tiles_equal_one_on_a_large_batch(dtype, monkeypatch):
     latents = 0.1 * (codes(1100, 128, dtype=dtype) + 1.0)
     results = []
-    for block_size in (None, 256):
+    for tile in (2048, 256):
+        monkeypatch.setattr(contrastive, "_TILE", tile)
         leaf = latents.clone().requires_grad_()
-        value = contrastive_log_prob(leaf, temperature=0.5, block_size=block_size)
+        value = contrastive_log_prob(leaf, temperature=0.5)
         value.sum().backward()
         results.append((value.detach(), leaf.grad))
     atol = 1e-6 if dtype == torch.float32 else 1e-14
-    for dense, blocked in zip(*results, strict=True):
-        assert dense.abs().max() > 1e-2
-        torch.testing.assert_close(blocked, dense, rtol=0, atol=atol)
+    for whole, tiled in zip(*results, strict=True):
+        assert whole.abs().max() > 1e-2
+        torch.testing.assert_close(tiled, whole, rtol=0, atol=atol)
 
 
 MEASURE_MEMORY = """
 import sys, torch
+from cmim_hf.training import contrastive
 from cmim_hf.training.contrastive import contrastive_log_prob
 
 def peak():
     lines = open("/proc/self/status").read().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) // 1024
 
-def step(batch, size, block_size):
+def step(batch, size):
     latents = torch.randn(batch, size, requires_grad=True)
     before = peak()
-    contrastive_log_prob(latents, temperature=0.1, block_size=block_size).sum().backward()
+    contrastive_log_prob(latents, temperature=0.1).sum().backward()
     return peak() - before
 
 torch.set_num_threads(1)
-batch, size, block_size = map(int, sys.argv[1:])
-step(64, size, 16)
-print(step(batch, size, block_size or None))
+batch, size = map(int, sys.argv[1:])
+step(64, size)
+print(step(batch, size))
 """
 
 
-def extra_mebibytes(batch, size, block_size):
+def extra_mebibytes(batch, size):
     """Peak memory of one forward and backward pass in a fresh process, beside the codes."""
-    command = [sys.executable, "-c", MEASURE_MEMORY, str(batch), str(size), str(block_size)]
+    command = [sys.executable, "-c", MEASURE_MEMORY, str(batch), str(size)]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
@@ -251,23 +254,23 @@ class Largest(TorchDispatchMode):
         return made
 
 
-@pytest.mark.parametrize(("block_size", "largest"), [(None, 200 * 200), (16, 200 * 8)])
-def test_blocked_form_never_holds_the_matrix(block_size, largest):
+def test_the_matrix_is_never_held(monkeypatch):
+    monkeypatch.setattr(contrastive, "_TILE", 16)
     latents = codes(200, 8).requires_grad_()
     with Largest() as seen:
-        contrastive_log_prob(latents, temperature=0.1, block_size=block_size).sum().backward()
-    assert seen.size == largest
+        contrastive_log_prob(latents, temperature=0.1).sum().backward()
+    assert seen.size == 200 * 8
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 @pytest.mark.slow
-def test_blocked_form_of_a_batch_of_32768_stays_under_512_mebibytes():
-    assert extra_mebibytes(32768, 512, 512) < 512
+def test_a_batch_of_32768_stays_under_512_mebibytes():
+    assert extra_mebibytes(32768, 512) < 512
 
 
-def test_blocked_backward_under_autocast_is_not_lowered():
+def test_the_backward_pass_under_autocast_is_not_lowered():
     latents = codes(6, 4, dtype=torch.float32).requires_grad_()
-    value = contrastive_log_prob(latents, temperature=0.1, block_size=4).sum()
+    value = contrastive_log_prob(latents, temperature=0.1).sum()
     (plain,) = torch.autograd.grad(value, latents, retain_graph=True)
     with torch.autocast("cpu", torch.bfloat16):
         (lowered,) = torch.autograd.grad(value, latents)

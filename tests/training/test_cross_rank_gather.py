@@ -7,17 +7,12 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
-from cmim_hf.training.cross_rank_gather import (
-    gather_keys,
-    gather_with_gradient,
-    leave_process_group,
-)
+from cmim_hf.training.cross_rank_gather import gather_rows, leave_process_group
 from cmim_hf.training.objectives import Objective
 
 RANKS, BATCH, FEATURES, SIZE = 2, 6, 5, 4
 OBJECTIVES = {
     "cmim dense": Objective("cmim", temperature=0.5),
-    "cmim blocked": Objective("cmim", temperature=0.5, block_size=4),
     "infonce": Objective("infonce", temperature=0.5),
     "cmim with properties": Objective("cmim", temperature=0.5, property_weight=0.7),
 }
@@ -75,9 +70,9 @@ def mean_loss(objective, encoder, features, keys, gather):
 def train_step(name, rank):
     features, keys = global_batch(name)
     own = features.chunk(RANKS)[rank]
-    all_keys, _ = gather_keys(keys.chunk(RANKS)[rank].contiguous())
+    all_keys, _ = gather_rows(keys.chunk(RANKS)[rank].contiguous())
     encoder = nn.parallel.DistributedDataParallel(make_encoder())
-    loss, latents = mean_loss(OBJECTIVES[name], encoder, own, all_keys, gather_with_gradient)
+    loss, latents = mean_loss(OBJECTIVES[name], encoder, own, all_keys, gather_rows)
     loss.backward()
     return {
         "features": own,
@@ -104,14 +99,14 @@ def rank_main(rank, folder):
     )
     results = {name: train_step(name, rank) for name in OBJECTIVES}
     rows = torch.full((2, 3, 4), float(rank), requires_grad=True)
-    gathered, offset = gather_with_gradient(rows)
+    gathered, offset = gather_rows(rows)
     upstream = torch.full_like(gathered, rank + 1.0)
     gathered.backward(upstream)
     results["upstream"] = [upstream.unique().tolist(), rows.grad.unique().tolist()]
-    results["places"] = [gathered.mean((1, 2)).tolist(), offset, gather_keys(torch.arange(5))[1]]
+    results["places"] = [gathered.mean((1, 2)).tolist(), offset, gather_rows(torch.arange(5))[1]]
     results["errors"] = [
-        error_of(gather_with_gradient, torch.zeros(3 + rank, 2)),
-        error_of(gather_keys, torch.zeros(3 + rank, dtype=torch.int64)),
+        error_of(gather_rows, torch.zeros(3 + rank, 2)),
+        error_of(gather_rows, torch.zeros(3 + rank, dtype=torch.int64)),
     ]
     torch.save(results, f"{folder}/rank{rank}.pt")
     leave_process_group()
@@ -193,6 +188,6 @@ def test_unequal_rows_raise_on_every_rank(ranks):
 
 def test_one_process_gathers_nothing():
     rows, keys = torch.randn(3, 2, requires_grad=True), torch.arange(3)
-    gathered, offset = gather_with_gradient(rows)
+    gathered, offset = gather_rows(rows)
     assert gathered is rows and offset == 0
-    assert gather_keys(keys) == (keys, 0)
+    assert gather_rows(keys) == (keys, 0)

@@ -59,14 +59,14 @@ def train(tokenizer, packed, tmp_path):
 
 
 def with_bromine(batch, tokenizer):
-    return (batch["0.input_ids"] == tokenizer.convert_tokens_to_ids("Br")).any(dim=1)
+    return (batch["input_ids"] == tokenizer.convert_tokens_to_ids("Br")).any(dim=1)
 
 
 @pytest.mark.parametrize("objective", ["mim", "cmim"])
 def test_training_stops_before_the_weights_change_and_keeps_the_batch(
     train, poisoned, tokenizer, tmp_path, objective
 ):
-    with pytest.raises(FloatingPointError, match=r"before step \d.*nll \(rows \d\);") as raised:
+    with pytest.raises(FloatingPointError, match=r"before step \d.*nll of its batch") as raised:
         train(poisoned, learning_rate=0.0, objective=objective)
     (kept,) = (tmp_path / "run" / FOLDER).iterdir()
     assert f"kept in {kept}" in str(raised.value) and "on_nonfinite skip" in str(raised.value)
@@ -75,7 +75,7 @@ def test_training_stops_before_the_weights_change_and_keeps_the_batch(
     )
     assert "contrastive" not in str(raised.value), "one molecule is to blame"
     batch = load_file(kept)
-    bad = ~batch["0.term_nll"].isfinite()
+    bad = ~batch["term_nll"].isfinite()
     assert bad.sum() == 1 and torch.equal(bad, with_bromine(batch, tokenizer))
     rest = [value for name, value in poisoned.named_parameters() if "embed_tokens" not in name]
     assert all(value.isfinite().all() for value in rest)
@@ -180,7 +180,7 @@ def test_ranks_agree(tmp_path):
         *(rank.communicate(timeout=120)[0].splitlines() for rank in ranks), strict=True
     )
     assert "terms or gradients of another process are not finite" in raised[0]
-    assert "not finite are nll (rows 1) of its batch" in raised[1]
+    assert "not finite is nll of its batch (rows 1)" in raised[1]
     assert skipped == ("skipped 1 None",) * 2
     assert [path.name for path in (tmp_path / "run" / FOLDER).iterdir()] == [
         "step-1-rank-1.safetensors"

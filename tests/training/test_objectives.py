@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from cmim_hf.model.gaussian_cmim import gaussian_sample, log_posterior, log_prior
+from cmim_hf.training import contrastive
 from cmim_hf.training.contrastive import contrastive_log_prob, info_nce_loss
 from cmim_hf.training.objectives import OBJECTIVES, PRESETS, Objective
 
@@ -25,22 +26,23 @@ def close(actual, expected, atol=1e-12):
     torch.testing.assert_close(actual.detach(), expected, rtol=0, atol=atol)
 
 
-@pytest.mark.parametrize("block_size", [None, 1, 3, 64])
+@pytest.mark.parametrize("tile", [1, 3, 1024])
 @pytest.mark.parametrize(
     "case", CASES, ids=lambda case: f"{case['batch_size']}-{case['temperature']}"
 )
-def test_reference_values_and_gradient(case, block_size):
+def test_reference_values_and_gradient(case, tile, monkeypatch):
+    monkeypatch.setattr(contrastive, "_TILE", tile)
     mean, log_std, latents = (
         torch.tensor(case[name], dtype=torch.float64) for name in ("mean", "log_std", "latents")
     )
     latents.requires_grad_()
-    log_k = contrastive_log_prob(latents, temperature=case["temperature"], block_size=block_size)
+    log_k = contrastive_log_prob(latents, temperature=case["temperature"])
     log_q, log_p = log_posterior(latents, mean, log_std), log_prior(latents)
     close(log_k, case["log_p_k1"], 1e-9)
     close(log_q, case["log_q_z_given_x"], 1e-9)
     close(log_p, case["log_p_z"], 1e-9)
 
-    objective = Objective("cmim", temperature=case["temperature"], block_size=block_size)
+    objective = Objective("cmim", temperature=case["temperature"])
     loss = objective(latents=latents, mean=mean, log_std=log_std, nll=torch.zeros_like(log_q)).loss
     close(loss, case["latent_loss"], 1e-9)
     (gradient,) = torch.autograd.grad(loss.sum(), latents)
@@ -54,7 +56,6 @@ def test_autocast_does_not_lower_the_terms():
     def terms():
         return [
             contrastive_log_prob(latents, temperature=0.1),
-            contrastive_log_prob(latents, temperature=0.1, block_size=4),
             info_nce_loss(latents, other, temperature=0.1),
             log_posterior(latents, other, log_std),
             log_prior(latents),
@@ -178,17 +179,6 @@ def test_gathered_codes_and_keys_reach_the_contrastive_term():
     assert (expected - LOG_K).abs().min() > 1e-6
 
 
-@pytest.mark.parametrize(("block_size", "holds_the_matrix"), [(None, True), (16, False)])
-def test_block_size_reaches_the_contrastive_term(block_size, holds_the_matrix):
-    latents = codes(64, 3).requires_grad_()
-    sizes = []
-    with torch.autograd.graph.saved_tensors_hooks(
-        lambda tensor: sizes.append(tensor.numel()) or tensor, lambda tensor: tensor
-    ):
-        Objective("cae", block_size=block_size)(latents=latents, nll=torch.zeros(64))
-    assert (max(sizes) == 64 * 64) is holds_the_matrix
-
-
 def test_densities_of_integers_raise():
     with pytest.raises(TypeError, match="`latents`.*int64"):
         log_prior(torch.zeros(2, 3, dtype=torch.int64))
@@ -211,7 +201,7 @@ def test_infonce_takes_two_views_of_each_rank():
 def test_what_each_objective_uses():
     used = {
         name: (
-            Objective(name).uses_noise,
+            Objective(name).uses_densities,
             Objective(name).uses_decoder,
             Objective(name).uses_contrastive,
         )
@@ -250,8 +240,6 @@ def test_presets():
         ({"name": "mim", "latent_reduction": "none"}, "latent_reduction` 'none'"),
         ({"name": "mim", "latent_weight": -1.0}, "latent_weight.*-1.0"),
         ({"name": "mim", "beta": 2.0}, "beta.*vae and cvae.*'mim'"),
-        ({"name": "cmim", "block_size": 0}, "block_size.*0"),
-        ({"name": "infonce", "block_size": 8}, "no blocked form"),
     ],
 )
 def test_settings_out_of_range_raise(arguments, message):
@@ -288,5 +276,5 @@ def test_views_that_do_not_fit_raise():
         objective(latents=torch.zeros(4, 2), keys=torch.arange(4))
     with pytest.raises(ValueError, match="4 rows.*among 6"):
         objective(latents=torch.zeros(4, 2), all_latents=torch.zeros(6, 2))
-    with pytest.raises(ValueError, match=r"\(3, 2\) and \(4, 2\)"):
+    with pytest.raises(ValueError, match=r"\(4, 2\) at offset 0 among .*\(3, 2\)"):
         info_nce_loss(torch.zeros(3, 2), torch.zeros(4, 2), temperature=0.1)

@@ -147,11 +147,11 @@ def test_latent_warmup_in_steps_or_as_a_share(tmp_path):
     [
         ({"objective": "cmmi"}, "ae, vae, mim, cmim, cae, cvae, infonce"),
         ({"preset": "nemo"}, "theory, molmim, kermt"),
-        ({"contrastive_temperature": 0.0}, "contrastive_temperature must be finite and above 0"),
+        ({"contrastive_temperature": 0.0}, "`temperature` must be positive and finite"),
         ({"nll_reduction": "max"}, "sum, mean"),
         ({"latent_warmup_steps": -1}, "0 or more, got -1"),
         ({"probe_file": "a.csv"}, "probe_target"),
-        ({"on_nonfinite": "ignore"}, "raise or skip, not 'ignore'"),
+        ({"on_nonfinite": "ignore"}, "Unknown `on_nonfinite` 'ignore'; choose one of raise, skip"),
     ],
 )
 def test_wrong_arguments_are_refused(settings, message, tmp_path):
