@@ -5,8 +5,6 @@ import ast
 import sys
 from pathlib import Path
 
-import pytest
-
 PACKAGE = Path(__file__).parents[1] / "cmim_hf"
 ARROWS = {
     "__init__": {
@@ -151,17 +149,9 @@ def test_only_chemistry_imports_rdkit():
     assert users == {"chemistry", "model"}  # there the prediction pipeline alone, see above
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.glob("metrics/*/*.py")), ids=lambda path: path.stem)
-def test_scripts_of_metrics_import_us_by_name(path):
-    """`evaluate` copies them elsewhere."""
-    ours, others = imports(path)
-    assert not ours and "cmim_hf" in others
-
-
 def test_the_package_is_imported_by_relative_names():
     for path in PACKAGE.rglob("*.py"):
-        if wing(path) != "metrics":
-            assert "cmim_hf" not in imports(path)[1], path
+        assert "cmim_hf" not in imports(path)[1], path
 
 
 def test_shipped_folders_hold_no_source():

@@ -47,10 +47,7 @@ def read_property_scale(folder: str | os.PathLike) -> PropertyScale | None:
 def numbers(batch: Batch, column: str, argument: str = "property_columns") -> list[float]:
     """The numbers in a column, NaN where a cell is empty or says that there is none.
 
-    Args:
-        batch: Rows with their columns.
-        column: Its name, case aside.
-        argument: What an error calls the argument that names the column.
+    `column` is its name, case aside, `argument` what an error calls the argument that names it.
 
     Raises:
         ValueError: There is no such column, or a cell holds no finite number.
@@ -104,15 +101,9 @@ def label_with_descriptors(
 ) -> PackedMolecules:
     """Label molecules with what RDKit computes of them.
 
-    A descriptor that is the same for all molecules is left out, and named.
-
-    Args:
-        molecules: Without labels.
-        tokenizer: What they were prepared with.
-        descriptors: As in [`~cmim_hf.chemistry.descriptors.descriptor_names`].
-        number: Molecules to label, chosen at random; None: all.
-        scale: Of other molecules; else that of these.
-        num_workers: As in `encode_in_order`.
+    A descriptor that is the same for all molecules is left out, and named. `number` are labelled,
+    chosen at random, or all; `scale` is that of other molecules, else that of these. See
+    [`~cmim_hf.chemistry.descriptors.descriptor_names`] and `encode_in_order` for the rest.
 
     Raises:
         ValueError: A descriptor is unknown, or one of the scale is not asked for.

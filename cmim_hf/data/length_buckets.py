@@ -10,11 +10,14 @@ from torch.utils.data import Sampler
 
 from .packed_molecules import PackedMolecules
 
+MEGA = 50
+"""Batches in a mega-batch; more of them means less padding and less mixing."""
+
 
 class LengthBucketSampler(Sampler[int]):
     """Yields rows so that each `batch_size` consecutive ones have nearly equal lengths.
 
-    Rows are permuted, cut into mega-batches of `mega * batch_size`, sorted by length within each,
+    Rows are permuted, cut into mega-batches of `MEGA * batch_size`, sorted by length within each,
     cut into batches, and the batches are shuffled. The rows beyond the last whole batch are left
     out, others in each epoch: a short batch has fewer negatives, and unequal ones on several
     devices cannot be compared. The order is a function of (seed, epoch) alone, so a run can be
@@ -24,12 +27,8 @@ class LengthBucketSampler(Sampler[int]):
         lengths: Tokens of each row (rows,).
         batch_size: The global batch: rows a device × devices.
         seed: Of the order.
-        mega: Batches in a mega-batch; more of them means less padding and less mixing.
         bucket: False gives a plain permutation.
         dataset: Told each new epoch, which trainers tell the sampler, but not always it.
-
-    Raises:
-        ValueError: `batch_size` or `mega` below 1.
 
     >>> lengths = np.array([5, 9, 5, 9, 5, 9])
     >>> lengths[list(LengthBucketSampler(lengths, batch_size=3))].reshape(2, 3).max(axis=1)
@@ -42,16 +41,13 @@ class LengthBucketSampler(Sampler[int]):
         batch_size: int,
         *,
         seed: int = 0,
-        mega: int = 50,
         bucket: bool = True,
         dataset: PackedMolecules | None = None,
     ) -> None:
         """Keep the arguments."""
-        check_sizes(batch_size, mega)
         self.lengths = np.asarray(lengths)
         self.batch_size = batch_size
         self.seed = seed
-        self.mega = mega
         self.bucket = bucket
         self.dataset = dataset
         self.epoch = 0
@@ -70,27 +66,19 @@ class LengthBucketSampler(Sampler[int]):
         """Yield the rows of the epoch."""
         random = np.random.default_rng([self.seed, self.epoch])
         if self.bucket:
-            order = bucketed_order(self.lengths, self.batch_size, self.mega, random)
+            order = bucketed_order(self.lengths, self.batch_size, random)
         else:
             order = random.permutation(len(self.lengths))
         yield from map(int, order[: len(self)])
 
 
-def bucketed_order(
-    lengths: np.ndarray, batch_size: int, mega: int, random: np.random.Generator
-) -> np.ndarray:
+def bucketed_order(lengths: np.ndarray, batch_size: int, random: np.random.Generator) -> np.ndarray:
     """The order of `LengthBucketSampler`: rows in whole batches; a random rest is left out."""
     order = random.permutation(len(lengths))
     whole = len(order) - len(order) % batch_size
     batches = [np.empty((0, batch_size), np.int64)]
-    for start in range(0, whole, mega * batch_size):
-        rows = order[start : min(start + mega * batch_size, whole)]
+    for start in range(0, whole, MEGA * batch_size):
+        rows = order[start : min(start + MEGA * batch_size, whole)]
         rows = rows[np.argsort(lengths[rows], kind="stable")]
         batches.append(rows.reshape(-1, batch_size))
     return random.permutation(np.concatenate(batches)).reshape(-1)
-
-
-def check_sizes(batch_size: int, mega: int) -> None:
-    """Raise a ValueError where there is no batch, or no mega-batch."""
-    if batch_size < 1 or mega < 1:
-        raise ValueError(f"batch_size and mega are at least 1, not {batch_size} and {mega}.")

@@ -60,14 +60,8 @@ class _Pack:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def __reduce__(self) -> tuple:
-        if self.folder is not None:
-            return _Pack.open, (self.folder,)
-        return _Pack, (self.tokens, self.offsets, self.labels)
-
-    def counts(self) -> dict[str, int]:
-        counts = {"molecules": len(self), "tokens": len(self.tokens)}
-        return counts if self.labels is None else counts | {"labelled": len(self.labels.codes)}
+    def __reduce_ex__(self, protocol: int) -> tuple:
+        return (_Pack.open, (self.folder,)) if self.folder else super().__reduce_ex__(protocol)
 
     @staticmethod
     def open(folder: Path) -> _Pack:
@@ -81,12 +75,8 @@ class _Pack:
             scale = PropertyScale(tuple(names), np.load(folder / "property_quantiles.npy"))
             labels = PropertyLabels(read("labels"), read("label_places"), scale)
         pack = _Pack(read("tokens"), read("offsets"), labels, folder)
-        counts = pack.counts()
-        expected = {name: about[name] for name in counts}
-        if counts != expected or pack.offsets[-1] != len(pack.tokens):
-            raise ValueError(f"it holds {counts}, packed.json says {expected}")
-        if labels is not None and len(labels.places) != len(pack):
-            raise ValueError(f"it has labels of {len(labels.places)} molecules, not {len(pack)}")
+        if (len(pack), pack.offsets[-1]) != (about["molecules"], len(pack.tokens)):
+            raise ValueError("its arrays are not those that packed.json describes")
         return pack
 
 
@@ -186,26 +176,23 @@ class PackedMolecules(Dataset):
 
         Raises:
             FileNotFoundError: The folder lacks one of its files.
-            ValueError: Another format version, another tokenizer, or arrays that do not match
-                their description (a copy that was cut off).
+            ValueError: Another format version or tokenizer, or a copy that was cut off.
         """
         folder = Path(folder).absolute()
         try:
             about = _read_about(folder)
-            version = about.get("format_version")
-            pack = _Pack.open(folder) if version in (1, FORMAT_VERSION) else None
+            if about.get("format_version") not in (1, FORMAT_VERSION):
+                raise ValueError(f"its format version, {about.get('format_version')}, is unknown")
+            pack = _Pack.open(folder)
         except FileNotFoundError as error:
             raise FileNotFoundError(
                 f"{folder} holds no packed molecules, or not all of their files: "
                 f"{Path(error.filename).name} is missing. Give a folder that `cmim prepare` wrote."
             ) from error
         except (ValueError, EOFError) as error:
-            raise ValueError(f"{folder} is damaged: {error}. Prepare or copy it again.") from error
-        if pack is None:
             raise ValueError(
-                f"{folder} has format version {version}; this version reads 1 and "
-                f"{FORMAT_VERSION}. Prepare the molecules again."
-            )
+                f"{folder} cannot be read: {error}. Prepare or copy it again."
+            ) from error
         molecules = cls([pack], None, about["vocab_size"], about["tokenizer_hash"])
         if tokenizer is not None and tokenizer_fingerprint(tokenizer) != molecules.tokenizer_hash:
             raise ValueError(
@@ -229,7 +216,8 @@ class PackedMolecules(Dataset):
         arrays = {"tokens": pack.tokens, "offsets": pack.offsets}
         about = {
             "format_version": FORMAT_VERSION,
-            **pack.counts(),
+            "molecules": len(pack),
+            "tokens": len(pack.tokens),
             "vocab_size": self.vocab_size,
             "tokenizer_hash": self.tokenizer_hash,
         }

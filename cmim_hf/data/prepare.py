@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -34,10 +33,10 @@ class SourceOptions:
     """How sources are read, and which numbers their molecules are labelled with.
 
     Attributes:
-        max_length: As in `RowEncoder`, like the next.
-        canonicalize: Write each molecule as RDKit does first.
-        column: As in `read_smiles`, like the next.
-        split: Of Hub datasets and folders.
+        max_length: As in `RowEncoder`, like `canonicalize`.
+        canonicalize: As there.
+        column: As in `read_smiles`, like `split`.
+        split: As there.
         num_workers: As in `encode_in_order`.
         property_columns: Columns with labels, empty where a molecule has none.
         properties: Or descriptors of RDKit's, or sets of them, to be computed; see
@@ -144,7 +143,14 @@ def prepare_sources(
     scale = next((part.property_scale for part in parts if part.property_scale is not None), None)
     if scale is not None:
         options = replace(options, property_scale=options.property_scale or scale)
-        _check_asked(options.properties, scale, packed[0], bool(unpacked))
+        if options.properties and unpacked:
+            raise ValueError(
+                f"{packed[0]} is labelled already, and other sources are not: prepare those by "
+                f"themselves, with --tokenizer {packed[0]} and the same `properties`, and name the "
+                "folders."
+            )
+        if options.properties:
+            logger.warning(f"{packed[0]} keeps the labels it was prepared with.")
     elif options.property_columns and not unpacked:
         raise ValueError(
             f"{', '.join(map(str, packed))} hold no columns any more: prepare the tables again "
@@ -167,24 +173,6 @@ def prepare_sources(
     return molecules, rejects
 
 
-def _check_asked(
-    properties: Sequence[str], scale: PropertyScale, folder: str | os.PathLike, mixed: bool
-) -> None:
-    """Say what comes of descriptors that are asked for of molecules with labels already."""
-    if properties and mixed:
-        raise ValueError(
-            f"{folder} is labelled already, and other sources are not: prepare those by "
-            f"themselves, with --tokenizer {folder} and the same `properties`, and name the "
-            "folders."
-        )
-    if properties:
-        from ..chemistry.descriptors import descriptor_names
-
-        if lacking := set(descriptor_names(properties)) - set(scale.names):
-            shown = ", ".join(sorted(lacking)[:5])
-            logger.warning(f"{folder} keeps the labels it was prepared with, without {shown}.")
-
-
 def _read(
     sources: Sources, tokenizer: PreTrainedTokenizerBase, options: SourceOptions
 ) -> tuple[PackedMolecules, Rejects]:
@@ -193,26 +181,19 @@ def _read(
     encoder = RowEncoder(tokenizer, options.max_length, options.canonicalize)
     columns = options.property_columns
     values: list[np.ndarray] = []
-    if columns:
-        rows = _labelled_rows(sources, where, columns, values)
-    else:
-        rows = chain.from_iterable(read_smiles(source, **where) for source in sources)
-    encoded = _encode(rows, encoder, options.num_workers)
+
+    def labelled_rows() -> Iterator[Row]:
+        for batch in chain.from_iterable(read_batches(source, **where) for source in sources):
+            values.append(np.array([numbers(batch, name) for name in columns], np.float32).T)
+            yield from batch.rows()
+
+    plain = chain.from_iterable(read_smiles(source, **where) for source in sources)
+    encoded = _encode(labelled_rows() if columns else plain, encoder, options.num_workers)
     molecules = PackedMolecules.from_tokens(encoded.tokens, encoded.lengths, tokenizer)
     if columns:
         known = np.concatenate(values)[encoded.kept]
         molecules = label_with_columns(molecules, known, columns, options.property_scale)
     return molecules, Rejects(encoded.rejects)
-
-
-def _labelled_rows(
-    sources: Sources, where: dict[str, Any], columns: Sequence[str], values: list[np.ndarray]
-) -> Iterator[Row]:
-    """Rows as of `read_smiles`; the numbers in the columns go to `values`, (rows, columns)."""
-    for source in sources:
-        for batch in read_batches(source, **where):
-            values.append(np.array([numbers(batch, name) for name in columns], np.float32).T)
-            yield from batch.rows()
 
 
 def retokenize(

@@ -36,8 +36,7 @@ class PropertyScale:
         """Measure the distribution of each property: `values` (rows, properties), NaN for gaps.
 
         Raises:
-            ValueError: A repeated name, or a column that is infinite somewhere, nowhere known, or
-                constant.
+            ValueError: A repeated name, or a column that is nowhere known or constant.
 
         >>> scale = PropertyScale.fit(["logP"], np.array([[0.0], [1.0], [np.nan], [2.0]]))
         >>> scale.standardized(np.array([[0.0], [1.0], [2.0], [np.nan]])).ravel().tolist()
@@ -47,7 +46,7 @@ class PropertyScale:
             raise ValueError(f"Properties need different names, got {', '.join(names)}.")
         quantiles = np.empty((len(names), QUANTILES), np.float32)
         for place, name in enumerate(names):
-            known = _known(name, values[:, place])
+            known = values[~np.isnan(values[:, place]), place]
             if not len(known):
                 raise ValueError(f"Property {name!r} has no value at all: leave it out.")
             if known.min() == known.max():
@@ -62,31 +61,18 @@ class PropertyScale:
         """Φ⁻¹(F(y)) in 31sts, clipped to ±`LIMIT`, as int8; `as_floats` divides.
 
         Of a value that is frequent F is the middle of its step. `values` are (rows, properties),
-        NaN becomes `MISSING`.
-
-        Raises:
-            ValueError: A value is infinite.
+        finite or NaN, which becomes `MISSING`.
         """
         levels = quantile_levels().numpy()
         codes = np.full(values.shape, MISSING, np.int8)
         for place, quantiles in enumerate(self.quantiles.astype(np.float64)):
-            known = _known(self.names[place], values[:, place])
+            known = values[~np.isnan(values[:, place]), place]
             upper = np.interp(known, quantiles, levels)
             lower = -np.interp(-known, -quantiles[::-1], -levels[::-1])
             normal = torch.special.ndtri(torch.from_numpy((upper + lower) / 2)).numpy()
             rounded = np.rint(normal.clip(-LIMIT, LIMIT) * _PER_UNIT)
             codes[~np.isnan(values[:, place]), place] = rounded
         return codes
-
-
-def _known(name: str, column: np.ndarray) -> np.ndarray:
-    """The values of a column that are not NaN."""
-    if (places := np.flatnonzero(np.isinf(column))).size:
-        raise ValueError(
-            f"Property {name!r} is infinite for {places.size} molecules, first for number "
-            f"{places[0] + 1}: leave such values empty."
-        )
-    return column[~np.isnan(column)]
 
 
 def as_floats(codes: np.ndarray) -> np.ndarray:

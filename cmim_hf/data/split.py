@@ -26,11 +26,11 @@ class SplitOptions:
 
     Attributes:
         exclude: Sources of molecules that must stay unseen.
-        validation: Held out of each source to choose by.
-        test: Held out of each source to report.
+        validation: Molecules held out of each source to choose by.
+        test: Likewise, to report.
         max_atoms: Leave molecules of more heavy atoms out of all files.
         seed: Of the drawing and the shuffling.
-        column: Of the sources, as in `read_smiles`.
+        column: As in `read_smiles`.
         num_workers: As in `encode_in_order`.
     """
 

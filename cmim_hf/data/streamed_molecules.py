@@ -14,7 +14,8 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 from transformers import PreTrainedTokenizerBase
 
-from .length_buckets import bucketed_order, check_sizes
+from . import length_buckets
+from .length_buckets import bucketed_order
 from .row_encoder import REJECT_KINDS, Rejects, RowEncoder, none_usable, reject_table
 from .smiles_files import Row
 from .worker_pool import chunked
@@ -23,7 +24,7 @@ from .worker_pool import chunked
 class StreamedMolecules(IterableDataset):
     """Reads, parses and tokenises molecules as they are asked for, pass after pass, without end.
 
-    The sources are read in turn, a row of each, until all are at their end. `mega * batch_size`
+    The sources are read in turn, a row of each, until all are at their end. `MEGA * batch_size`
     usable rows at a time are put into the order of `LengthBucketSampler` by (seed, epoch, number
     of the mega-batch). Single examples are yielded in that order, so a process that takes its share
     of every `batch_size` gets molecules of nearly equal lengths. The rows that do not fill the last
@@ -38,14 +39,10 @@ class StreamedMolecules(IterableDataset):
         tokenizer: As in `RowEncoder`, like `max_length` and `canonicalize`.
         max_length: Most tokens of a molecule.
         canonicalize: Write each molecule as RDKit does first.
-        batch_size: As in `LengthBucketSampler`, like `seed` and `mega`.
+        batch_size: As in `LengthBucketSampler`, like `seed`.
         seed: Of the order.
-        mega: Batches in a mega-batch.
         rejects_path: A table of the rejected rows of the current pass, written as they come. Give
             it in one process only.
-
-    Raises:
-        ValueError: A size is too small.
     """
 
     def __init__(
@@ -57,16 +54,13 @@ class StreamedMolecules(IterableDataset):
         canonicalize: bool,
         batch_size: int,
         seed: int = 0,
-        mega: int = 50,
         rejects_path: str | os.PathLike | None = None,
     ) -> None:
         """Keep the arguments; opens nothing."""
-        check_sizes(batch_size, mega)
         self.sources = list(sources)
         self.encoder = RowEncoder(tokenizer, max_length, canonicalize)
         self.batch_size = batch_size
         self.seed = seed
-        self.mega = mega
         self.rejects_path = rejects_path
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self._rejected = torch.zeros(len(REJECT_KINDS), dtype=torch.int64).share_memory_()
@@ -104,7 +98,7 @@ class StreamedMolecules(IterableDataset):
         """Yield the examples of one pass."""
         examples = self._examples(epoch)
         for number in count():
-            mega_batch = list(islice(examples, self.mega * self.batch_size))
+            mega_batch = list(islice(examples, length_buckets.MEGA * self.batch_size))
             if number == 0 and len(mega_batch) < self.batch_size:
                 raise ValueError(
                     f"{len(mega_batch)} usable rows do not fill one batch of {self.batch_size}; "
@@ -114,7 +108,7 @@ class StreamedMolecules(IterableDataset):
                 return
             random = np.random.default_rng([self.seed, epoch, number])
             lengths = np.array([len(example["input_ids"]) for example in mega_batch])
-            for index in bucketed_order(lengths, self.batch_size, self.mega, random):
+            for index in bucketed_order(lengths, self.batch_size, random):
                 yield mega_batch[index]
 
     def _examples(self, epoch: int) -> Iterator[dict[str, Any]]:

@@ -89,9 +89,9 @@ class EmbeddedLibrary:
         path = Path(source)
         files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
         if not files or not files[0].is_file():
-            what = "no *.parquet in the folder" if path.is_dir() else "no such folder or file:"
             raise FileNotFoundError(
-                f"There is {what} {path}; give a library of embedded molecules."
+                f"{path} is no Parquet file, nor a folder of such; give a library of embedded "
+                "molecules."
             )
         self.index, self.column, self.made = index, column, {}
         self._groups: list[ds.ParquetFileFragment] = []

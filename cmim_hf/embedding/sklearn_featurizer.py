@@ -21,10 +21,8 @@ except ImportError as error:
         "pip install 'cmim-hf[sklearn]'"
     ) from error
 
-from ..checkpoints import DEFAULT_CHECKPOINT, list_checkpoints
+from ..checkpoints import DEFAULT_CHECKPOINT
 from .embedder import MoleculeEmbedder
-
-_SHIPPED = "shipped_checkpoint"  # key of a pickle; "checkpoint" may be a user's folder of that name
 
 
 class MoleculeFeaturizer(TransformerMixin, BaseEstimator):
@@ -35,8 +33,8 @@ class MoleculeFeaturizer(TransformerMixin, BaseEstimator):
     and `transform` refuses others, since what follows in the pipeline was fitted to the first.
 
     A process loads a checkpoint once, for all clones, and again when its files have changed. A
-    pickle holds the parameters and the fingerprint, no weights: where it is opened,
-    the same checkpoint is needed. One that ships with this package is found in any installation.
+    pickle holds the parameters and the fingerprint, no weights: where it is opened, the same
+    checkpoint is needed. The one that ships, `checkpoint=None`, is in any installation.
 
     The parameters are those of [`MoleculeEmbedder`]. There is no `on_invalid="skip"`, as rows must
     match `y`: `"none"` gives a row of NaN, for an imputer to fill.
@@ -54,7 +52,7 @@ class MoleculeFeaturizer(TransformerMixin, BaseEstimator):
 
     def __init__(
         self,
-        checkpoint: str | os.PathLike = DEFAULT_CHECKPOINT,
+        checkpoint: str | os.PathLike | None = None,
         *,
         representation: str = "informative",
         pooling: str = "mean",
@@ -99,7 +97,7 @@ class MoleculeFeaturizer(TransformerMixin, BaseEstimator):
         fitted = getattr(self, "fingerprint_", None)
         if fitted and fitted != embedder.fingerprint:
             raise ValueError(
-                f"The checkpoint {self.checkpoint}, loaded as {embedder.model.dtype}, has the "
+                f"The checkpoint {embedder.checkpoint}, loaded as {embedder.model.dtype}, has the "
                 f"fingerprint {embedder.fingerprint[:12]}...; this featurizer was fitted with "
                 f"{fitted[:12]}.... Weights, dtype and tokenizer must be those of fit: put them "
                 "back, or fit the whole pipeline again."
@@ -124,22 +122,6 @@ class MoleculeFeaturizer(TransformerMixin, BaseEstimator):
         tags.transformer_tags.preserves_dtype = []
         return tags
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Name a checkpoint that ships, whose folder differs between installations."""
-        state = dict(super().__getstate__())
-        for name, folder in list_checkpoints().items():
-            if folder == str(self.checkpoint):
-                del state["checkpoint"]
-                state[_SHIPPED] = name
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take a checkpoint that ships from this installation; it is looked for when used."""
-        state = dict(state)
-        if _SHIPPED in state:
-            state["checkpoint"] = str(Path(DEFAULT_CHECKPOINT).parent / state.pop(_SHIPPED))
-        super().__setstate__(state)
-
     def _embedder(self) -> MoleculeEmbedder:
         if self.on_invalid not in ("raise", "none"):
             raise ValueError(
@@ -147,7 +129,7 @@ class MoleculeFeaturizer(TransformerMixin, BaseEstimator):
                 "Each molecule gives one row, so that rows match y: to leave molecules out, take "
                 "them out of X and y beforehand."
             )
-        checkpoint = os.fspath(self.checkpoint)
+        checkpoint = os.fspath(DEFAULT_CHECKPOINT if self.checkpoint is None else self.checkpoint)
         return _loaded(checkpoint, _written(checkpoint), self.device, self.dtype)
 
     def _embed(self, embedder: MoleculeEmbedder, molecules: Any) -> np.ndarray:

@@ -21,13 +21,14 @@ _INPUTS = {
     "reference": "reference_smiles: SMILES to compare with, any number, molecules all.",
     "k": "k: an integer or several, each from 1 to the number of valid predictions.",
 }
+_MOSES = "Polykovskiy et al., Front. Pharmacol. 11, 565644 (2020), doi 10.3389/fphar.2020.565644"
 _SETTINGS = ("k", "reference_smiles")
 
 
 class MoleculeMetric(evaluate.Metric):
     """A metric over SMILES, of which any may be None, NaN or no molecule.
 
-    A subclass names its `measure`, a function from molecules to figures, whose docstring is the
+    A subclass has its `measure`, a function from molecules to figures, whose docstring is the
     description and whose parameters say what it is given: `predictions` (None where one is no
     molecule) or `molecules` (the valid ones, at least one), `references` (one for each prediction)
     or `reference` (a set of any size), `k`. Arguments of other metrics are let through, so that
@@ -35,10 +36,6 @@ class MoleculeMetric(evaluate.Metric):
     """
 
     measure: ClassVar[Callable[..., dict[str, float]]]
-    citation: ClassVar[str] = (
-        "Polykovskiy et al., Frontiers in Pharmacology 11, 565644 (2020), "
-        "doi 10.3389/fphar.2020.565644"
-    )
 
     def _info(self) -> evaluate.MetricInfo:
         description, _, returns = (inspect.getdoc(self.measure) or "").partition("\n\nReturns:\n")
@@ -46,7 +43,7 @@ class MoleculeMetric(evaluate.Metric):
         arguments = "\n".join(f"    {_INPUTS[name]}" for name in self._parameters())
         return evaluate.MetricInfo(
             description=description,
-            citation=self.citation,
+            citation=_MOSES,
             inputs_description=f"\nArgs:\n{arguments}\nReturns:\n{returns}\n"
             "    invalid: how many predictions are no molecule, an integer.\n",
             features=datasets.Features(

@@ -33,11 +33,9 @@ class _Stream(IterableDataset):
     """Texts drawn as outputs are asked for; some transformers make a list of a generator."""
 
     def __init__(self, texts: Iterator[Any]) -> None:
-        """Draws from `texts`, once."""
         self._texts = texts
 
     def __iter__(self) -> Iterator[Any]:
-        """What is left of them."""
         return self._texts
 
 
@@ -45,10 +43,10 @@ class _MoleculePipeline(Pipeline):
     """Common ground of the pipelines: from a caller's texts to token ids.
 
     `_task` and `_gap` are the words of the errors: what cannot be done to an invalid text, and what
-    stands in its place; `_instead` is what can leave rows out.
+    stands in its place.
     """
 
-    _task = _gap = _instead = ""
+    _task = _gap = ""
     _load_processor = _load_image_processor = _load_video_processor = False
     _load_feature_extractor = False
     _load_tokenizer = True
@@ -70,9 +68,8 @@ class _MoleculePipeline(Pipeline):
             For one text its output, for many a list of outputs in their order; for a generator or a
             dataset, an iterator of them.
         """
-        transformers_own = ("batch_size", "num_workers")
-        own = {name: value for name, value in kwargs.items() if name not in transformers_own}
-        self._sanitize_parameters(**own)  # before the base class draws from a generator
+        own = kwargs.keys() - {"batch_size", "num_workers"}
+        self._sanitize_parameters(**{name: kwargs[name] for name in own})  # before a text is drawn
         if hasattr(inputs, "columns"):
             raise TypeError(
                 f"Expected SMILES, got a {type(inputs).__name__}; pass its column of SMILES."
@@ -87,35 +84,33 @@ class _MoleculePipeline(Pipeline):
             inputs, str | bytes | Mapping | Dataset
         ):
             inputs = list(inputs)
-            if not inputs:
-                return []
-        return super().__call__(inputs, **kwargs)
+        return [] if inputs == [] else super().__call__(inputs, **kwargs)
 
     def _check_policy(self, on_invalid: str | None) -> None:
-        if on_invalid == "skip":
-            raise ValueError(
-                "on_invalid='skip' is not possible in a pipeline, which gives one output for each "
-                f"input: use 'none' ({self._gap}), or {self._instead}, which can leave rows out."
-            )
         if on_invalid not in (None, "raise", "none"):
-            raise ValueError(f"Unknown on_invalid {on_invalid!r}; choose one of raise, none.")
+            raise ValueError(
+                f"Unknown on_invalid {on_invalid!r}; choose one of raise, none. A pipeline gives "
+                f"one output for each input: 'none' gives {self._gap}."
+            )
 
-    def _refusal(self, text: Any, reason: str) -> ValueError:
-        instead = f", or pass on_invalid='none' for {self._gap} in its place"
-        return refusal(text, self._task, reason, instead)
-
-    def preprocess(self, text: Any, on_invalid: str = "raise") -> dict[str, torch.Tensor]:
+    def preprocess(
+        self, text: Any, on_invalid: str = "raise", canonicalize: bool = False
+    ) -> dict[str, torch.Tensor]:
         """Token ids and mask, (1, length) each, and whether they are of the text, (1,).
 
         An invalid text has one padding token in its place, so that it can stand in a batch.
         """
-        text = without_extension(text)
+        given = text = without_extension(text)
         problem = text_problem(text)
-        reason = None if problem is None else problem[1]
+        reason = problem and problem[1]
+        if canonicalize and not reason:
+            text = _canonical(text)
+            reason = None if text else "RDKit cannot read it, it is no molecule"
         ids = [] if reason else self.tokenizer(text, verbose=False)["input_ids"]
         reason = reason or length_problem(ids, self.model.config.max_position_embeddings)
         if reason and on_invalid == "raise":
-            raise self._refusal(text, reason)
+            instead = f", or pass on_invalid='none' for {self._gap} in its place"
+            raise refusal(given, self._task, reason, instead)
         if reason:
             ids = [self.model.config.pad_token_id]
         return {
@@ -135,10 +130,9 @@ class MoleculeEmbeddingPipeline(_MoleculePipeline):
     A text's output is its vector (size,) in float32.
 
     Args:
-        representation: `"informative"` (informative embeddings: pooled decoder states, hidden_size
-            numbers), `"latent"` (the mean codes, num_latents * latent_size numbers) or `"both"`,
-            in that order side by side.
-        pooling: Of informative embeddings: `"mean"`, `"last"` or `"max"`.
+        representation: As in [`~CMIMModel.get_representation`], like `pooling`; `"informative"` by
+            default.
+        pooling: `"mean"` by default.
         on_invalid: See the module; `"none"` gives a vector of NaN.
         return_tensors: Give torch tensors (on the CPU) in place of numpy arrays.
 
@@ -146,7 +140,7 @@ class MoleculeEmbeddingPipeline(_MoleculePipeline):
         ValueError: An unknown choice, or an invalid input and `on_invalid="raise"`.
     """
 
-    _task, _gap, _instead = "embedded", "a vector of NaN", "cmim_hf.MoleculeEmbedder"
+    _task, _gap = "embedded", "a vector of NaN"
 
     def _sanitize_parameters(
         self,
@@ -209,7 +203,7 @@ class MoleculeGenerationPipeline(_MoleculePipeline):
         ValueError: An argument outside its range, or an invalid input and `on_invalid="raise"`.
     """
 
-    _task, _gap, _instead = "read", "molecules that are None", "cmim_hf.MoleculeGenerator"
+    _task, _gap = "read", "molecules that are None"
 
     def _sanitize_parameters(
         self,
@@ -292,7 +286,7 @@ class MoleculePredictionPipeline(_MoleculePipeline):
             that does not say what its labels are.
     """
 
-    _task, _gap, _instead = "predicted for", "predictions of NaN", "a list of molecules"
+    _task, _gap = "predicted for", "predictions of NaN"
 
     def _sanitize_parameters(
         self,
@@ -312,12 +306,7 @@ class MoleculePredictionPipeline(_MoleculePipeline):
         self, text: Any, on_invalid: str = "raise", canonicalize: bool = True
     ) -> dict[str, torch.Tensor]:
         """As of the other pipelines, of the molecule's canonical writing."""
-        text = without_extension(text)
-        if canonicalize and text_problem(text) is None:
-            given, text = text, _canonical(text)
-            if text is None and on_invalid == "raise":
-                raise self._refusal(given, "RDKit cannot read it, it is no molecule")
-        return super().preprocess(text, on_invalid)
+        return super().preprocess(text, on_invalid, canonicalize)
 
     def _forward(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         kind = self.model.config.problem_type

@@ -42,10 +42,8 @@ class CMIMSentenceEmbedding(InputModule):
     Args:
         model: A `CMIMModel`.
         tokenizer: Its tokenizer.
-        representation: `"informative"` (informative embeddings: pooled decoder states, hidden_size
-            numbers), `"latent"` (the mean codes, num_latents * latent_size numbers) or `"both"`,
-            in that order side by side.
-        pooling: Of informative embeddings: `"mean"`, `"last"` or `"max"`.
+        representation: As in [`~CMIMModel.get_representation`], like the next.
+        pooling: As there.
 
     Raises:
         ValueError: An unknown representation or pooling.

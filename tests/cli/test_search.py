@@ -101,7 +101,7 @@ def test_a_picture_has_at_most_sixty_cells(library, smiles, tmp_path):
 
 def test_a_library_that_is_not_there(tmp_path, capsys):
     assert main(["search", "--library", str(tmp_path / "absent"), "--queries", "C"]) == 1
-    assert "cmim search: There is no such folder or file: " in capsys.readouterr().err
+    assert " is no Parquet file, nor a folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,12 @@ from accelerate.data_loader import IterableDatasetShard
 from packed_rows import decoded, rows_of
 from torch.utils.data import DataLoader
 
+from cmim_hf.data import length_buckets
 from cmim_hf.data.streamed_molecules import StreamedMolecules
 
 
 def stream(texts_of_sources, tokenizer, **arguments):
-    settings = {"max_length": 128, "canonicalize": False, "batch_size": 4, "mega": 3} | arguments
+    settings = {"max_length": 128, "canonicalize": False, "batch_size": 4} | arguments
     sources = [functools.partial(rows_of, *texts) for texts in texts_of_sources]
     return StreamedMolecules(sources, tokenizer, **settings)
 
@@ -26,7 +27,8 @@ def test_stream_reads_in_turn_and_every_row_once(tokenizer):
     assert decoded(by_row, tokenizer) == ["C", "N", "CC", "NN", "NNN"]
 
 
-def test_stream_orders_by_length_within_mega_batches(sample, tokenizer):
+def test_stream_orders_by_length_within_mega_batches(sample, tokenizer, monkeypatch):
+    monkeypatch.setattr(length_buckets, "MEGA", 3)
     texts = [row.text for row in sample[:50]]
     streamed = stream([texts], tokenizer)
     order = list(streamed.one_pass(0))
@@ -52,7 +54,7 @@ def test_stream_orders_by_length_within_mega_batches(sample, tokenizer):
 
 
 def test_stream_shards_give_ranks_batches_of_one_length(sample, tokenizer):
-    streamed = stream([[row.text for row in sample[:400]]], tokenizer, batch_size=8, mega=10)
+    streamed = stream([[row.text for row in sample[:400]]], tokenizer, batch_size=8)
     shards = [
         list(
             itertools.islice(

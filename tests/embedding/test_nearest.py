@@ -188,7 +188,7 @@ def test_what_is_not_there_is_not_found(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match=r"no \*.parquet in the folder .*empty"):
         EmbeddedLibrary(tmp_path / "empty")
-    with pytest.raises(FileNotFoundError, match="no such folder or file: .*nowhere"):
+    with pytest.raises(FileNotFoundError, match="nowhere is no Parquet file"):
         EmbeddedLibrary(tmp_path / "nowhere")
 
 
