@@ -46,7 +46,7 @@ ARROWS = {
         "model",
         "optimization",
     },
-    "metrics": {"chemistry"},
+    "metrics": {"chemistry", "data"},
     "model": set(),
     "optimization": {"atomic_files", "chemistry"},
     "registration": {"model"},

@@ -7,24 +7,21 @@ import copy
 import os
 from collections.abc import Iterable
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from ..checkpoints import DEFAULT_CHECKPOINT
-from ..checkpoints.loading import floating_dtype, load_checkpoint, torch_device, weights_fingerprint
+from ..checkpoints.loading import load_checkpoint, weights_fingerprint
 from ..data.argument_checks import check_choice, whole_number
-from ..data.invalid_rows import (
-    ON_INVALID,
-    progress_bar,
-    read_molecules,
-    values_in_place,
-)
+from ..data.invalid_rows import ON_INVALID, progress_bar, read_molecules, values_in_place
 from ..data.row_encoder import EncodedRows, RowEncoder
 from ..data.token_batches import batch_tokens as default_batch_tokens
 from ..data.token_batches import distinct_rows, padded_batches
 from ..model.informative_embeddings_cmim import POOLINGS
+
+_OF_A_CALL = ("representation", "pooling", "canonicalize", "on_invalid", "progress")
 
 
 class MoleculeEmbedder:
@@ -97,54 +94,42 @@ class MoleculeEmbedder:
         self,
         smiles: Iterable[str],
         *,
-        device: str | torch.device | None = None,
-        dtype: torch.dtype | str | None = None,
-        representation: str | None = None,
-        pooling: str | None = None,
-        canonicalize: bool | None = None,
-        on_invalid: Literal["raise", "none", "skip"] | None = None,
         return_indices: bool = False,
-        progress: bool | None = None,
+        **settings: Any,
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """Embed a list, array, series or generator of SMILES, in the order given.
 
-        What is not given is as in the constructor. Another device or dtype works on a copy of the
-        model, made for this call.
+        `settings` are those of the constructor, for this call: `representation`, `pooling`,
+        `canonicalize`, `on_invalid` and `progress`.
 
         Returns:
             (rows, size) in float32; with `return_indices` also (rows,), the index in `smiles` of
             each row, which tells where `on_invalid="skip"` left rows out.
 
         Raises:
-            TypeError: One string, or a table, in place of a list.
+            TypeError: One string, or a table, in place of a list; an unknown setting.
             ValueError: An invalid molecule and `on_invalid="raise"`, an unknown choice, or numbers
                 that are not finite.
         """
-        given = {
-            "representation": representation,
-            "pooling": pooling,
-            "canonicalize": canonicalize,
-            "on_invalid": on_invalid,
-            "progress": progress,
-        }
+        if unknown := settings.keys() - set(_OF_A_CALL):
+            raise TypeError(
+                f"embed takes {', '.join(_OF_A_CALL)}, not {', '.join(unknown)}: make another "
+                "MoleculeEmbedder."
+            )
         call = copy.copy(self)
-        vars(call).update((name, value) for name, value in given.items() if value is not None)
+        vars(call).update(settings)
         call._check()
-        device = self.model.device if device is None else torch_device(device)
-        dtype = self.model.dtype if dtype is None else floating_dtype(dtype)
         encoded = read_molecules(call.encoder(), smiles, call.on_invalid, call.progress)
-        if (device, dtype) != (self.model.device, self.model.dtype):
-            call.model = copy.deepcopy(self.model).to(device, dtype)
         vectors = call.embed_encoded(encoded, call.progress)
         vectors = values_in_place(vectors, encoded, call.on_invalid)
         if not return_indices:
             return vectors
         return vectors, np.arange(len(vectors)) if call.on_invalid == "none" else encoded.kept
 
-    def encoder(self, canonicalize: bool | None = None) -> RowEncoder:
+    def encoder(self) -> RowEncoder:
         """What turns rows into this model's tokens; it can be sent to other processes."""
-        canonicalize = self.canonicalize if canonicalize is None else canonicalize
-        return RowEncoder(self.tokenizer, self.model.config.max_position_embeddings, canonicalize)
+        longest = self.model.config.max_position_embeddings
+        return RowEncoder(self.tokenizer, longest, self.canonicalize)
 
     @torch.inference_mode()
     def embed_encoded(self, encoded: EncodedRows, progress: bool = False) -> np.ndarray:

@@ -100,10 +100,9 @@ class EmbeddedLibrary:
             self.made = self.made or made
             keys = ("fingerprint", "representation", "pooling", "canonicalize", "size")
             if differing := [key for key in keys if made[key] != self.made[key]]:
-                what = "; ".join(f"{key} {self.made[key]!r} and {made[key]!r}" for key in differing)
                 raise ValueError(
-                    f"{files[0]} and {file.path} were made with different settings ({what}), so "
-                    "that their vectors cannot be compared; put them into different folders."
+                    f"{files[0]} and {file.path} were made with another {' and '.join(differing)}, "
+                    "so that their vectors cannot be compared; put them into different folders."
                 )
             _text_columns(file, column)  # raises, if it has no SMILES, before anything is computed
             self._groups += file.split_by_row_group()

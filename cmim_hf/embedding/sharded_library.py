@@ -13,11 +13,10 @@ import json
 import os
 import re
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -44,11 +43,8 @@ _ENDS = 1 << 20
 logger = logging.get_logger(__name__)
 
 
-class Shard(NamedTuple):
-    """The rows of one shard and the file that is to hold them with their embeddings."""
-
-    path: Path
-    batch: Batch
+Shard = tuple[Path, Batch]
+"""The file that is to hold the rows of a batch with their embeddings."""
 
 
 @dataclass(frozen=True)
@@ -106,11 +102,9 @@ class Library:
 
         Raises:
             ValueError: As [`~Library.check`], or other files are in the folder.
-            NotADirectoryError: There is a file of its name.
+            FileExistsError: There is a file of its name.
             PermissionError: Nothing can be written to it.
         """
-        if self.folder.exists() and not self.folder.is_dir():
-            raise NotADirectoryError(f"{self.folder} is a file; give a folder for the shards.")
         self.folder.mkdir(parents=True, exist_ok=True)
         check_writable(self.folder)
         path = self.folder / SETTINGS_FILE
@@ -158,27 +152,22 @@ class Library:
 
     def pending(self, rank: int = 0, world_size: int = 1) -> Iterator[Shard]:
         """Yield the shards that are not on disk, of those that process `rank` is to write."""
+        settings = {"column": self.column, "split": self.split, "batch_rows": self.shard_rows}
         for number, source in enumerate(self.sources):
-            batches = read_batches(
-                source,
-                column=self.column,
-                split=self.split,
-                batch_rows=self.shard_rows,
-                wanted=partial(self._is_pending, number, rank, world_size),
-            )
+
+            def path(shard: int, number: int = number) -> Path:
+                return self.folder / f"{number:05d}-{shard:07d}.parquet"
+
+            def wanted(shard: int, number: int = number, path: Callable = path) -> bool:
+                return (number + shard) % world_size == rank and not path(shard).is_file()
+
             try:
-                for batch in batches:
-                    yield Shard(self._path(number, (batch.start - 1) // self.shard_rows), batch)
+                for batch in read_batches(source, **settings, wanted=wanted):
+                    yield path((batch.start - 1) // self.shard_rows), batch
             except NoRowsError as error:
                 if len(self.sources) == 1:
                     raise
                 logger.warning(str(error))  # one of many files may well be empty
-
-    def _is_pending(self, source: int, rank: int, world_size: int, shard: int) -> bool:
-        return (source + shard) % world_size == rank and not self._path(source, shard).is_file()
-
-    def _path(self, source: int, shard: int) -> Path:
-        return self.folder / f"{source:05d}-{shard:07d}.parquet"
 
     def close(self) -> dict[str, Any]:
         """Remove what killed processes left, and count: call it when every process has ended.
@@ -217,9 +206,9 @@ def embed_shards(
     paths: deque[Path] = deque()
 
     def batches() -> Iterator[Batch]:
-        for shard in shards:
-            paths.append(shard.path)
-            yield shard.batch
+        for path, batch in shards:
+            paths.append(path)
+            yield batch
 
     for embedded in embedded_batches(batches(), embedder, num_workers):
         table = embedding_table(embedded, embedder)

@@ -160,23 +160,17 @@ def _written(checkpoint: str) -> tuple:
 
 def _molecules(X: Any) -> Any:
     """The 1-D collection of molecules that `X` is, or that its only column is."""
-    ordered = hasattr(X, "__len__") and hasattr(X, "__getitem__")
-    if isinstance(X, str | bytes | Mapping) or not ordered:
+    if isinstance(X, str | bytes | Mapping) or not hasattr(X, "__getitem__"):
         raise TypeError(
             f"X is {X!r:.80} of type {type(X).__name__}; expected a list, array or column of "
             "SMILES. Pass a list, for one molecule too: [smiles]."
         )
-    shape = getattr(X, "shape", None)
-    if shape is None:
+    shape = getattr(X, "shape", (0,))
+    if len(shape) == 1:
         return X
-    if len(shape) not in (1, 2) or shape[1:] not in ((), (1,)):
+    if len(shape) != 2 or shape[1] != 1:
         raise ValueError(
             f"X has the shape {tuple(shape)}; expected one column of SMILES. Select it, in a "
             "pipeline by ColumnTransformer([('molecules', MoleculeFeaturizer(), 'smiles')])."
         )
-    array = np.asarray(X, dtype=object)
-    if array.ndim != len(shape):
-        raise TypeError(
-            f"X is a {type(X).__name__}, no array or data frame; pass its column of SMILES."
-        )
-    return array.reshape(len(array))
+    return np.asarray(X, dtype=object).reshape(-1)

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import datasets
 import evaluate
 
 from ..chemistry.moses import Molecule, read_molecules
+from ..data.invalid_rows import texts as rows_of
 
 # What a parameter of a measure asks of the user.
 _INPUTS = {
@@ -117,17 +118,8 @@ def texts(smiles: Any, name: str) -> list[str]:
     Raises:
         TypeError: It is no list, or a row is neither string nor None nor NaN.
     """
-    if isinstance(smiles, Mapping) or hasattr(smiles, "columns"):
-        raise TypeError(
-            f"{name} is a list of SMILES, got a {type(smiles).__name__}; pass its column of SMILES."
-        )
-    if isinstance(smiles, str) or not isinstance(smiles, Iterable):
-        raise TypeError(
-            f"{name} is a list of SMILES, got {type(smiles).__name__}"
-            + (f" {smiles[:40]!r}; wrap it in a list." if isinstance(smiles, str) else ".")
-        )
     rows = []
-    for row, text in enumerate(smiles, start=1):
+    for row, text in enumerate(rows_of(smiles), start=1):
         if text is None or (isinstance(text, float) and math.isnan(text)):
             text = ""
         if not isinstance(text, str):

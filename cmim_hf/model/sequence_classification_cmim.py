@@ -22,15 +22,6 @@ from .encoder_decoder_cmim import CMIMPreTrainedModel
 from .informative_embeddings_cmim import pool_hidden_states
 from .modeling_cmim import CMIMModel
 
-_ON_REQUEST = (
-    "decoder_hidden_states",
-    "decoder_attentions",
-    "cross_attentions",
-    "encoder_last_hidden_state",
-    "encoder_hidden_states",
-    "encoder_attentions",
-)
-
 
 class CMIMClassificationHead(nn.Module):
     """Dropout, a hidden layer, dropout, one score per label; beside them the scale of the labels.
@@ -177,10 +168,11 @@ class CMIMForSequenceClassification(CMIMPreTrainedModel):
         head = self.classifier
         scores = head(torch.cat([part.to(parts[0].dtype) for part in parts], dim=1))
         scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+        both = states.keys() & Seq2SeqSequenceClassifierOutput.__annotations__.keys()
         return Seq2SeqSequenceClassifierOutput(
             loss=None if labels is None else self._loss(scores, labels.to(scores.device)),
             logits=scores * head.label_std + head.label_mean,
-            **{name: states[name] for name in _ON_REQUEST if states.get(name) is not None},
+            **{name: states[name] for name in both - {"logits", "past_key_values"}},
         )
 
     @torch.no_grad()
@@ -214,7 +206,12 @@ class CMIMForSequenceClassification(CMIMPreTrainedModel):
     def _loss(self, scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Mean over the labels that are there; `scores` are standardised in a regression."""
         if self.config.problem_type is None:
-            self.config.problem_type = self._inferred(labels)
+            several = (
+                "multi_label_classification"
+                if labels.is_floating_point()
+                else "single_label_classification"
+            )
+            self.config.problem_type = "regression" if self.config.num_labels == 1 else several
         if len(labels) != len(scores):
             raise ValueError(f"Got {len(labels)} rows of labels for {len(scores)} molecules.")
         labels = self._checked(labels)
@@ -230,13 +227,6 @@ class CMIMForSequenceClassification(CMIMPreTrainedModel):
             expected = labels.masked_fill(~there, 0.0)
             each = functional.binary_cross_entropy_with_logits(scores, expected, reduction="none")
         return each.masked_fill(~there, 0.0).sum() / there.sum().clamp(min=1)
-
-    def _inferred(self, labels: torch.Tensor) -> str:
-        if self.config.num_labels == 1:
-            return "regression"
-        if labels.is_floating_point():
-            return "multi_label_classification"
-        return "single_label_classification"
 
     def _checked(self, labels: torch.Tensor) -> torch.Tensor:
         """Labels (rows, num_labels), or (rows,) of classes; a ValueError for others."""

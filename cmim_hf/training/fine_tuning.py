@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -20,7 +20,6 @@ from transformers import (
     AutoTokenizer,
     DataCollatorWithPadding,
     EarlyStoppingCallback,
-    EvalPrediction,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Trainer,
@@ -127,7 +126,9 @@ def _run_seed(
             data_collator=DataCollatorWithPadding(tokenizer),
             train_dataset=parts["train"].examples(),
             eval_dataset=parts["valid"].examples(),
-            compute_metrics=_metrics_of(task, args.targets),
+            compute_metrics=lambda outputs: measure(
+                outputs.predictions, outputs.label_ids, task, args.targets
+            )["mean"],
             callbacks=[EarlyStoppingCallback(args.patience)],
         )
         with writing(scratch), sped_up(model):
@@ -200,11 +201,6 @@ def _training_arguments(
         label_names=["labels"],
         dataloader_pin_memory=torch.accelerator.is_available(),
     )
-
-
-def _metrics_of(task: str, targets: Sequence[str]) -> Callable[[EvalPrediction], dict[str, float]]:
-    """What the Trainer calls after each epoch."""
-    return lambda outputs: measure(outputs.predictions, outputs.label_ids, task, targets)["mean"]
 
 
 def _write_predictions(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from transformers import PreTrainedTokenizerBase
 
 from ..data.labelling import numbers
@@ -104,11 +105,10 @@ def random_split(keys: Sequence[Hashable]) -> np.ndarray:
     >>> random_split(["CCO"] * 11 + [str(number) for number in range(9)]).tolist().count("test")
     1
     """
-    number: dict[Hashable, int] = {}
-    molecule = np.array([number.setdefault(key, len(number)) for key in keys])
-    order = np.random.default_rng(0).permutation(len(number))
-    names = np.full(len(number), "train")
-    tenth = len(number) // 10
+    molecule, different = pd.factorize(pd.Series(keys, dtype=object))
+    order = np.random.default_rng(0).permutation(len(different))
+    names = np.full(len(different), "train")
+    tenth = len(different) // 10
     names[order[:tenth]], names[order[tenth : 2 * tenth]] = "valid", "test"
     return names[molecule]
 

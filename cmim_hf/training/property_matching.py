@@ -20,11 +20,8 @@ def match_properties(
 ) -> None:
     """Give the model the names and the scale of the labels, if there are any and it has a head.
 
-    Args:
-        model: Whose head it is; without one, labels are left unused, and that is said.
-        objective: It is trained by.
-        train_dataset: Labelled, if it has a `property_scale`, as [`PackedMolecules`] has.
-        eval_dataset: Likewise, or a dictionary of them.
+    Data sets are labelled that have a `property_scale`, as [`PackedMolecules`] have; those for
+    evaluation may be a dictionary. Without a head labels are left unused, and that is said.
 
     Raises:
         ValueError: Labels of other properties than the model's, or standardised by other molecules

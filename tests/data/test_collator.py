@@ -72,7 +72,7 @@ def test_collator_errors(tokenizer):
     with pytest.raises(ValueError, match="views is 1, or 2"):
         CMIMCollator(tokenizer, views=3)
     collator = CMIMCollator(tokenizer, views=2)
-    with pytest.raises(ValueError, match=r"'row' and 'epoch'; \['row', 'epoch'\] missing"):
+    with pytest.raises(ValueError, match=r"'row' and 'epoch', got \['input_ids'\]"):
         collator([{"input_ids": [4, 2]}])
 
 

@@ -88,13 +88,22 @@ def test_padding(embedder, pool, expected, picked, pads):
     assert distance(found, expected[picked]) <= TOLERANCE
 
 
+@pytest.fixture(scope="module")
+def precisions():
+    """Embedders in double and in half precision."""
+    tiny = list_checkpoints()["tiny"]
+    return [
+        MoleculeEmbedder(tiny, representation="both", dtype=dtype, progress=False)
+        for dtype in ("float64", "bfloat16")
+    ]
+
+
 @few
 @given(picked=indices)
-def test_half_and_double_precision_stay_near(embedder, pool, expected, picked):
-    rows = [pool[one] for one in picked]
-    double = embedder.embed(rows, dtype="float64")
+def test_half_and_double_precision_stay_near(precisions, pool, expected, picked):
+    double, half = (each.embed([pool[one] for one in picked]) for each in precisions)
     assert distance(double, expected[picked]) <= TOLERANCE
-    assert 0 < distance(embedder.embed(rows, dtype="bfloat16"), expected[picked]) <= HALF
+    assert 0 < distance(half, expected[picked]) <= HALF
 
 
 @settings(max_examples=4, deadline=None, database=None)

@@ -63,7 +63,7 @@ def bare_batches(
 ) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
     """The ids and masks that the model is given for a shard."""
     rows = [Row("list", number, text) for number, text in enumerate(smiles)]
-    encoded = embedder.encoder(canonicalize=False)(rows)
+    encoded = embedder.encoder()(rows)
     every = np.arange(len(encoded.lengths))
     pad = embedder.model.config.pad_token_id
     batches = padded_batches(encoded, every, embedder.batch_tokens, pad)
