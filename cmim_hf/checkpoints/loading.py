@@ -68,18 +68,21 @@ def load_checkpoint(
             model, report = CMIMModel.from_pretrained(
                 name, dtype=chosen, ignore_mismatched_sizes=True, output_loading_info=True
             )
-    except SafetensorError as error:
+    except (SafetensorError, TypeError, AttributeError, LookupError, RecursionError) as error:
+        weights = isinstance(error, SafetensorError)
+        what = "weights are" if weights else "config.json, or another of its JSON files, is"
         raise ValueError(
-            f"The weights of {name} cannot be read ({error}): the file is damaged or cut short. "
-            "Copy the checkpoint again."
-        ) from error
-    except (TypeError, AttributeError, LookupError, RecursionError) as error:
-        raise ValueError(
-            f"The checkpoint {name} cannot be opened ({type(error).__name__}: {error}): its "
-            "config.json, or another of its JSON files, is damaged. Copy it again."
+            f"The checkpoint {name} cannot be opened ({type(error).__name__}: {error}): its {what} "
+            "damaged or cut short. Copy it again."
         ) from error
     _check_report(name, report)
-    tokenizer = _load_tokenizer(name)
+    try:
+        tokenizer = CMIMTokenizer.from_pretrained(name)
+    except Exception as error:  # the reader of tokenizer.json raises plain Exception
+        raise ValueError(
+            f"The tokenizer of {name} cannot be read ({error}): its tokenizer.json or "
+            "tokenizer_config.json is missing or damaged. Copy the checkpoint again."
+        ) from error
     if len(tokenizer) > model.config.vocab_size:
         raise ValueError(
             f"The tokenizer of {name} has {len(tokenizer)} tokens, the model knows "
@@ -159,23 +162,11 @@ def _check_report(name: str, report: dict[str, Any]) -> None:
             f"The weights of {name} are incomplete: {', '.join(missing[:3])} and "
             f"{max(0, len(missing) - 3)} more are missing. Copy or train the checkpoint again."
         )
-    if mismatched := sorted(report["mismatched_keys"]):
-        parameter, found, expected = mismatched[0]
+    for parameter, found, expected in sorted(report["mismatched_keys"]):
         raise ValueError(
             f"The weights of {name} do not fit its config.json: {parameter} is {tuple(found)}, "
-            f"expected {tuple(expected)}, and {len(mismatched) - 1} more. They do not belong "
-            "together: copy the checkpoint again."
+            f"expected {tuple(expected)}. Copy the checkpoint again."
         )
-
-
-def _load_tokenizer(name: str) -> CMIMTokenizer:
-    try:
-        return CMIMTokenizer.from_pretrained(name)
-    except Exception as error:  # the reader of tokenizer.json raises plain Exception
-        raise ValueError(
-            f"The tokenizer of {name} cannot be read ({error}): its tokenizer.json or "
-            "tokenizer_config.json is missing or damaged. Copy the checkpoint again."
-        ) from error
 
 
 def _check_folder(name: str) -> None:

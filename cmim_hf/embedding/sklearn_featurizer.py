@@ -165,10 +165,10 @@ def _molecules(X: Any) -> Any:
             f"X is {X!r:.80} of type {type(X).__name__}; expected a list, array or column of "
             "SMILES. Pass a list, for one molecule too: [smiles]."
         )
-    shape = getattr(X, "shape", (0,))
-    if len(shape) == 1:
+    shape = getattr(X, "shape", None)
+    if shape is None:
         return X
-    if len(shape) != 2 or shape[1] != 1:
+    if len(shape) not in (1, 2) or shape[1:] not in ((), (1,)):
         raise ValueError(
             f"X has the shape {tuple(shape)}; expected one column of SMILES. Select it, in a "
             "pipeline by ColumnTransformer([('molecules', MoleculeFeaturizer(), 'smiles')])."

@@ -314,15 +314,11 @@ class CMIMModel(CMIMGenerationMixin, CMIMPreTrainedModel):
         limit = self.config.max_position_embeddings
         if tokens.shape[1] <= limit:
             return
-        lengths = (
-            torch.full(tokens.shape[:1], tokens.shape[1])
-            if attention_mask is None
-            else attention_mask.sum(dim=1)
-        )
-        row = int(lengths.argmax())
-        if lengths[row] > limit:
+        real = torch.ones(tokens.shape[:2]) if attention_mask is None else attention_mask
+        longest, row = real.sum(dim=1).max(dim=0)
+        if longest > limit:
             raise ValueError(
-                f"{name} row {row} has {int(lengths[row])} tokens, more than the model's "
+                f"{name} row {int(row)} has {int(longest)} tokens, more than the model's "
                 f"max_position_embeddings = {limit}. Remove the row, or truncate it yourself: "
                 "nothing is cut silently."
             )

@@ -232,29 +232,27 @@ class CMIMForSequenceClassification(CMIMPreTrainedModel):
         """Labels (rows, num_labels), or (rows,) of classes; a ValueError for others."""
         kind, count = self.config.problem_type, self.config.num_labels
         if kind == "single_label_classification":
-            if labels.is_floating_point() or labels.numel() != len(labels):
-                raise ValueError(
-                    f"labels of a {kind} must be integers (batch,), got {labels.dtype} "
-                    f"{tuple(labels.shape)}."
-                )
-            labels = labels.reshape(-1).long()
-            wrong = labels[(labels != -100) & ((labels < 0) | (labels >= count))]
-            expected = f"classes from 0 to {count - 1}, or -100 where missing"
+            form, expected = "integers (batch,)", f"classes from 0 to {count - 1}, -100 if missing"
+            fits = not labels.is_floating_point() and labels.numel() == len(labels)
         else:
-            shape = tuple(labels.shape)
-            if shape not in ((len(labels), count), (len(labels),) if count == 1 else None):
-                raise ValueError(
-                    f"labels of a {kind} must be (batch, num_labels) = (batch, {count}), "
-                    f"got {shape}."
-                )
+            form = f"(batch, num_labels) = (batch, {count})"
+            expected = "finite, NaN if missing" if kind == "regression" else "1, 0, NaN if missing"
+            fits = labels.shape[1:] == (count,) or (labels.ndim == count == 1)
+        if not fits:
+            raise ValueError(
+                f"labels of a {kind} must be {form}, got {labels.dtype} {tuple(labels.shape)}."
+            )
+        if kind == "single_label_classification":
+            labels = labels.reshape(-1).long()
+            wrong = (labels != -100) & ((labels < 0) | (labels >= count))
+        else:
             labels = labels.reshape(-1, count)
-            if kind == "regression":
-                wrong, expected = labels[labels.isinf()], "finite, or NaN where missing"
-            else:
-                wrong = labels[(labels != 0) & (labels != 1) & ~labels.isnan()]
-                expected = "1, 0, or NaN where missing"
-        if len(wrong):
-            raise ValueError(f"labels of a {kind} must be {expected}, got {wrong[0].item()}.")
+            is_binary = (labels == 0) | (labels == 1) | labels.isnan()
+            wrong = labels.isinf() if kind == "regression" else ~is_binary
+        if wrong.any():
+            raise ValueError(
+                f"labels of a {kind} must be {expected}, got {labels[wrong][0].item()}."
+            )
         return labels
 
 

@@ -23,8 +23,6 @@ with `split_special_tokens=True`. That flag lives in `tokenizer_config.json`: af
 `tokenizers.Tokenizer.from_file("tokenizer.json")` alone, set `encode_special_tokens = True`.
 """
 
-import gzip
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -54,7 +52,7 @@ _DEFAULT_FILE = Path(__file__).with_name("default_tokenizer.json")
 
 
 def train_tokenizer(
-    smiles: Iterable[str] | str | os.PathLike[str],
+    smiles: Iterable[str],
     *,
     merges: int = 0,
     min_frequency: int = 2,
@@ -69,8 +67,7 @@ def train_tokenizer(
     ids.
 
     Args:
-        smiles: SMILES, or the path of a text file (gzipped if it ends in `.gz`), one SMILES a line,
-            blank lines skipped. Read once, and held in memory only if there are merges to learn.
+        smiles: Read once, and held in memory only if there are merges to learn.
         merges: The number of multi-atom tokens to learn, of at most 12 atoms each. Fewer result
             when no pair of tokens is left that occurs `min_frequency` times.
         min_frequency: Bracket atoms and ring closures above 9 seen fewer times fall apart into
@@ -78,13 +75,15 @@ def train_tokenizer(
         max_length: The tokenizer's `model_max_length`, in tokens. Nothing is cut unless asked.
 
     Raises:
-        TypeError: If a row is not a string.
+        TypeError: If a row is not a string, or all is one.
         ValueError: If a row is empty or holds anything but printable ASCII without spaces; if there
-            are no rows; if the path is no file; if a number is out of range.
+            are no rows; if a number is out of range.
     """
     _check_at_least("merges", merges, 0)
     _check_at_least("min_frequency", min_frequency, 1)
-    rows = _checked_rows(_lines(smiles) if isinstance(smiles, str | os.PathLike) else smiles)
+    if isinstance(smiles, str):
+        raise TypeError(f"expected a list of SMILES to train on, got the text {smiles!r:.80}")
+    rows = _checked_rows(smiles)
     if merges:
         rows = list(rows)
     counts: Counter[str] = Counter()
@@ -115,17 +114,6 @@ def default_tokenizer(max_length: int = 512) -> CMIMTokenizer:
 def _check_at_least(name: str, value: int, floor: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < floor:
         raise ValueError(f"expected `{name}` to be an integer of at least {floor}, got {value!r}")
-
-
-def _lines(path: str | os.PathLike[str]) -> Iterator[str]:
-    if not Path(path).is_file():
-        raise ValueError(
-            f"expected a text file with one SMILES a line, got {os.fspath(path)!r}, which is no "
-            "file; pass SMILES that are in memory as a list"
-        )
-    opener = gzip.open if os.fspath(path).endswith(".gz") else open
-    with opener(path, "rt", encoding="utf-8") as file:
-        yield from filter(None, map(str.strip, file))
 
 
 def _checked_rows(rows: Iterable[str]) -> Iterator[str]:

@@ -66,6 +66,6 @@ def _gather(tensor: torch.Tensor, ranks: int) -> torch.Tensor:
 
 def leave_process_group() -> None:
     """Leave the process group in order, as all its ranks do; at its own exit one may hang."""
-    gc.collect()  # what wraps a model must be gone before the group is
+    gc.collect()  # of what wraps a model
     dist.barrier()
     dist.destroy_process_group()

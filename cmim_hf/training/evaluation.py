@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..data.labelling import numbers
 from ..data.row_encoder import EncodedRows, RowEncoder
-from ..data.smiles_files import Row, read_batches
+from ..data.smiles_files import read_batches
 from ..data.token_batches import padded_batches
 from ..model.decoding_cmim import decode_latents
 from ..model.modeling_cmim import CMIMModel
@@ -96,12 +96,9 @@ def _batches(
 ) -> Iterator[tuple[np.ndarray, torch.Tensor, torch.Tensor]]:
     """Row numbers, ids and mask (batch, length) of batches of similar length, longest first."""
     lengths = np.array([len(sequence) for sequence in sequences])
-    rows = np.arange(len(lengths))
-    tokens = np.concatenate([np.asarray(sequence) for sequence in sequences])
-    encoded = EncodedRows(tokens, lengths, rows, [])
-    for places, ids, mask in padded_batches(
-        encoded, rows, batch_size * int(lengths.max()), model.config.pad_token_id
-    ):
+    rows, most = np.arange(len(lengths)), batch_size * int(lengths.max(initial=0))
+    encoded = EncodedRows(np.concatenate([[], *sequences]).astype(np.int64), lengths, rows, [])
+    for places, ids, mask in padded_batches(encoded, rows, most, model.config.pad_token_id):
         mask = torch.ones_like(ids) if mask is None else mask
         yield places, ids.to(model.device), mask.to(model.device)
 
@@ -116,7 +113,7 @@ def exact_reconstructions(model: CMIMModel, sequences: Sequence[Tokens], batch_s
         batch_size: Molecules decoded at once, if they are long.
     """
     exact = 0
-    for _, ids, mask in _batches(model, sequences, batch_size) if len(sequences) else ():
+    for _, ids, mask in _batches(model, sequences, batch_size):
         length = ids.shape[1]
         latents = model.get_latents(ids, mask)
         written = decode_latents(model, latents, max_length=length + 1)[:, 1:]
@@ -172,11 +169,7 @@ def spread_rows(rows: int, most: int) -> np.ndarray:
 class RidgeProbe:
     """The error of ridge regression on frozen embeddings of labelled molecules.
 
-    Args:
-        args: With `probe_file`, a table (.csv, .tsv, .parquet) whose rows without a label are left
-            out, `probe_smiles` and `probe_target`.
-        tokenizer: The model's.
-        max_length: Most tokens of a molecule.
+    They are those of `probe_file`, a table, whose rows without a label are left out.
 
     Raises:
         ImportError: scikit-learn is missing.
@@ -190,9 +183,7 @@ class RidgeProbe:
         """Read and tokenise."""
         if importlib.util.find_spec("sklearn") is None:
             raise ImportError("probe_file needs scikit-learn: pip install 'cmim-hf[sklearn]'")
-        path = args.probe_file
-        rows: list[Row] = []
-        labels: list[float] = []
+        path, rows, labels = args.probe_file, [], []
         for batch in read_batches(path, column=args.probe_smiles):
             labels += numbers(batch, args.probe_target, "probe_target")
             rows += batch.rows()

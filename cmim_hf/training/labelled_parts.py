@@ -105,7 +105,7 @@ def random_split(keys: Sequence[Hashable]) -> np.ndarray:
     >>> random_split(["CCO"] * 11 + [str(number) for number in range(9)]).tolist().count("test")
     1
     """
-    molecule, different = pd.factorize(pd.Series(keys, dtype=object))
+    molecule, different = pd.factorize(pd.Series(keys, dtype=object), use_na_sentinel=False)
     order = np.random.default_rng(0).permutation(len(different))
     names = np.full(len(different), "train")
     tenth = len(different) // 10

@@ -30,18 +30,10 @@ def pretrain(
     The output folder then holds the model, its tokenizer, `README.md`, `trainer_state.json`, the
     prepared molecules and the tables of rows that cannot be used.
 
-    Args:
-        model_args: The model.
-        data_args: The molecules.
-        args: The training; `resume_from_checkpoint="auto"` goes on from the newest whole
-            checkpoint of the output folder, if there is one.
+    `resume_from_checkpoint="auto"` goes on from the newest whole checkpoint of the output folder,
+    if there is one.
     """
-    _run(build_trainer(model_args, data_args, args), data_args, args)
-    if args.world_size > 1:
-        leave_process_group()
-
-
-def _run(trainer: CMIMTrainer, data_args: DataArguments, args: CMIMTrainingArguments) -> None:
+    trainer = build_trainer(model_args, data_args, args)
     if args.device.type == "cpu":
         keep_freed_memory()
     resume = args.resume_from_checkpoint
@@ -61,6 +53,9 @@ def _run(trainer: CMIMTrainer, data_args: DataArguments, args: CMIMTrainingArgum
         report_rejects(train.rejected, train.rejects_path)
     if args.push_to_hub:
         trainer.push_to_hub(**card)
+    if args.world_size > 1:
+        del trainer, train  # what wraps the model must be gone before the group is
+        leave_process_group()
 
 
 def build_trainer(

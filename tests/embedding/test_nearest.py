@@ -250,6 +250,6 @@ def test_shards_of_two_makings_are_refused(embedder, smiles, vectors, tmp_path):
     write(tmp_path / "a.parquet", smiles[:9], vectors[:9], made_by(embedder))
     other = made_by(embedder, fingerprint="00ff")
     write(tmp_path / "b.parquet", smiles[:9], vectors[:9], other)
-    message = r"a\.parquet and .*b\.parquet were made with different .*fingerprint .* and '00ff'"
+    message = r"a\.parquet and .*b\.parquet were made with another fingerprint, so"
     with pytest.raises(ValueError, match=message):
         EmbeddedLibrary(Path(tmp_path))

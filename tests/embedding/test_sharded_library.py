@@ -198,7 +198,7 @@ def test_folders_that_are_not_ours(source, embedder, tmp_path):
     (tmp_path / "theirs" / "data.parquet").write_bytes(b"")
     with pytest.raises(ValueError, match="no library of ours"):
         Library(tmp_path / "theirs", (str(source),)).open(embedder)
-    with pytest.raises(NotADirectoryError, match="is a file"):
+    with pytest.raises(FileExistsError, match="molecules.csv"):
         Library(source, (str(source),)).open(embedder)
     with pytest.raises(ValueError, match="Standard input cannot be read again"):
         Library(tmp_path / "none", ("-",))

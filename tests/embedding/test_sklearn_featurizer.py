@@ -355,8 +355,8 @@ def test_without_scikit_learn_the_error_names_the_extra(monkeypatch):
         importlib.import_module(featurizer.__name__)
 
 
-def test_a_dataset_is_told_to_give_its_column():
+def test_rows_of_a_dataset_are_no_molecules():
     rows = datasets.Dataset.from_dict({"smiles": ["CCO", "CCN"]})
-    with pytest.raises(TypeError, match="pass its column of SMILES"):
-        MoleculeFeaturizer().fit(rows)
+    with pytest.raises(ValueError, match="'CCO'} of type dict is no string"):
+        MoleculeFeaturizer().fit_transform(rows)
     assert MoleculeFeaturizer().fit_transform(rows["smiles"]).shape == (2, 192)

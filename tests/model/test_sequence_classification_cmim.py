@@ -214,16 +214,16 @@ def test_the_first_labels_settle_the_problem_type(batch, num_labels, labels, inf
 @pytest.mark.parametrize(
     ("problem_type", "num_labels", "labels", "message"),
     [
-        ("regression", 2, torch.ones(8), r"\(batch, 2\), got \(8,\)"),
-        ("regression", 1, torch.ones(8, 2), r"\(batch, 1\), got \(8, 2\)"),
+        ("regression", 2, torch.ones(8), r"\(batch, 2\), got torch.float32 \(8,\)"),
+        ("regression", 1, torch.ones(8, 2), r"\(batch, 1\), got torch.float32 \(8, 2\)"),
         ("regression", 1, torch.ones(7), "7 rows of labels for 8 molecules"),
-        ("regression", 1, torch.full((8,), math.inf), "finite, or NaN where missing, got inf"),
-        (MULTI, 2, torch.full((8, 2), 2.0), "1, 0, or NaN where missing, got 2.0"),
-        (MULTI, 2, torch.full((8, 2), -100), "1, 0, or NaN where missing, got -100"),
+        ("regression", 1, torch.full((8,), math.inf), "finite, NaN if missing, got inf"),
+        (MULTI, 2, torch.full((8, 2), 2.0), "1, 0, NaN if missing, got 2.0"),
+        (MULTI, 2, torch.full((8, 2), -100), "1, 0, NaN if missing, got -100"),
         (SINGLE, 2, torch.ones(8), r"integers \(batch,\), got torch.float32"),
         (SINGLE, 2, torch.ones(8, 2, dtype=torch.long), r"got torch.int64 \(8, 2\)"),
-        (SINGLE, 2, torch.full((8,), 2), "from 0 to 1, or -100 where missing, got 2"),
-        (SINGLE, 2, torch.full((8,), -1), "from 0 to 1, or -100 where missing, got -1"),
+        (SINGLE, 2, torch.full((8,), 2), "from 0 to 1, -100 if missing, got 2"),
+        (SINGLE, 2, torch.full((8,), -1), "from 0 to 1, -100 if missing, got -1"),
     ],
 )
 def test_wrong_labels_are_named(batch, problem_type, num_labels, labels, message):
@@ -235,7 +235,7 @@ def test_wrong_labels_are_named(batch, problem_type, num_labels, labels, message
 def test_only_a_regression_has_a_label_scale():
     with pytest.raises(ValueError, match=MULTI):
         make(MULTI, 2).fit_label_scale(torch.ones(4, 2))
-    with pytest.raises(ValueError, match=r"got \(4, 2\)"):
+    with pytest.raises(ValueError, match=r"got torch.float64 \(4, 2\)"):
         make("regression", 3).fit_label_scale(torch.ones(4, 2))
     model = make(None, 1)
     model.fit_label_scale([1.0, 3.0])

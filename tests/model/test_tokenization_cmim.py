@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of the SMILES tokenizer: whole atoms, no unknown, exact strings back, plain files."""
 
-import gzip
 import pickle
 import random
 from itertools import accumulate
@@ -221,15 +220,10 @@ def test_pickle_keeps_the_ids(tokenizers):
 
 
 @pytest.mark.parametrize("merges", [0, 24])
-def test_training_does_not_depend_on_order_or_source(merges, tmp_path):
+def test_training_does_not_depend_on_order(merges):
     expected = train_tokenizer(SMILES, merges=merges).get_vocab()
     shuffled = random.Random(1).sample(SMILES, len(SMILES))
     assert train_tokenizer(iter(shuffled), merges=merges).get_vocab() == expected
-    plain, zipped = tmp_path / "a.smi", tmp_path / "a.smi.gz"
-    plain.write_bytes("\r\n".join([*SMILES, "", ""]).encode())
-    zipped.write_bytes(gzip.compress("\n".join(SMILES).encode()))
-    assert train_tokenizer(plain, merges=merges).get_vocab() == expected
-    assert train_tokenizer(str(zipped), merges=merges).get_vocab() == expected
 
 
 def test_fewer_merges_result_when_pairs_run_out():
@@ -256,7 +250,7 @@ def test_default_vocabulary_is_current_and_covers_common_atoms(tokenizers):
         (["Cé"], {}, ValueError, "printable ASCII"),
         (["C", ""], {}, ValueError, "row 1, got ''"),
         ([], {}, ValueError, "got none from list"),
-        ("CCO", {}, ValueError, "'CCO', which is no file"),
+        ("CCO", {}, TypeError, "a list of SMILES to train on, got the text 'CCO'"),
         (["C"], {"merges": -1}, ValueError, "`merges` to be an integer of at least 0, got -1"),
         (["C"], {"min_frequency": 0}, ValueError, "`min_frequency` to be an integer of at least 1"),
         (
