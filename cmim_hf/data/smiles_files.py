@@ -18,7 +18,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from itertools import chain, count, repeat
+from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
@@ -27,6 +27,8 @@ from . import tables
 
 if TYPE_CHECKING:
     import pyarrow
+
+    Piece = tuple[pyarrow.Table, str]
 
 _MOSES_FILES = {"moses": "train", "moses:test": "test", "moses:test_scaffolds": "test_scaffolds"}
 _TEXT_KINDS = (".smi", ".smiles", ".cxsmiles", ".txt")
@@ -111,9 +113,9 @@ def read_smiles(
             UTF-8 or no table (with the last row read), or no row at all.
         OSError: a file that can be opened but not read.
     """
-    pieces = _pieces(source, column, split, file_type, batch_rows, True)
-    texts = chain.from_iterable(piece for piece, _ in _counted(source, pieces))
-    yield from map(Row, repeat(os.fspath(source)), count(1), texts)
+    where = {"column": column, "split": split, "file_type": file_type}
+    for batch in read_batches(source, **where, batch_rows=batch_rows, every_column=False):
+        yield from batch.rows()
 
 
 def read_batches(
@@ -124,6 +126,7 @@ def read_batches(
     file_type: str | None = None,
     batch_rows: int = 4096,
     wanted: Callable[[int], bool] | None = None,
+    every_column: bool = True,
 ) -> Iterator[Batch]:
     """Yield the rows of a source with all columns, `batch_rows` at a time, in the end fewer.
 
@@ -132,14 +135,15 @@ def read_batches(
     source have one schema; the full ones before a damage are yielded first.
 
     Takes and raises what `read_smiles` does. `wanted` says of the number of a batch, from 0,
-    whether to yield it. ValueError, too: the columns of a dataset change, or a batch is over 2 GiB.
+    whether to yield it. Without `every_column` the SMILES alone are read of a Parquet file.
+    ValueError, too: the columns of a dataset change, or a batch is over 2 GiB.
     """
     import pyarrow
 
     if batch_rows < 1:
         raise ValueError(f"`batch_rows` is at least 1, not {batch_rows}.")
     name, held, number = os.fspath(source), [], 0
-    pieces = _counted(source, _pieces(source, column, split, file_type, batch_rows, False))
+    pieces = _counted(source, _pieces(source, column, split, file_type, batch_rows, every_column))
     for table, chosen in chain(pieces, [(None, column)]):
         if table is not None:
             held, column = [*held, table], chosen
@@ -157,7 +161,7 @@ def read_batches(
             number += 1
 
 
-def _counted(source: str | os.PathLike, pieces: Iterator[tables.Piece]) -> Iterator[tables.Piece]:
+def _counted(source: str | os.PathLike, pieces: "Iterator[Piece]") -> "Iterator[Piece]":
     """Pass pieces on; what goes wrong is said with the last row that was read."""
     import pyarrow
 
@@ -182,9 +186,9 @@ def _pieces(
     split: str,
     file_type: str | None,
     rows: int,
-    smiles_only: bool,
-) -> "Iterator[tuple[pyarrow.Table | list[str], str]]":
-    """Yield tables of at most `rows` rows and the name of the column with SMILES, or only these."""
+    every_column: bool,
+) -> "Iterator[Piece]":
+    """Yield tables of at most `rows` rows and the name of the column with SMILES."""
     name, file = _shown(source), _find_file(source, file_type)
 
     def choose(names: list[str]) -> str:
@@ -192,29 +196,19 @@ def _pieces(
             return "smiles"  # whatever `column` says
         return tables.find_column(names, column, name)
 
-    def of_text(names: list[str], rows: list[list[str]]) -> "pyarrow.Table | list[str]":
-        if not smiles_only:
-            return tables.string_table(names, rows)
-        place = names.index(choose(names))
-        return [bare_smiles(row[place]) if place < len(row) else "" for row in rows]
-
     with ExitStack() as stack:
         data = file and stack.enter_context(_opened(file, name))
         if file is None:
             pieces = tables.dataset_pieces(name, split, rows)
         elif file.kind == ".parquet":
-            pieces = tables.parquet_pieces(data, choose if smiles_only else None, rows)
+            pieces = tables.parquet_pieces(data, None if every_column else choose, rows)
         else:
             text = io.TextIOWrapper(data, encoding="utf-8-sig", newline="")
             stack.callback(text.detach)  # or it would close standard input
-            pieces = tables.text_pieces(text, file.kind, column, rows, of_text)
+            pieces = tables.text_pieces(text, file.kind, column, rows)
         for piece in pieces:
-            if isinstance(piece, list):
-                yield piece, ""
-                continue
             chosen = choose(piece.schema.names)
-            table = _plain(piece, chosen, name)
-            yield (_texts(table, chosen), "") if smiles_only else (table, chosen)
+            yield _plain(piece, chosen, name), chosen
 
 
 def _shown(source: str | os.PathLike) -> str:

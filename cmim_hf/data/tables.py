@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from itertools import chain, count, zip_longest
-from typing import IO, TYPE_CHECKING, TypeVar
+from typing import IO, TYPE_CHECKING
 from zipfile import BadZipFile
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ _DELIMITERS = {".csv": ",;\t", ".tsv": "\t;,"}
 csv.field_size_limit(LONGEST_LINE)
 logger = logging.getLogger(__name__)
 _warn_once = cache(logger.warning)
-Piece = TypeVar("Piece")
 
 
 class Unreadable(Exception):
@@ -75,8 +74,7 @@ def text_pieces(
     kind: str,
     column: str | None,
     rows: int,
-    make: Callable[[list[str], list[list[str]]], Piece],
-) -> Iterator[Piece]:
+) -> "Iterator[pyarrow.Table]":
     """Pieces of a table with delimiters or of a text file.
 
     The columns of a text file are "smiles", the first field of a line, and "name", the rest of it;
@@ -89,7 +87,6 @@ def text_pieces(
         kind: .csv, .tsv, or any other for a text file.
         column: As in `find_column`; tables are cut at the delimiter that makes such a column.
         rows: Of a piece, at most.
-        make: The piece of the columns' names and the rows, as `string_table`.
     """
     lines = _lines(stream)
     header = next(filter(str.strip, lines), "")
@@ -111,12 +108,12 @@ def text_pieces(
             held.append(fields)
             size += sum(map(len, fields))
             if len(held) == rows or size > _LARGEST_PIECE:
-                yield make(names, held)
+                yield string_table(names, held)
                 held, size = [], 0
     except Exception as error:  # once what came before it is passed on
         fault = error
     if held:
-        yield make(names, held)
+        yield string_table(names, held)
     if fault:
         raise fault
 

@@ -17,7 +17,7 @@ import pytest
 from datasets import Dataset
 
 from cmim_hf.data.smiles_files import read_batches, read_smiles
-from cmim_hf.data.tables import find_column, string_table, text_pieces
+from cmim_hf.data.tables import find_column, text_pieces
 
 STRING = pyarrow.string()
 FORMATS = ["a.smi", "a.csv", "a.tsv.gz", "a.parquet", "a.parquet.gz", "folder"]
@@ -385,6 +385,6 @@ def test_long_lines_do_not_make_large_pieces(tmp_path, monkeypatch):
     monkeypatch.setattr("cmim_hf.data.tables._LARGEST_PIECE", 500)
     path = write_source(tmp_path, "a.csv", 50)
     with open(path, newline="") as stream:
-        sizes = [len(piece) for piece in text_pieces(stream, ".csv", None, 100, string_table)]
+        sizes = [len(piece) for piece in text_pieces(stream, ".csv", None, 100)]
     assert len(sizes) > 2 and sum(sizes) == 50
     assert only(path, batch_rows=100).smiles == ["C" * i for i in range(1, 51)]
