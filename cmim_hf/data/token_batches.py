@@ -45,11 +45,8 @@ def padded_batches(
 ) -> Iterator[tuple[np.ndarray, torch.Tensor, torch.Tensor | None]]:
     """Batches of similar lengths, the longest first, each of at most `max_tokens` with padding.
 
-    Args:
-        encoded: The molecules.
-        rows: (n,), which of its usable rows to batch.
-        max_tokens: A longer molecule is a batch by itself.
-        pad_token_id: At the end of shorter rows.
+    `rows` (n,) are those of the usable ones to batch; a molecule of more than `max_tokens` is a
+    batch by itself.
 
     Yields:
         Places in `rows` (batch,), ids (batch, length) and mask, None where nothing is padded.

@@ -17,7 +17,7 @@ from ..atomic_files import check_output, written_whole
 from ..data.row_encoder import Reject
 from ..data.smiles_files import Batch
 from .embedder import MoleculeEmbedder
-from .tables import EmbeddedBatch, count_kinds, embedded_batches, embedding_table, parquet_writer
+from .tables import EmbeddedBatch, embedded_batches, embedding_table, parquet_writer
 
 OUTPUT_SUFFIXES = (".parquet", ".npy")
 
@@ -66,7 +66,7 @@ def save_embeddings(
             rejects = embedded.encoded.rejects
             done.read += embedded.encoded.number
             done.written += len(embedded.vectors)
-            done.invalid.update(count_kinds(rejects))
+            done.invalid.update(reject.kind for reject in rejects)
             done.first_rejects = (done.first_rejects + rejects)[:3]
             bar.update(embedded.encoded.number)
 

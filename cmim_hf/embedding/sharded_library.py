@@ -24,11 +24,11 @@ import torch
 from transformers.utils import logging
 
 from ..atomic_files import check_writable, remove_partials, write_whole, written_whole
+from ..data.row_encoder import Rejects
 from ..data.smiles_files import Batch, NoRowsError, read_batches
 from .embedder import MoleculeEmbedder
 from .tables import (
     EmbeddedBatch,
-    count_kinds,
     embedded_batches,
     embedding_table,
     parquet_writer,
@@ -195,10 +195,7 @@ def embed_shards(
 ) -> Iterator[EmbeddedBatch]:
     """Embed and write shards; each is yielded when it is on the disk.
 
-    Args:
-        shards: Read a bounded number ahead.
-        embedder: Its settings are the library's.
-        num_workers: As in [`~cmim_hf.embedding.tables.embedded_batches`].
+    `num_workers` is as in [`~cmim_hf.embedding.tables.embedded_batches`].
 
     Raises:
         ValueError: An invalid row and `on_invalid="raise"`; the shards before it stay.
@@ -216,7 +213,7 @@ def embed_shards(
             "source": embedded.batch.source,
             "first_row": embedded.batch.start,
             "rows": embedded.encoded.number,
-            "invalid": count_kinds(embedded.encoded.rejects),
+            "invalid": Rejects(embedded.encoded.rejects).counts,
         }
         metadata = {**table.schema.metadata, _SHARD_KEY: json.dumps(about).encode()}
         table = table.replace_schema_metadata(metadata)

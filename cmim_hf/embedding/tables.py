@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from itertools import islice
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..data.invalid_rows import invalid_row, values_in_place
-from ..data.row_encoder import EncodedRows, Reject
+from ..data.row_encoder import EncodedRows
 from ..data.smiles_files import Batch, Row
 from ..data.worker_pool import chunked, encode_in_order
 from ..version import __version__
@@ -43,11 +43,8 @@ def embedded_batches(
 ) -> Iterator[EmbeddedBatch]:
     """Embed batch after batch, in order, by the embedder's own settings.
 
-    Args:
-        batches: Read a bounded number ahead.
-        embedder: Its `on_invalid` says what becomes of invalid rows.
-        num_workers: Processes that canonicalise and tokenise beside this one (see
-            [`~cmim_hf.data.worker_pool.encode_in_order`]); the result is the same.
+    `batches` are read a bounded number ahead; `num_workers` canonicalise and tokenise beside this
+    process (see [`~cmim_hf.data.worker_pool.encode_in_order`]).
 
     Raises:
         ValueError: An invalid row and `on_invalid="raise"`.
@@ -138,8 +135,3 @@ def parquet_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     """A writer that does not look for repetition in the vectors, where there is none."""
     repetitive = [field.name for field in schema if field.name != EMBEDDING_COLUMN]
     return pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=repetitive)
-
-
-def count_kinds(rejects: Iterable[Reject]) -> Counter[str]:
-    """The number of invalid rows of each kind."""
-    return Counter(reject.kind for reject in rejects)

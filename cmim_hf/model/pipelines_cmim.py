@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from inspect import signature
 from typing import Any
 
 import torch
@@ -86,8 +87,23 @@ class _MoleculePipeline(Pipeline):
             inputs = list(inputs)
         return [] if inputs == [] else super().__call__(inputs, **kwargs)
 
-    def _check_policy(self, on_invalid: str | None) -> None:
-        if on_invalid not in (None, "raise", "none"):
+    def _sanitize_parameters(
+        self, local_files_only: bool | None = None, **given: Any
+    ) -> tuple[dict[str, Any], ...]:
+        """The arguments of each step; `pipeline` passes on `local_files_only`."""
+        given = {name: value for name, value in given.items() if value is not None}
+        steps = [
+            signature(step).parameters
+            for step in (self.preprocess, self._forward, self.postprocess)
+        ]
+        if unknown := [name for name in given if not any(name in step for step in steps)]:
+            raise TypeError(f"{type(self).__name__} has no argument {', '.join(unknown)}.")
+        self._check(**given)
+        return tuple({name: given[name] for name in step if name in given} for step in steps)
+
+    def _check(self, on_invalid: str = "raise", **_: Any) -> None:
+        """Raise a ValueError for an unknown choice."""
+        if on_invalid not in ("raise", "none"):
             raise ValueError(
                 f"Unknown on_invalid {on_invalid!r}; choose one of raise, none. A pipeline gives "
                 f"one output for each input: 'none' gives {self._gap}."
@@ -125,7 +141,6 @@ class MoleculeEmbeddingPipeline(_MoleculePipeline):
 
     A molecule's vector depends on its text alone, in whatever batch. Texts are read as they are:
     other writings of a molecule give other vectors, and that a text is a molecule is not checked.
-    `canonicalize` of `cmim_hf.chemistry.smiles` writes canonical SMILES.
 
     A text's output is its vector (size,) in float32.
 
@@ -133,6 +148,7 @@ class MoleculeEmbeddingPipeline(_MoleculePipeline):
         representation: As in [`~CMIMModel.get_representation`], like `pooling`; `"informative"` by
             default.
         pooling: `"mean"` by default.
+        canonicalize: Rewrite molecules as RDKit does first; `False` by default.
         on_invalid: See the module; `"none"` gives a vector of NaN.
         return_tensors: Give torch tensors (on the CPU) in place of numpy arrays.
 
@@ -142,24 +158,12 @@ class MoleculeEmbeddingPipeline(_MoleculePipeline):
 
     _task, _gap = "embedded", "a vector of NaN"
 
-    def _sanitize_parameters(
-        self,
-        representation: str | None = None,
-        pooling: str | None = None,
-        on_invalid: str | None = None,
-        return_tensors: bool | None = None,
-        local_files_only: bool | None = None,  # `pipeline` passes it on
-    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        if representation is not None:
-            self.model.representation_size(representation)
-        if pooling is not None:
-            check_pooling(pooling)
-        self._check_policy(on_invalid)
-        return (
-            _given(on_invalid=on_invalid),
-            _given(representation=representation, pooling=pooling),
-            _given(return_tensors=return_tensors),
-        )
+    def _check(
+        self, representation: str = "informative", pooling: str = "mean", **others: Any
+    ) -> None:
+        super()._check(**others)
+        self.model.representation_size(representation)
+        check_pooling(pooling)
 
     def _forward(
         self,
@@ -205,22 +209,13 @@ class MoleculeGenerationPipeline(_MoleculePipeline):
 
     _task, _gap = "read", "molecules that are None"
 
-    def _sanitize_parameters(
-        self,
-        radius: float | None = None,
-        num_return_sequences: int | None = None,
-        seed: int | None = None,
-        on_invalid: str | None = None,
-        local_files_only: bool | None = None,  # `pipeline` passes it on
-    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        if radius is not None and not 0 <= radius < math.inf:
+    def _check(self, radius: float = 0.0, num_return_sequences: int = 1, **others: Any) -> None:
+        super()._check(**others)
+        if not 0 <= radius < math.inf:
             raise ValueError(f"radius is a finite number from 0, not {radius}.")
         number = num_return_sequences
-        if number is not None and (not isinstance(number, int) or number < 1):
+        if not isinstance(number, int) or number < 1:
             raise ValueError(f"num_return_sequences is a whole number from 1, not {number!r}.")
-        self._check_policy(on_invalid)
-        noise = _given(num_return_sequences=number, seed=seed)
-        return noise | _given(on_invalid=on_invalid), _given(radius=radius), {}
 
     def preprocess(
         self,
@@ -288,19 +283,13 @@ class MoleculePredictionPipeline(_MoleculePipeline):
 
     _task, _gap = "predicted for", "predictions of NaN"
 
-    def _sanitize_parameters(
-        self,
-        canonicalize: bool | None = None,
-        on_invalid: str | None = None,
-        local_files_only: bool | None = None,  # `pipeline` passes it on
-    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        self._check_policy(on_invalid)
+    def _check(self, **choices: Any) -> None:
+        super()._check(**choices)
         if self.model.config.problem_type is None and self.model.config.num_labels > 1:
             raise ValueError(
                 "The checkpoint does not say what its labels are (problem_type is None): fine-tune "
                 "it, or set problem_type in its config, before it predicts."
             )
-        return _given(on_invalid=on_invalid, canonicalize=canonicalize), {}, {}
 
     def preprocess(
         self, text: Any, on_invalid: str = "raise", canonicalize: bool = True
@@ -335,7 +324,3 @@ def _canonical(text: str) -> str | None:
     with rdBase.BlockLogs():
         molecule = Chem.MolFromSmiles(text) if len(text) <= _MOST_CHARACTERS else None
     return None if molecule is None else Chem.MolToSmiles(molecule)
-
-
-def _given(**parameters: Any) -> dict[str, Any]:
-    return {name: value for name, value in parameters.items() if value is not None}

@@ -54,12 +54,9 @@ class TermAverages:
     def add_batch(
         self, outputs: Any, terms: Mapping[str, torch.Tensor], targets: Mapping[str, torch.Tensor]
     ) -> None:
-        """Count a batch in: its terms, and how its codes lie and its tokens are met.
+        """Count a batch in: its terms, each (batch,), how its codes lie and its tokens are met.
 
-        Args:
-            outputs: Of the model.
-            terms: Of the objective, each (batch,).
-            targets: What they were compared with: perhaps `labels` and `property_labels`.
+        `targets` are what the outputs were compared with: perhaps `labels`, `property_labels`.
         """
         for name, values in terms.items():
             if name == "property_error":  # its mean is over the labelled molecules
@@ -107,10 +104,7 @@ def _batches(
 def exact_reconstructions(model: CMIMModel, sequences: Sequence[Tokens], batch_size: int) -> int:
     """How many sequences greedy decoding of their mean code gives back token for token.
 
-    Args:
-        model: In `eval()`.
-        sequences: Token ids of each molecule, end token included.
-        batch_size: Molecules decoded at once, if they are long.
+    The model is in `eval()`; `sequences` are token ids, end token included.
     """
     exact = 0
     for _, ids, mask in _batches(model, sequences, batch_size):
@@ -146,9 +140,7 @@ def frozen_features(
 def ridge_error(features: np.ndarray, target: np.ndarray) -> float:
     """Root mean squared error of ridge regression, predicted out of fold (5 folds, fixed seed).
 
-    Args:
-        features: (n, d), standardised here.
-        target: (n,), in the unit of the result.
+    `features` (n, d) are standardised here; `target` (n,) has the unit of the result.
     """
     from sklearn.linear_model import RidgeCV
     from sklearn.model_selection import KFold, cross_val_predict

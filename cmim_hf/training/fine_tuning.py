@@ -49,13 +49,9 @@ def fine_tune(args: FineTuningArguments, command: Sequence[str]) -> dict[str, An
     The output folder holds `rejects.tsv` (rows that cannot be used), `metrics.json`, and for each
     seed a folder with `predictions.csv` (test rows), `model` and, of LoRA, `adapter`.
 
-    Args:
-        args: See [`FineTuningArguments`].
-        command: The words that gave the figures, for the report.
-
     Returns:
-        What `metrics.json` holds: `test` has the mean over the seeds of each metric, and its 95 %
-        interval.
+        What `metrics.json` holds, the words of `command` among it: `test` has the mean over the
+        seeds of each metric, and its 95 % interval.
 
     Raises:
         ValueError: Tables or labels that cannot be learned from, before anything is written.

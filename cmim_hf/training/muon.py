@@ -104,12 +104,8 @@ def parameter_groups(
     Layers are what stands in an `nn.ModuleList`, as in every model of transformers; embeddings,
     norms, learned queries, the posterior and the heads are AdamW's.
 
-    Args:
-        model: Whose parameters are trained.
-        lr: AdamW's learning rate.
-        muon_lr: Muon's.
-        weight_decay: Of Muon's matrices, and of those of AdamW's parameters that are `decayed`.
-        decayed: Names of the parameters that decay.
+    `lr` is AdamW's; `weight_decay` is of Muon's matrices, and of those of AdamW's parameters whose
+    names are `decayed`.
     """
     layers = {
         id(parameter)

@@ -183,7 +183,7 @@ class Objective:
             raise ValueError(f"`latent_scale` must lie in [0, 1], got {latent_scale}.")
         terms: dict[str, torch.Tensor] = {}
         if self.uses_decoder:
-            terms["nll"] = self._reduced_nll(nll, num_tokens, len(latents))
+            terms["nll"] = self._reduced_nll(nll, num_tokens)
         if self.uses_densities:
             mean, log_std = self._require(mean=mean, log_std=log_std)
             size = math.prod(latents.shape[1:]) if self.latent_reduction == "mean" else 1
@@ -212,13 +212,9 @@ class Objective:
         }
 
     def _reduced_nll(
-        self, nll: torch.Tensor | None, num_tokens: torch.Tensor | None, batch: int
+        self, nll: torch.Tensor | None, num_tokens: torch.Tensor | None
     ) -> torch.Tensor:
         (nll,) = self._require(nll=nll)
-        if nll.shape != (batch,):
-            raise ValueError(
-                f"`nll` must be ({batch},), one sum for each code, got {tuple(nll.shape)}."
-            )
         if self.nll_reduction == "mean":
             (num_tokens,) = self._require(num_tokens=num_tokens)
             nll = nll / num_tokens
