@@ -7,6 +7,7 @@ import gzip
 import logging
 import lzma
 import random
+import re
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -230,9 +231,8 @@ def test_what_was_cut_short_yields_the_full_batches_before(tmp_path, name, wante
     path = tmp_path / name
     path.write_bytes(data[: len(data) * 3 // 4])
     texts, error = collect(row.text for row in read_smiles(path))
-    last = len(texts)
-    assert 3000 < last < 10_000 and texts == molecules[:last]
-    assert f"{name} cannot be read after row {last}: Compressed file ended before" in error
+    last = int(re.search(f"{name} cannot be read after row (\\d+): Compressed file", error)[1])
+    assert 3000 < last < 10_000 and texts == molecules[: last // 4096 * 4096]
     seen, error = collect(read_batches(path, batch_rows=1000, wanted=wanted))
     assert f"{name} cannot be read after row {last}: " in error
     numbers = [number for number in range(last // 1000) if wanted is None or wanted(number)]
