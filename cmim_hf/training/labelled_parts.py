@@ -71,8 +71,15 @@ def read_parts(
                 split += batch.columns["split"].to_pylist()
     encoded = RowEncoder(tokenizer, tokenizer.model_max_length, canonicalize=True)(rows)
     names = _named(split, args.data) if split else _drawn(rows, encoded, args.data)
-    tables = rows, np.array(labels, float), encoded, names
-    return {part: _part(part, *tables) for part in PARTS}, Rejects(encoded.rejects)
+    kept = encoded.kept
+    sequences = [ids.tolist() for ids in _sequences(encoded)]
+    usable = Part([rows[place] for place in kept], sequences, np.array(labels, float)[kept])
+    parts = {part: usable.take(np.flatnonzero(names[kept] == part)) for part in PARTS}
+    for part in (name for name in PARTS if not parts[name].rows):
+        own = [row for row, name in zip(rows, names, strict=True) if name == part]
+        rejects = [reject for reject in encoded.rejects if reject.row in own]
+        raise ValueError(f"{part}: {none_usable(len(own), rejects)}")
+    return parts, Rejects(encoded.rejects)
 
 
 def _named(split: list[Any], path: str | None) -> np.ndarray:
@@ -113,24 +120,8 @@ def random_split(keys: Sequence[Hashable]) -> np.ndarray:
     return names[molecule]
 
 
-def _sequences(encoded: EncodedRows) -> list[list[int]]:
-    ends = np.cumsum(encoded.lengths)
-    return [ids.tolist() for ids in np.split(encoded.tokens, ends)[:-1]]
-
-
-def _part(
-    name: str, rows: list[Row], labels: np.ndarray, encoded: EncodedRows, names: np.ndarray
-) -> Part:
-    """The usable ones of the rows whose part, in `names` (rows,), is this."""
-    kept = encoded.kept
-    own = [row for row, part in zip(rows, names, strict=True) if part == name]
-    if not own:
-        raise ValueError(f"No row is {name}: each of {', '.join(PARTS)} needs a molecule.")
-    if not (names[kept] == name).any():
-        rejects = [reject for reject in encoded.rejects if reject.row in own]
-        raise ValueError(f"{name}: {none_usable(len(own), rejects)}")
-    usable = Part([rows[place] for place in kept], _sequences(encoded), labels[kept])
-    return usable.take(np.flatnonzero(names[kept] == name))
+def _sequences(encoded: EncodedRows) -> list[np.ndarray]:
+    return np.split(encoded.tokens, np.cumsum(encoded.lengths))[:-1]
 
 
 def leave_out_copies(parts: dict[str, Part]) -> int:

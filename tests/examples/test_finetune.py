@@ -225,7 +225,7 @@ def test_the_interval_of_three_seeds():
 @pytest.mark.parametrize(
     ("rows", "options", "message"),
     [
-        ([[text, 1, "train"] for text in ("C", "N")], [], "No row is valid"),
+        ([[text, 1, "train"] for text in ("C", "N")], [], "valid: The rows to prepare are empty"),
         ([["C", "1", "train"]], ["--seeds", "0"], "--seeds is at least 1, not 0"),
         ([["C", "low", "train"]], [], "row 1: column 'y' holds 'low'"),
         ([["C", "1", "hold"]], [], r"holds \['hold'\]"),
