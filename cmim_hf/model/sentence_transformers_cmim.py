@@ -72,17 +72,14 @@ class CMIMSentenceEmbedding(InputModule):
     def load(
         cls,
         model_name_or_path: str,
-        subfolder: str = "",
-        token: bool | str | None = None,
+        *,
         cache_folder: str | None = None,
-        revision: str | None = None,
-        local_files_only: bool = False,
         trust_remote_code: bool = False,
         model_kwargs: dict[str, Any] | None = None,
         processor_kwargs: dict[str, Any] | None = None,
         config_kwargs: dict[str, Any] | None = None,
         backend: str = "torch",
-        **kwargs: Any,
+        **others: Any,
     ) -> CMIMSentenceEmbedding:
         """Load a checkpoint; `sentence_cmim.json` in it, if there, chooses the representation.
 
@@ -94,23 +91,13 @@ class CMIMSentenceEmbedding(InputModule):
         """
         if backend != "torch":
             raise ValueError(f"cMIM runs on the backend 'torch' alone, not on {backend!r}.")
-        place = {
-            "subfolder": subfolder,
-            "token": token,
-            "revision": revision,
-            "local_files_only": local_files_only,
-        }
-        settings = cls.load_config(model_name_or_path, cache_folder=cache_folder, **place)
+        name, known = model_name_or_path, ("subfolder", "token", "revision", "local_files_only")
+        place = {each: others[each] for each in known if each in others}
+        settings = cls.load_config(name, cache_folder=cache_folder, **place)
         source = {**place, "cache_dir": cache_folder, "trust_remote_code": trust_remote_code}
-        config = AutoConfig.from_pretrained(
-            model_name_or_path, **{**source, **(config_kwargs or {})}
-        )
-        model = AutoModel.from_pretrained(
-            model_name_or_path, config=config, **{**source, **(model_kwargs or {})}
-        )
-        tokenizer = AutoTokenizer.from_pretrained(
-            model_name_or_path, **{**source, **(processor_kwargs or {})}
-        )
+        config = AutoConfig.from_pretrained(name, **source | (config_kwargs or {}))
+        model = AutoModel.from_pretrained(name, config=config, **source | (model_kwargs or {}))
+        tokenizer = AutoTokenizer.from_pretrained(name, **source | (processor_kwargs or {}))
         return cls(model, tokenizer, **settings)
 
     def on_model_ready(self, model: BaseModel) -> None:
