@@ -123,7 +123,7 @@ class CMIMTrainingArguments(TrainingArguments):
         for name in ("latent_warmup_steps", "reconstruction_samples"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}.")
-        for name in ("muon_learning_rate", "max_minutes"):
+        for name in ("contrastive_temperature", "muon_learning_rate", "max_minutes"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise ValueError(f"{name} must be finite and above 0, got {value}.")

@@ -147,7 +147,7 @@ def test_latent_warmup_in_steps_or_as_a_share(tmp_path):
     [
         ({"objective": "cmmi"}, "ae, vae, mim, cmim, cae, cvae, infonce"),
         ({"preset": "nemo"}, "theory, molmim, kermt"),
-        ({"contrastive_temperature": 0.0}, "`temperature` must be positive and finite"),
+        ({"contrastive_temperature": 0.0}, "contrastive_temperature must be finite and above 0"),
         ({"nll_reduction": "max"}, "sum, mean"),
         ({"latent_warmup_steps": -1}, "0 or more, got -1"),
         ({"probe_file": "a.csv"}, "probe_target"),
