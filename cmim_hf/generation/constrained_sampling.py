@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle, islice
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from .decoding import Decoder, Decoding, DecodingInfo
 
 if TYPE_CHECKING:
     from ..optimization.constraints import Constraints, Range
+    from .code_draws import Draw
 
 ROUND = 16_384
 """Codes drawn at once, at most; that bounds the memory."""
@@ -107,7 +108,7 @@ class SamplingInfo(DecodingInfo):
 
 
 def sample_molecules(
-    draw: Callable[[np.ndarray], np.ndarray],
+    draw: Draw,
     decoder: Decoder,
     how: Sampling,
     n: int,
@@ -160,7 +161,7 @@ class ConditionalSampler:
 
     def __init__(
         self,
-        draw: Callable[[np.ndarray], np.ndarray],
+        draw: Draw,
         decoder: Decoder,
         how: Sampling,
         n: int,

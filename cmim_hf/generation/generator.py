@@ -4,11 +4,9 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
-from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -19,23 +17,20 @@ from ..checkpoints.loading import load_checkpoint, weights_fingerprint
 from ..data.argument_checks import check_choice, whole_number
 from ..data.invalid_rows import ON_INVALID, items_in_place, values_in_place
 from ..data.row_encoder import EncodedRows
-from ..data.smiles_files import Row
 from ..data.token_batches import distinct_rows
+from .code_draws import CodeDraws
 from .constrained_sampling import Sampling, sample_molecules
 from .decoding import Decoding, DecodingInfo
 from .encode_decode import Codec
-from .interpolation import interpolate_codes
+from .interpolation import interpolate_rows
 from .likelihood import log_likelihoods
-from .prior import ANCHOR, BANDWIDTH, MOST_CODES, PRIORS, CodePrior, find_prior
+from .prior import BANDWIDTH, MOST_CODES, CodePrior
 
 if TYPE_CHECKING:
     import pandas
 
     from ..optimization.optimization_result import Optimization
     from ..optimization.scorers import Scorer
-
-LARGEST_RADIUS = 1e6  # beyond, float32 codes overflow sooner or later
-UNITS = ("prior", "posterior", "aggregate")
 
 Smiles = str | None
 
@@ -106,6 +101,7 @@ class MoleculeGenerator:
         self.model, self.tokenizer = load_checkpoint(checkpoint, device, dtype)
         self.canonicalize, self.on_invalid, self.progress = canonicalize, on_invalid, progress
         self._codec = Codec(self.model, self.tokenizer, canonicalize, batch_size, seed, progress)
+        self._draws = CodeDraws(self._codec, self.checkpoint)
         self.encoder = self._codec.encoder
 
     def texts(self, smiles: Iterable[str], *, on_invalid: str | None = None) -> list[Smiles]:
@@ -190,8 +186,8 @@ class MoleculeGenerator:
             TypeError: An unknown argument, or one of another type.
         """
         n, how = whole_number("n", n, 1), Sampling(**sampling)
-        draw = self._draws_of(prior)
-        (found,), info = sample_molecules(lambda rows: draw(len(rows)), self._codec.decoder, how, n)
+        draw = self._draws.from_prior(prior)
+        (found,), info = sample_molecules(draw, self._codec.decoder, how, n)
         return (found, info) if return_info else found
 
     def sample_around(
@@ -223,21 +219,12 @@ class MoleculeGenerator:
                 codes' spread, a seed that breaks `keep` or `forbid`, and as in `sample`.
             TypeError: As in `sample`.
         """
-        if not isinstance(radius, Real) or not 0 <= radius <= LARGEST_RADIUS:
-            raise ValueError(f"`radius` is a number from 0 to {LARGEST_RADIUS:g}, not {radius!r}.")
         n, how = whole_number("n", n, 1), Sampling(**sampling)
-        check_choice("unit", unit, UNITS)
         single = isinstance(smiles, str)
         encoded, on_invalid = self._read([smiles] if single else smiles, on_invalid)
-        mean, log_std = self._codec.posterior(encoded)
-        scale = np.ones_like(mean)
-        if unit == "posterior":
-            scale = np.exp(log_std)
-        elif unit == "aggregate":
-            scale = scale * self._aggregate()[1]
-        scale *= np.float32(radius)
+        draw, mean = self._draws.around(encoded, radius, unit)
         groups, info = sample_molecules(
-            lambda rows: mean[rows] + scale[rows] * self._codec.noise(len(rows)),
+            draw,
             self._codec.decoder,
             how,
             n,
@@ -289,16 +276,11 @@ class MoleculeGenerator:
             raise ValueError(
                 f"Got {first.number} first and {second.number} second ends; give one for each."
             )
-        shape = self.model.config.num_latents, self.model.config.latent_size
-        a, b = (
-            values_in_place(self._codec.posterior(end)[0], end, "none").reshape(
-                -1, math.prod(shape)
-            )
-            for end in (first, second)
+        ends = (
+            values_in_place(self._codec.posterior(end)[0], end, "none") for end in (first, second)
         )
-        kept = np.flatnonzero(np.isfinite(a).all(axis=1) & np.isfinite(b).all(axis=1))
-        path = interpolate_codes(a[kept], b[kept], steps, method)
-        written, info = self._codec.decoder.decode(path.reshape(-1, *shape), Decoding(**decoding))
+        kept, path = interpolate_rows(*ends, steps, method)
+        written, info = self._codec.decoder.decode(path, Decoding(**decoding))
         paths = {row: written[i * steps : (i + 1) * steps] for i, row in enumerate(kept.tolist())}
         rows = paths if policy == "skip" else range(first.number)
         groups = [paths.get(row) for row in rows]
@@ -413,7 +395,7 @@ class MoleculeGenerator:
         texts = self._codec.texts(encoded)
         constraints.check_seeds(texts)
         mean, _ = self._codec.posterior(encoded)
-        spread = self._aggregate()[1].reshape(-1) if unit == "aggregate" else None
+        spread = self._draws.aggregate()[1].reshape(-1) if unit == "aggregate" else None
         once = Decoding(attempts=1)  # another code costs less than a second draw from one
         digest = None if spread is None else hashlib.sha256(spread.tobytes()).hexdigest()
         return optimize(
@@ -458,7 +440,7 @@ class MoleculeGenerator:
             self._codec.posterior(encoded)[0],
             bandwidth=bandwidth,
             most=most,
-            anchor=self._anchor,
+            anchor=self._draws.anchor,
             generator=self._codec.random,
         )
 
@@ -473,31 +455,3 @@ class MoleculeGenerator:
         on_invalid = self.on_invalid if on_invalid is None else on_invalid
         check_choice("on_invalid", on_invalid, ON_INVALID)
         return self._codec.read(smiles, on_invalid), on_invalid
-
-    def _draws_of(self, prior: CodePrior | str | os.PathLike) -> Callable[[int], np.ndarray]:
-        """Draws (n, num_latents, latent_size), for n, from a prior as `sample` takes it."""
-        name = prior if isinstance(prior, str) else None
-        if name == "fitted" and self._fitted_prior is not None:
-            prior = self._fitted_prior
-        elif name in PRIORS:
-            fitted = name == "fitted"
-            mean, std = self._aggregate() if fitted else (np.float32(0), np.float32(1))
-            return lambda n: mean + std * self._codec.noise(n)
-        elif not isinstance(prior, CodePrior):
-            prior = CodePrior.load(prior)
-        prior.check_model(self.checkpoint, self._anchor)
-        return lambda n: prior.sample(n, self._codec.random)
-
-    @cached_property
-    def _fitted_prior(self) -> CodePrior | None:
-        return find_prior(self.model.name_or_path)
-
-    @cached_property
-    def _anchor(self) -> np.ndarray:
-        encoded = self.encoder([Row("the molecule that tells models apart", 1, ANCHOR)])
-        return self._codec.posterior(encoded)[0][0]
-
-    def _aggregate(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and spread of the training molecules' codes, (num_latents, latent_size) each."""
-        mean, std = self.model.posterior.aggregate()
-        return mean.float().cpu().numpy(), std.float().cpu().numpy()

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 METHODS = ("linear", "spherical")
@@ -53,3 +55,18 @@ def interpolate_codes(
     bent = (np.abs(sine) > 1e-4) & (norms > 0)[..., None]
     arc = np.sin((1 - t) * angle) * first + np.sin(t * angle) * second
     return np.where(bent, arc / np.where(bent, sine, 1.0), line).astype(dtype)
+
+
+def interpolate_rows(
+    first: np.ndarray, second: np.ndarray, steps: int, method: str = "linear"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Paths between rows of codes (rows, num_latents, latent_size) of which both ends are finite.
+
+    Returns:
+        Which rows these are, (kept,), and the codes of their paths one after the other, (kept ·
+        steps, num_latents, latent_size), see [`interpolate_codes`].
+    """
+    finite = np.isfinite(first).all(axis=(1, 2)) & np.isfinite(second).all(axis=(1, 2))
+    kept, shape = np.flatnonzero(finite), first.shape[1:]
+    a, b = (end[kept].reshape(-1, math.prod(shape)) for end in (first, second))
+    return kept, interpolate_codes(a, b, steps, method).reshape(-1, *shape)
