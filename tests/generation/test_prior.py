@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from cmim_hf import MoleculeGenerator
+from cmim_hf import DEFAULT_CHECKPOINT, MoleculeGenerator
 from cmim_hf.generation.prior import CodePrior
 
 
@@ -224,3 +226,13 @@ def test_a_prior_goes_with_its_model_only(generator, drugs, prior, tmp_path):
     (tmp_path / "prior.safetensors").write_bytes(b"x")
     with pytest.raises(ValueError, match="cannot be read"):
         MoleculeGenerator(tmp_path, progress=False).sample(3, prior="fitted")
+
+
+def test_the_prior_that_ships_is_near_molecules(generator):
+    shipped = CodePrior.load(Path(DEFAULT_CHECKPOINT, "prior.safetensors"))
+    assert len(shipped.codes) == 20_000 and len(shipped.basis) == 50
+    same, other = (MoleculeGenerator(progress=False, seed=3) for _ in range(2))
+    greedy = {"attempts": 1}
+    drawn = same.sample(200, prior="fitted", **greedy)
+    assert drawn == other.sample(200, prior=shipped, **greedy)
+    assert 200 - drawn.count(None) > 150 > 200 - same.sample(200, **greedy).count(None)
