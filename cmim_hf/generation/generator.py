@@ -24,7 +24,7 @@ from .decoding import Decoding, DecodingInfo
 from .encode_decode import Codec
 from .interpolation import interpolate_rows
 from .likelihood import log_likelihoods
-from .prior import BANDWIDTH, MOST_CODES, CodePrior
+from .prior import BANDWIDTH, MOST_CODES, CodePrior, checked_bandwidth
 
 if TYPE_CHECKING:
     import pandas
@@ -435,6 +435,7 @@ class MoleculeGenerator:
             ValueError: Fewer than two molecules, or only equal ones, or an argument outside its
                 range.
         """
+        bandwidth, most = checked_bandwidth(bandwidth), whole_number("most", most, 2)
         encoded, _ = self._read(smiles, on_invalid)
         return CodePrior.fit(
             self._codec.posterior(encoded)[0],

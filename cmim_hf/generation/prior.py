@@ -85,7 +85,7 @@ class CodePrior:
             ValueError: A bandwidth outside 0 to 1.
         """
         self.mean, self.basis, self.codes, self.sizes = mean, basis, codes, sizes
-        self.bandwidth, self.anchor = _checked_bandwidth(bandwidth), anchor
+        self.bandwidth, self.anchor = checked_bandwidth(bandwidth), anchor
 
     @classmethod
     def fit(
@@ -111,7 +111,7 @@ class CodePrior:
                 outside its range.
         """
         most = whole_number("most", most, 2)
-        bandwidth = _checked_bandwidth(bandwidth)
+        bandwidth = checked_bandwidth(bandwidth)
         if codes.ndim != 3:
             raise ValueError(f"codes are (molecules, num_latents, latent_size), got {codes.shape}.")
         if len(codes) < 2:
@@ -262,7 +262,12 @@ def find_prior(checkpoint: str) -> CodePrior | None:
     return None if file is None else CodePrior.load(file)
 
 
-def _checked_bandwidth(bandwidth: float) -> float:
+def checked_bandwidth(bandwidth: float) -> float:
+    """A bandwidth as a number.
+
+    Raises:
+        ValueError: It is outside 0 to 1.
+    """
     try:
         number = float(bandwidth)
     except (TypeError, ValueError):
