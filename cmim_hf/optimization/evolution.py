@@ -108,12 +108,13 @@ class Evolution:
         self._values: list[list[float]] = []
         self._misses: list[Found] = []  # the infeasible ones most similar to their seeds
         self._reserve: list[Found] = []
-        self._seen: set[str] = set()
         self._stale = self._doublings = 0  # rounds; doublings of the radii
         self.stopped = ""
         self.broken: Counter[str] = Counter()
-        self._wanted = list({one.smiles: one for one in reversed(self._seeds)}.values())[::-1]
-        self._seen.update(one.smiles for one in self._wanted)
+        first: dict[str, Found] = {}
+        for one in self._seeds:
+            first.setdefault(one.smiles, one)
+        self._wanted, self._seen = list(first.values()), set(first)
         self.barred = {
             one.smiles
             for one, problem in zip(self._wanted, self._problems(self._wanted), strict=True)

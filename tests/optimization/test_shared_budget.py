@@ -62,6 +62,7 @@ def test_a_shared_budget_finds_more_than_one_divided_among_the_seeds():
 
 def test_a_molecule_counts_for_the_seed_that_it_is_most_like():
     found = pool(budget=100, min_similarity=0.7)
+    assert found.calls == 100
     for _, row in found.table.iterrows():
         near = [similarity(one, row["smiles"]) for one in SEEDS]
         assert row["similarity"] == max(near) == near[row["seed"]] >= 0.7
