@@ -141,10 +141,11 @@ def test_an_interrupted_pool_returns_what_it_found():
 
 def test_the_checkpoint_starts_from_what_it_draws():
     generator = MoleculeGenerator("tiny", seed=0, progress=False)
-    starts = [one for one in generator.sample(60, prior="fitted") if one][:15]
+    starts = sorted(filter(None, generator.sample(60, prior="fitted")), key=qed)[:15]
     found = generator.optimize(
         starts, "qed", shared_budget=True, budget=60, population=15, on_invalid="skip"
     )
     assert found.calls == 60 and found.best["score"][0] == qed(found.best["smiles"][0])
     later = found.table[found.table["iteration"] > 0]
-    assert later["score"].max() > found.table["score"][:15].max()
+    assert later["score"].mean() > found.table["score"][:15].mean() + 0.05
+    assert later["score"].max() > found.table["score"][:15].max() + 0.1
