@@ -42,10 +42,10 @@ import matplotlib.pyplot as plt  # noqa: E402
 
 RADII = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 UNITS = ("prior", "aggregate")
-SHARES = (
-    "first attempt", "validity", "uniqueness", "novelty", "not the seed", "new neighbours",
-    "effective novelty",
+NEAR_SHARES = (
+    "validity", "uniqueness", "novelty", "not the seed", "new neighbours", "effective novelty",
 )  # fmt: skip
+SHARES = ("first attempt", *NEAR_SHARES)
 PRIORS = ("standard", "fitted", "MOSES-fitted")
 STEPS = 11  # of a walk, its two ends included
 PUBLISHED_SAMPLES = 30_000
@@ -201,7 +201,7 @@ def around(
 def neighbours(
     seeds: Sequence[str], groups: Sequence[Sequence[str | None]], known: frozenset[str]
 ) -> dict[str, Any]:
-    """Shares of what was drawn from each seed; None: of nothing.
+    """The `NEAR_SHARES` of what was drawn from each seed; None: of nothing.
 
     Args:
         seeds: canonical SMILES.
