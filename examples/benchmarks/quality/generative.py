@@ -88,7 +88,8 @@ class Arguments:
         default=20_000, metadata={"help": "Molecules of moses_train, to fit a prior to."}
     )
     samples: int = field(
-        default=2000, metadata={"help": f"Of a prior; published: {PUBLISHED_SAMPLES:,}."}
+        default=2000,
+        metadata={"help": f"Of each prior; published: {PUBLISHED_SAMPLES:,}; 0 leaves them out."},
     )
     output: str = field(default=str(RESULTS), metadata={"help": "Folder of the results."})
 
@@ -105,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         *reconstruction_lines(results["reconstruction"]),
         *around_lines(results["around"]),
         *walk_lines(results["walks"]),
-        *prior_lines(results["prior"], args),
+        *(prior_lines(results["prior"], args) if results["prior"] else ()),
     ]
     results["checkpoint"] = Path(args.checkpoint).name
     write("generative", args.output, results, "\n\n".join(text))
@@ -149,7 +150,7 @@ def measure(args: Arguments) -> dict[str, Any]:
         for method in METHODS
     }
     prior: dict[str, dict[str, Any]] = {}
-    for kind in PRIORS:
+    for kind in PRIORS if args.samples else ():
         prior |= compute(
             f"prior-{kind}",
             partial(from_prior, args, kind),
