@@ -12,7 +12,7 @@ out before anything is computed; that the sources hold validation molecules is u
 
 - *exact*: the share of the first `--count` molecules of each source that come back from their mean
   code, decoded greedily.
-- *valid*: the share of `--draws` codes that decode to a molecule: drawn from N(0, I), and at
+- *valid*: the share of `--draws` codes that decode to a molecule at once: drawn from N(0, I), and at
   z + ε with ε ~ N(0, I) around molecules of the sources. That is radius 1 in absolute units, where
   the prior's spread is 1: `unit="prior"`, the default of `MoleculeGenerator.sample_around` and the
   first of the two tables around molecules of `generative.py` ("radius in units of 1"); neither the
@@ -190,7 +190,7 @@ def measure(
 
 def rebuilt(generator: MoleculeGenerator, smiles: list[str]) -> dict[str, Any]:
     """Shares of molecules that come back, with Wilson's 95 % interval of the exact ones."""
-    written = [text or "" for text in generator.reconstruct(smiles)]
+    written = [text or "" for text in generator.reconstruct(smiles, attempts=1)]
     found = metrics.load("reconstruction").compute(predictions=written, references=smiles)
     interval = wilson(found["reconstruction"], len(smiles))
     return {**found, "interval": interval, "molecules": len(smiles)}
@@ -200,11 +200,11 @@ def validity(
     generator: MoleculeGenerator, given: Mapping[str, list[str]], draws: int
 ) -> dict[str, Any]:
     """Shares of codes that are molecules: from the prior, around molecules, and of each source."""
-    prior = [text is not None for text in generator.sample(draws, prior="standard")]
+    prior = [text is not None for text in generator.sample(draws, attempts=1)]
     near = {}
     for place, (name, smiles) in enumerate(given.items()):
         seeds = list(islice(cycle(smiles), len(range(place, draws, len(given)))))
-        groups = generator.sample_around(seeds, RADIUS, 1, unit="prior")
+        groups = generator.sample_around(seeds, RADIUS, 1, attempts=1)
         near[name] = [text is not None for (text,) in groups]
     found: dict[str, Any] = {
         "around each": {name: float(np.mean(one)) for name, one in near.items()}

@@ -137,7 +137,10 @@ def save_random(config: CMIMConfig, tokenizer: PreTrainedTokenizerBase, folder: 
 
 
 def contrastive_flops(rows: int, size: int) -> float:
-    """Operations of the term of codes (rows, size): all pairs, then two products for gradients."""
+    """Operations that the term of codes (rows, size) needs: all pairs, two products for gradients.
+
+    That pairs are formed again for the gradients, which saves memory, is not counted.
+    """
     return 6.0 * rows**2 * size
 
 
