@@ -32,6 +32,9 @@ of ZINC is none, a draw at temperature 0.5 is a molecule for a third of them; th
 _ROOM = 8
 """Tokens that a draw may be longer than the text that was no molecule."""
 
+_WITHOUT_RULES = 3
+"""Attempts before the rules are held: while many rows are left, they cost more than they mend."""
+
 _TOGETHER = 64
 """Fewer rows than this are drawn several times at once: a decoding step costs what it costs."""
 
@@ -46,7 +49,7 @@ class Decoding:
         top_k: Draw among the most probable tokens only.
         attempts: How often a code is decoded at most until its text is a molecule: the first time
             as it is, then drawn in towards the origin and at the temperatures of `REDRAWS` (at
-            `temperature` where that is above 0), from the third time on under the rules of
+            `temperature` where that is above 0), from the fourth time on under the rules of
             [`~cmim_hf.generation.valid_smiles.SmilesRules`]. With 1, what comes first counts.
     """
 
@@ -206,7 +209,7 @@ class Decoder:
             top_k=how.top_k,
             max_length=torch.from_numpy(limits),
             uniform=torch.from_numpy(uniform),
-            rules=None if tries[0][1] == 2 else self._rules,
+            rules=self._rules if tries[0][1] > _WITHOUT_RULES else None,
         )
         return self._molecules(tokens)
 

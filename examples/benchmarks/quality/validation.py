@@ -12,7 +12,7 @@ out before anything is computed; that the sources hold validation molecules is u
 
 - *exact*: the share of the first `--count` molecules of each source that come back from their mean
   code, decoded greedily.
-- *valid*: the share of `--draws` codes that decode to a molecule at once: drawn from N(0, I), and at
+- *valid*: the share of `--draws` codes that decode to a molecule at once: of N(0, I), and at
   z + ε with ε ~ N(0, I) around molecules of the sources. That is radius 1 in absolute units, where
   the prior's spread is 1: `unit="prior"`, the default of `MoleculeGenerator.sample_around` and the
   first of the two tables around molecules of `generative.py` ("radius in units of 1"); neither the
