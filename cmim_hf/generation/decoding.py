@@ -50,7 +50,8 @@ class Decoding:
         attempts: How often a code is decoded at most until its text is a molecule: the first time
             as it is, then drawn in towards the origin and at the temperatures of `REDRAWS` (at
             `temperature` where that is above 0), from the fourth time on under the rules of
-            [`~cmim_hf.generation.valid_smiles.SmilesRules`]. With 1, what comes first counts.
+            [`~cmim_hf.generation.valid_smiles.SmilesRules`]. With 1, and in a generator that does
+            not canonicalize, what comes first counts.
     """
 
     temperature: float = 0.0

@@ -131,6 +131,7 @@ class MoleculeGenerator:
                 or `attempts` below 1.
             TypeError: An unknown argument.
         """
+        self._check_info(return_info)
         decoded = self._codec.decoder.decode(self._codec.codes(latents), Decoding(**decoding))
         return decoded if return_info else decoded[0]
 
@@ -146,6 +147,7 @@ class MoleculeGenerator:
 
         The info is about the different molecules among them, in their order.
         """
+        self._check_info(return_info)
         how = Decoding(**decoding)
         encoded, on_invalid = self._read(smiles, on_invalid)
         first, place = distinct_rows(encoded)
@@ -185,6 +187,7 @@ class MoleculeGenerator:
             FileNotFoundError: No such file.
             TypeError: An unknown argument, or one of another type.
         """
+        self._check_info(return_info)
         n, how = whole_number("n", n, 1), Sampling(**sampling)
         draw = self._draws.from_prior(prior)
         (found,), info = sample_molecules(draw, self._codec.decoder, how, n)
@@ -219,6 +222,7 @@ class MoleculeGenerator:
                 codes' spread, a seed that breaks `keep` or `forbid`, and as in `sample`.
             TypeError: As in `sample`.
         """
+        self._check_info(return_info)
         n, how = whole_number("n", n, 1), Sampling(**sampling)
         single = isinstance(smiles, str)
         encoded, on_invalid = self._read([smiles] if single else smiles, on_invalid)
@@ -266,6 +270,7 @@ class MoleculeGenerator:
             ValueError: Another number of first than of second ends, fewer than two steps, or an
                 unknown method.
         """
+        self._check_info(return_info)
         single = isinstance(first, str)
         if single != isinstance(second, str):
             raise TypeError("Interpolate from one SMILES to one, or from a list to a list of them.")
@@ -456,3 +461,11 @@ class MoleculeGenerator:
         on_invalid = self.on_invalid if on_invalid is None else on_invalid
         check_choice("on_invalid", on_invalid, ON_INVALID)
         return self._codec.read(smiles, on_invalid), on_invalid
+
+    def _check_info(self, return_info: bool) -> None:
+        """Without reading what was written nobody knows what is a molecule."""
+        if return_info and not self.canonicalize:
+            raise ValueError(
+                "`return_info` tells molecules from other texts, so the generator must "
+                "canonicalize."
+            )

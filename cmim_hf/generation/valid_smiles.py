@@ -37,7 +37,7 @@ class _Beginning:
         here: The atom that the next one is bound to; -1 at the start and behind a dot.
         order: Of the bond just written; 0 if none was.
         opened: A branch has just been opened.
-        end: Of a bracket atom that no token holds whole, what has been written.
+        part: Of a bracket atom or a ring's number that no token holds whole, what has been written.
     """
 
     free: list[int] = field(default_factory=list)
@@ -51,6 +51,7 @@ class _Beginning:
     part: str = ""
 
     def copy(self) -> _Beginning:
+        """One that can be written on without changing this one."""
         return replace(
             self,
             free=self.free.copy(),
@@ -66,7 +67,10 @@ class _Beginning:
         return self.here >= 0 and not (self.rings or self.branches or self.order or self.part)
 
     def write(self, unit: str) -> bool:
-        """Add an atom, a bond, a ring's number or a bracket; whether it may stand here."""
+        """Add an atom, a bond, a ring's number or a bracket; whether it may stand here.
+
+        What may not stand leaves this damaged.
+        """
         if self.part or unit in "[%":
             self.part += unit
             if self.part[0] == "[":

@@ -108,6 +108,9 @@ def decode_latents(
             rows, latents, last, ended = (x[going] for x in (rows, latents, last, ended))
             cache.batch_select_indices(going)
     tokens = tokens[:, :length]
+    if limits is not None:  # a row may have been written on, until it was dropped
+        beyond = torch.arange(length, device=tokens.device) >= limits[:, None]
+        tokens = tokens.masked_fill(beyond, config.pad_token_id)
     end = torch.isin(tokens, torch.tensor(ends, device=tokens.device))
     return tokens.masked_fill(end.cumsum(dim=1) - end.long() > 0, config.pad_token_id)
 

@@ -9,6 +9,7 @@ from rdkit import Chem
 from cmim_hf import MoleculeGenerator
 from cmim_hf.generation.decoding import Decoding
 from cmim_hf.generation.valid_smiles import SmilesRules
+from cmim_hf.model.decoding_cmim import decode_latents
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +126,36 @@ def test_redraws_of_a_draw_differ_among_equal_codes(generator, drugs):
 def test_attempts_are_a_whole_number(generator, attempts):
     with pytest.raises((TypeError, ValueError), match="`attempts`"):
         generator.sample(1, attempts=attempts)
+
+
+def test_each_row_has_a_limit_of_its_own(generator, drugs):
+    """Whoever is decoded beside it, and however long these are."""
+    model = generator.model
+    codes = torch.from_numpy(generator.encode(drugs))
+    sizes = (decode_latents(model, codes) != model.config.pad_token_id).sum(dim=1)
+    limits = sizes - torch.arange(len(sizes)) % 3  # as long as the text, or up to two tokens less
+    found = decode_latents(model, codes, max_length=limits)
+    end = model.config.eos_token_id
+    assert ((found == end).any(dim=1) == (limits == sizes)).all()
+    for row, limit in enumerate(limits.tolist()):
+        alone = decode_latents(model, codes[row : row + 1], max_length=limit)[0]
+        assert torch.equal(found[row, :limit], alone)
+        assert (found[row, limit:] == model.config.pad_token_id).all()
+
+
+def test_without_canonicalize_nothing_is_told_of_molecules(drugs):
+    raw = MoleculeGenerator(canonicalize=False, progress=False, seed=0)
+    codes = raw.encode(["CCO", "CCN"])
+    calls = (
+        lambda: raw.decode(codes, return_info=True),
+        lambda: raw.reconstruct(["CCO"], return_info=True),
+        lambda: raw.sample(2, return_info=True),
+        lambda: raw.sample_around("CCO", 1.0, 2, return_info=True),
+        lambda: raw.interpolate("CCO", "CCN", 3, return_info=True),
+    )
+    for call in calls:
+        with pytest.raises(ValueError, match="`return_info` .* must canonicalize"):
+            call()
 
 
 def test_an_unknown_argument_is_named(generator):

@@ -212,7 +212,7 @@ def optimization_table(folder: Path, weights: str | None = None) -> str | None:
         result = read(path.stem, folder)
         if weights not in (None, result["weights"]):
             continue
-        for strategy in ("evolution", "cma", "random"):
+        for strategy in ("evolution", "random"):
             if strategy in result:
                 one = result[strategy]
                 rows.append(
