@@ -75,6 +75,7 @@ CLOSURE = {
     },
     "gaussian_cmim": set(),
     "generation_cmim": set(),
+    "image_processing_cmim": set(),
     "informative_embeddings_cmim": set(),
     "layers_cmim": {"configuration_cmim"},
     "modeling_cmim": {
@@ -101,6 +102,7 @@ CLOSURE = {
 # Beside torch and transformers: the prediction pipeline works without the package.
 LIBRARIES = {
     "configuration_cmim": {"huggingface_hub"},  # as transformers' own configurations
+    "image_processing_cmim": {"numpy", "PIL"},
     "pipelines_cmim": {"rdkit"},
     "sentence_transformers_cmim": {"sentence_transformers", "peft"},
 }
