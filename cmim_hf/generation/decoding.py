@@ -52,11 +52,14 @@ class Decoding:
             `temperature` where that is above 0), from the fourth time on under the rules of
             [`~cmim_hf.generation.valid_smiles.SmilesRules`]. With 1, and in a generator that does
             not canonicalize, what comes first counts.
+        max_length: Tokens of a text, the start token included; a longer one is cut off there, and
+            no molecule. By default as many as the model knows.
     """
 
     temperature: float = 0.0
     top_k: int | None = None
     attempts: int = 16
+    max_length: int | None = None
 
     def __post_init__(self) -> None:
         """Check `attempts`; what decodes checks the others."""
@@ -148,6 +151,7 @@ class Decoder:
             for start in range(0, len(codes), self.batch_size):
                 rows = order[start : start + self.batch_size]
                 options = {"top_k": how.top_k, "generator": self.random}
+                options["max_length"] = how.max_length
                 tokens = self._tokens(codes[rows], how.temperature, **options)
                 sizes[rows] = (tokens != self.model.config.pad_token_id).sum(1).cpu()
                 for row, smiles in zip(rows, self._molecules(tokens), strict=True):
@@ -196,7 +200,8 @@ class Decoder:
         """Molecules of attempts (row, number), all of one line of `REDRAWS`."""
         rows = np.array([row for row, _ in tries])
         scale, temperature = REDRAWS[min(tries[0][1] - 2, len(REDRAWS) - 1)]
-        limits = np.minimum(sizes[rows] + _ROOM, self.model.config.max_position_embeddings + 1)
+        longest = how.max_length or self.model.config.max_position_embeddings + 1
+        limits = np.minimum(sizes[rows] + _ROOM, longest)
         uniform = np.empty((len(tries), limits.max()), np.float32)
         drawn: dict[tuple[int, ...], np.ndarray] = {}
         for place, (row, attempt) in enumerate(tries):

@@ -123,12 +123,12 @@ class MoleculeGenerator:
         Args:
             latents: (rows, num_latents, latent_size), as `encode` gives them.
             return_info: Also return what became of each code.
-            decoding: `temperature` (0), `top_k` (none) and `attempts` (16), see
-                [`~cmim_hf.generation.decoding.Decoding`].
+            decoding: `temperature` (0), `top_k` (none), `attempts` (16) and `max_length` (that of
+                the model), see [`~cmim_hf.generation.decoding.Decoding`].
 
         Raises:
-            ValueError: Codes of another shape or not finite, a temperature below 0, or a `top_k`
-                or `attempts` below 1.
+            ValueError: Codes of another shape or not finite, a temperature below 0, a `top_k` or
+                `attempts` below 1, or a `max_length` that the model cannot have.
             TypeError: An unknown argument.
         """
         self._check_info(return_info)
@@ -349,7 +349,9 @@ class MoleculeGenerator:
     ) -> Optimization:
         """Look around the codes of molecules for others of higher score.
 
-        Codes are decoded once, greedily: where one gives no molecule, another code is tried.
+        Codes are decoded once, greedily: where one gives no molecule, another code is tried. So
+        it is where a text gets over twice as long as that of the longest seed, in tokens: far out
+        some would never end.
 
         Args:
             seeds: Molecules to start from, each with a search and a budget of its own; with
@@ -401,7 +403,9 @@ class MoleculeGenerator:
         constraints.check_seeds(texts)
         mean, _ = self._codec.posterior(encoded)
         spread = self._draws.aggregate()[1].reshape(-1) if unit == "aggregate" else None
-        once = Decoding(attempts=1)  # another code costs less than a second draw from one
+        # another code costs less than a second draw from one
+        longest = min(2 * int(encoded.lengths.max()), self.model.config.max_position_embeddings)
+        once = Decoding(attempts=1, max_length=longest + 1)
         digest = None if spread is None else hashlib.sha256(spread.tobytes()).hexdigest()
         return optimize(
             texts,

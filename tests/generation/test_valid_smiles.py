@@ -115,6 +115,20 @@ def test_a_code_is_redrawn_alike_in_any_company(generator, drugs):
     assert other.decode(codes) == whole
 
 
+def test_a_text_longer_than_max_length_is_no_molecule(generator, drugs):
+    codes = generator.encode(drugs)
+    sizes = np.array([len(ids) + 1 for ids in generator.tokenizer(drugs)["input_ids"]])
+    limit = int(np.median(sizes))
+    found = generator.decode(codes, max_length=limit, attempts=1)
+    whole = generator.decode(codes, attempts=1)
+    expected = [one if n <= limit else None for one, n in zip(whole, sizes, strict=True)]
+    assert found == expected and None in found and any(found)
+    redrawn = generator.decode(codes, max_length=limit)
+    assert redrawn.count(None) < found.count(None)
+    lengths = [len(ids) + 1 for ids in generator.tokenizer([s for s in redrawn if s])["input_ids"]]
+    assert max(lengths) <= limit + 8  # written canonically, it may have some more tokens
+
+
 def test_redraws_of_a_draw_differ_among_equal_codes(generator, drugs):
     codes = np.repeat(generator.encode(drugs[:1]), 40, axis=0)
     found, info = generator.decode(codes, temperature=2.5, return_info=True)
