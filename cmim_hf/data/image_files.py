@@ -169,15 +169,20 @@ def _idx_array(file: Path, axes: int) -> np.ndarray:
 def _dataset(path: Path, part: str) -> tuple[np.ndarray, list[int] | None, list[str] | None]:
     import datasets
 
+    saved = any(Path(path, name).is_file() for name in ("dataset_dict.json", "state.json"))
     try:
-        # a folder is read as it is, without a copy in the cache of `datasets`
-        parts = datasets.load_dataset(os.fspath(path), streaming=path.exists())
+        if saved:
+            parts = datasets.load_from_disk(os.fspath(path))
+        else:  # a folder is read as it is, without a copy in the cache of `datasets`
+            parts = datasets.load_dataset(os.fspath(path), streaming=path.exists())
     except (FileNotFoundError, ConnectionError) as error:
         raise FileNotFoundError(
             f"{path} is neither a file or folder with images nor a dataset that can be opened: "
             f"{str(error).rstrip('.')}. Check the name, the network, and `hf auth login` for a "
             "private dataset."
         ) from error
+    if isinstance(parts, datasets.Dataset):
+        parts = {"train": parts}
     rows = _chosen(part, {_ALIASES.get(name, name): rows for name, rows in parts.items()})
     kinds = rows.features or {}
     columns = [name for name, kind in kinds.items() if isinstance(kind, datasets.Image)]

@@ -133,7 +133,7 @@ class CMIMImageProcessor(BaseImageProcessor):
             batch = np.stack([_resized(image, self.image_size) for image in batch])
         if batch.dtype == np.uint8:
             return np.divide(batch, np.float32(255), dtype=np.float32, order="C")
-        return np.array(batch.clip(0, 1), np.float32, order="C")  # rounding may leave it
+        return np.array(batch, np.float32, order="C")
 
 
 def _batches(images: Any) -> list[np.ndarray]:

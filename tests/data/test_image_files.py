@@ -110,6 +110,13 @@ def test_folders_of_datasets(stored, tmp_path, form):
         assert np.array_equal(load_images(tmp_path / "set", part).images, COLOURS[[5, 2]])
 
 
+def test_a_saved_dataset_without_parts_is_for_training(stored, tmp_path):
+    stored["validation"].save_to_disk(tmp_path / "set")
+    assert np.array_equal(load_images(tmp_path / "set").images, COLOURS[[5, 2]])
+    with pytest.raises(ValueError, match="set: there is no `part` 'test'; it has train"):
+        load_images(tmp_path / "set", "test")
+
+
 def test_columns_of_a_dataset(tmp_path):
     kinds = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
     rows = {"image": [Image.fromarray(image) for image in IMAGES], "label": LABELS + 5}

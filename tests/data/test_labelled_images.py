@@ -82,7 +82,7 @@ def test_the_epoch_reaches_workers_that_run():
         (IMAGES, np.zeros(20), None, r"Labels are float64 \(20,\)"),
         (IMAGES, [None] * 20, None, r"Labels are object \(20,\)"),
         (IMAGES, np.zeros((20, 2), int), None, r"Labels are int64 \(20, 2\)"),
-        (IMAGES, np.arange(20), ["a", "b"], "Labels go from 0 to 19, but there are 2 names"),
+        (IMAGES, np.arange(20), ["a"] * 19, "Labels go from 0 to 19, but there are 19 names"),
         (IMAGES, np.arange(20) - 1, ["a"] * 20, "Labels go from -1 to 18"),
     ],
 )
