@@ -22,18 +22,23 @@ def _register_config() -> None:
     from transformers import AutoConfig
 
     from .model.configuration_cmim import CMIMConfig
+    from .model.configuration_cmim_image import CMIMImageConfig
 
     AutoConfig.register("cmim", CMIMConfig, exist_ok=True)
+    AutoConfig.register("cmim_image", CMIMImageConfig, exist_ok=True)
 
 
 def _register_models() -> None:
     from transformers import AutoModel, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
 
     from .model.configuration_cmim import CMIMConfig
+    from .model.configuration_cmim_image import CMIMImageConfig
     from .model.modeling_cmim import CMIMModel
+    from .model.modeling_cmim_image import CMIMImageModel
     from .model.sequence_classification_cmim import CMIMForSequenceClassification
 
     AutoModel.register(CMIMConfig, CMIMModel, exist_ok=True)
+    AutoModel.register(CMIMImageConfig, CMIMImageModel, exist_ok=True)
     AutoModelForSeq2SeqLM.register(CMIMConfig, CMIMModel, exist_ok=True)
     AutoModelForSequenceClassification.register(
         CMIMConfig, CMIMForSequenceClassification, exist_ok=True

@@ -63,21 +63,23 @@ ARROWS = {
 }
 # What `save_pretrained` copies beside the weights, and what of ours each imports.
 CLOSURE = {
+    "checked_fields_cmim": set(),
     "checksums_cmim": set(),
-    "configuration_cmim": set(),
+    "configuration_cmim": {"checked_fields_cmim"},
+    "configuration_cmim_image": {"checked_fields_cmim"},
     "decoding_cmim": set(),
     "encoder_decoder_cmim": {
-        "checksums_cmim",
         "configuration_cmim",
         "layers_cmim",
         "posterior_cmim",
         "property_head_cmim",
+        "saving_cmim",
     },
     "gaussian_cmim": set(),
     "generation_cmim": set(),
     "image_processing_cmim": set(),
     "informative_embeddings_cmim": set(),
-    "layers_cmim": {"configuration_cmim"},
+    "layers_cmim": set(),
     "modeling_cmim": {
         "configuration_cmim",
         "encoder_decoder_cmim",
@@ -87,8 +89,17 @@ CLOSURE = {
         "posterior_cmim",
         "property_head_cmim",
     },
+    "modeling_cmim_image": {
+        "configuration_cmim_image",
+        "gaussian_cmim",
+        "layers_cmim",
+        "pixel_likelihood_cmim",
+        "posterior_cmim",
+        "saving_cmim",
+    },
     "pipelines_cmim": {"decoding_cmim", "informative_embeddings_cmim", "smiles_text_cmim"},
-    "posterior_cmim": {"configuration_cmim", "layers_cmim"},
+    "pixel_likelihood_cmim": set(),
+    "posterior_cmim": {"layers_cmim"},
     "property_head_cmim": {"configuration_cmim"},
     "sentence_transformers_cmim": {"informative_embeddings_cmim", "smiles_text_cmim"},
     "sequence_classification_cmim": {
@@ -97,11 +108,15 @@ CLOSURE = {
         "informative_embeddings_cmim",
         "modeling_cmim",
     },
+    "saving_cmim": {"checksums_cmim"},
     "smiles_text_cmim": set(),
 }
 # Beside torch and transformers: the prediction pipeline works without the package.
 LIBRARIES = {
-    "configuration_cmim": {"huggingface_hub"},  # as transformers' own configurations
+    # as transformers' own configurations
+    "checked_fields_cmim": {"huggingface_hub"},
+    "configuration_cmim": {"huggingface_hub"},
+    "configuration_cmim_image": {"huggingface_hub"},
     "image_processing_cmim": {"numpy", "PIL"},
     "pipelines_cmim": {"rdkit"},
     "sentence_transformers_cmim": {"sentence_transformers", "peft"},

@@ -18,10 +18,10 @@ import re
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from huggingface_hub.dataclasses import as_validated_field, strict
-from huggingface_hub.errors import StrictDataclassError
+from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
-from transformers.activations import ACT2FN
+
+from .checked_fields_cmim import activation, count, not_negative, with_value_errors
 
 _AUTO_MAP = {
     "AutoConfig": "configuration_cmim.CMIMConfig",
@@ -66,39 +66,7 @@ SIZES: dict[str, dict[str, int | float]] = {
 LAYOUT = 1  # to be raised when older code would misread a checkpoint
 
 
-@as_validated_field
-def _count(value: int) -> None:
-    if value < 1:
-        raise ValueError(f"must be a whole number of at least 1, got {value}")
-
-
-@as_validated_field
-def _not_negative(value: float) -> None:
-    if not value >= 0:
-        raise ValueError(f"must be a number of at least 0, got {value}")
-
-
-@as_validated_field
-def _activation(name: str) -> None:
-    if name not in ACT2FN:
-        raise ValueError(f"must name an activation of transformers, got {name!r}")
-
-
-def _with_value_errors(cls: type[PreTrainedConfig]) -> type[PreTrainedConfig]:
-    """Raise a ValueError where `strict` refuses a value."""
-    checked = cls.__setattr__
-
-    def __setattr__(self: PreTrainedConfig, name: str, value: Any) -> None:
-        try:
-            checked(self, name, value)
-        except StrictDataclassError as error:
-            raise ValueError(str(error)) from error
-
-    cls.__setattr__ = __setattr__
-    return cls
-
-
-@_with_value_errors
+@with_value_errors
 @strict
 class CMIMConfig(PreTrainedConfig):
     """What determines a [`CMIMModel`]: the shapes, the posterior and the special tokens.
@@ -158,26 +126,26 @@ class CMIMConfig(PreTrainedConfig):
     ]
     attribute_map = {"num_hidden_layers": "decoder_layers"}
 
-    vocab_size: int = _count(default=256)
-    hidden_size: int = _count(default=192)
-    intermediate_size: int = _count(default=768)
-    num_attention_heads: int = _count(default=6)
-    encoder_layers: int = _count(default=3)
-    decoder_layers: int = _count(default=3)
-    num_latents: int = _count(default=1)
-    latent_size: int = _count(default=192)
+    vocab_size: int = count(default=256)
+    hidden_size: int = count(default=192)
+    intermediate_size: int = count(default=768)
+    num_attention_heads: int = count(default=6)
+    encoder_layers: int = count(default=3)
+    decoder_layers: int = count(default=3)
+    num_latents: int = count(default=1)
+    latent_size: int = count(default=192)
     posterior: Literal["learned", "sampled"] = "learned"
     min_log_std: float | int = -3.0
-    max_position_embeddings: int = _count(default=512)
-    rope_theta: float | int = _not_negative(default=10000.0)
-    hidden_act: str = _activation(default="gelu_pytorch_tanh")
-    dropout: float | int = _not_negative(default=0.0)
-    layer_norm_eps: float | int = _not_negative(default=1e-5)
-    initializer_range: float | int = _not_negative(default=0.02)
-    num_properties: int = _not_negative(default=0)
+    max_position_embeddings: int = count(default=512)
+    rope_theta: float | int = not_negative(default=10000.0)
+    hidden_act: str = activation(default="gelu_pytorch_tanh")
+    dropout: float | int = not_negative(default=0.0)
+    layer_norm_eps: float | int = not_negative(default=1e-5)
+    initializer_range: float | int = not_negative(default=0.02)
+    num_properties: int = not_negative(default=0)
     property_names: list[str] | None = None
     property_representation: Literal["latent", "informative", "both"] = "both"
-    layout: int = _count(default=LAYOUT)
+    layout: int = count(default=LAYOUT)
     problem_type: (
         Literal["regression", "single_label_classification", "multi_label_classification"] | None
     ) = None

@@ -3,13 +3,10 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
 from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
@@ -20,7 +17,6 @@ from transformers.modeling_outputs import (
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
-from .checksums_cmim import check_weights, forget_checksums, write_checksums
 from .configuration_cmim import CMIMConfig
 from .layers_cmim import (
     CMIMCrossAttention,
@@ -31,80 +27,23 @@ from .layers_cmim import (
 )
 from .posterior_cmim import CMIMPosterior
 from .property_head_cmim import CMIMPropertyHead
-
-_OF_THE_HUB = ("repo_id", "commit_message", "private", "create_pr", "revision", "tags", "token")
-_OF_BOTH = ("max_shard_size",)
+from .saving_cmim import CMIMSavedModel
 
 
-class CMIMPreTrainedModel(PreTrainedModel):
-    """Loading, saving and initialisation shared by all cMIM models."""
+class CMIMPreTrainedModel(CMIMSavedModel):
+    """What cMIM models of text share: configuration, initial weights, what they support."""
 
     config: CMIMConfig
     config_class = CMIMConfig
     base_model_prefix = "cmim"
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
-    accepts_loss_kwargs = False  # the Trainer, not the model, scales for gradient accumulation
     _no_split_modules = ["CMIMEncoderLayer", "CMIMDecoderLayer"]
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
-
-    @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike | None, *args: Any, **kwargs: Any
-    ) -> CMIMPreTrainedModel:
-        """Load a checkpoint; arguments as in [`~transformers.PreTrainedModel.from_pretrained`].
-
-        Weights are read from safetensors only, unless `use_safetensors=False` asks for a pickle.
-
-        Raises:
-            ValueError: The weights of a local folder are not those that were saved there.
-        """
-        if kwargs.get("use_safetensors") is None:
-            kwargs["use_safetensors"] = True
-        name = pretrained_model_name_or_path
-        if name is not None and os.path.isdir(name):
-            check_weights(os.path.join(name, kwargs.get("subfolder") or ""))
-        return super().from_pretrained(name, *args, **kwargs)
-
-    def save_pretrained(
-        self,
-        save_directory: str | os.PathLike,
-        is_main_process: bool = True,
-        push_to_hub: bool = False,
-        **kwargs: Any,
-    ) -> None:
-        """Save the model, its code and the checksums of its weights.
-
-        Args:
-            save_directory: The checkpoint's folder.
-            is_main_process: Whether this process is the one that writes.
-            push_to_hub: Then upload it, to `repo_id` or a repository named like the folder.
-            kwargs: As in [`~transformers.PreTrainedModel.save_pretrained`].
-        """
-        hub = {name: kwargs.pop(name) for name in _OF_THE_HUB if name in kwargs}
-        hub |= {name: kwargs[name] for name in _OF_BOTH if name in kwargs}
-        if is_main_process:
-            forget_checksums(save_directory)
-        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
-        if is_main_process:
-            write_checksums(save_directory)
-        if push_to_hub:
-            name = hub.pop("repo_id", os.path.basename(os.path.abspath(save_directory)))
-            self.push_to_hub(name, **hub)
-
-    def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> Any:
-        """As of `torch.nn.Module`; a weight that shares another's memory is not missing."""
-        result = super().load_state_dict(state_dict, strict=strict, assign=assign)
-        for name, source in self.all_tied_weights_keys.items():
-            if name in result.missing_keys and source in state_dict and not assign:
-                result.missing_keys.remove(name)
-        return result
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)

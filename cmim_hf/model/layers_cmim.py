@@ -8,12 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional
+from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
 from transformers.cache_utils import EncoderDecoderCache
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
-from .configuration_cmim import CMIMConfig
 
 
 def eager_attention(
@@ -34,7 +33,7 @@ def eager_attention(
 
 
 def rotary_tables(
-    config: CMIMConfig, length: int, offset: int | torch.Tensor, like: torch.Tensor
+    config: PreTrainedConfig, length: int, offset: int | torch.Tensor, like: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Two tables (length, 1, 1, head_dim) of rotary embeddings (Su et al., arXiv 2104.09864).
 
@@ -62,7 +61,7 @@ class Attention(nn.Module):
     is_causal = False
     num_key_value_groups = 1
 
-    def __init__(self, config: CMIMConfig, layer_idx: int) -> None:
+    def __init__(self, config: PreTrainedConfig, layer_idx: int) -> None:
         """`layer_idx` is the layer's place in the cache."""
         super().__init__()
         self.config = config
@@ -97,7 +96,7 @@ class Attention(nn.Module):
 class CMIMSelfAttention(Attention):
     """Multi-head self-attention with rotary positions and one fused projection."""
 
-    def __init__(self, config: CMIMConfig, layer_idx: int, is_causal: bool) -> None:
+    def __init__(self, config: PreTrainedConfig, layer_idx: int, is_causal: bool) -> None:
         """`layer_idx` is the layer's place in the cache."""
         super().__init__(config, layer_idx)
         self.is_causal = is_causal
@@ -123,7 +122,7 @@ class CMIMSelfAttention(Attention):
 class CMIMCrossAttention(Attention):
     """Attention of the decoder to the K > 1 memory tokens."""
 
-    def __init__(self, config: CMIMConfig, layer_idx: int) -> None:
+    def __init__(self, config: PreTrainedConfig, layer_idx: int) -> None:
         """`layer_idx` is the layer's place in the cache."""
         super().__init__(config, layer_idx)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -151,7 +150,7 @@ class CMIMCrossAttention(Attention):
 class CMIMSingleCrossAttention(nn.Module):
     """Cross-attention to one memory token: its softmax over one key is 1, leaving W_o W_v m."""
 
-    def __init__(self, config: CMIMConfig, layer_idx: int) -> None:
+    def __init__(self, config: PreTrainedConfig, layer_idx: int) -> None:
         """No query, key or norm exists: the result does not depend on the decoder's state."""
         super().__init__()
         self.layer_idx = layer_idx
@@ -203,7 +202,7 @@ def _remember(
 class CMIMFeedForward(nn.Module):
     """Pre-norm feed-forward block."""
 
-    def __init__(self, config: CMIMConfig) -> None:
+    def __init__(self, config: PreTrainedConfig) -> None:
         """Norm, widen, activate, narrow."""
         super().__init__()
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -219,7 +218,7 @@ class CMIMFeedForward(nn.Module):
 class CMIMEncoderLayer(GradientCheckpointingLayer):
     """Pre-norm Transformer layer: self-attention and feed-forward."""
 
-    def __init__(self, config: CMIMConfig, layer_idx: int) -> None:
+    def __init__(self, config: PreTrainedConfig, layer_idx: int) -> None:
         """`layer_idx` counts from 0."""
         super().__init__()
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -243,7 +242,7 @@ class CMIMEncoderLayer(GradientCheckpointingLayer):
 class CMIMDecoderLayer(GradientCheckpointingLayer):
     """Pre-norm Transformer layer: causal self-attention, the latent code, feed-forward."""
 
-    def __init__(self, config: CMIMConfig, layer_idx: int) -> None:
+    def __init__(self, config: PreTrainedConfig, layer_idx: int) -> None:
         """`layer_idx` counts from 0."""
         super().__init__()
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)

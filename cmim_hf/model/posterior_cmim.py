@@ -11,15 +11,15 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import nn
 from torch.nn import functional
+from transformers import PreTrainedConfig
 
-from .configuration_cmim import CMIMConfig
 from .layers_cmim import Attention, eager_attention
 
 
 class CMIMPosterior(Attention):
     """Attention pooling by K learned queries, then mean and log-std of q(z | x)."""
 
-    def __init__(self, config: CMIMConfig) -> None:
+    def __init__(self, config: PreTrainedConfig) -> None:
         """A sampled posterior has no log-std projection."""
         super().__init__(config, layer_idx=0)
         hidden_size = config.hidden_size

@@ -10,7 +10,7 @@ from transformers.hf_argparser import HfArg
 
 from ..data.argument_checks import check_choice
 from .nonfinite_guard import ON_NONFINITE
-from .objectives import PRESETS, Objective
+from .objectives import OBJECTIVES, PRESETS, Objective
 
 OPTIMIZERS = ("adamw", "muon")
 
@@ -26,7 +26,9 @@ class CMIMTrainingArguments(TrainingArguments):
         ValueError: An unknown objective, preset or reduction, or a value outside its range.
     """
 
-    objective: str = HfArg(default="cmim", help="ae, vae, mim, cmim, cae, cvae or infonce.")
+    objective: str = HfArg(
+        default="cmim", help=f"{', '.join(OBJECTIVES[:-1])} or {OBJECTIVES[-1]}."
+    )
     preset: str = HfArg(
         default="molmim",
         help="theory (sums), molmim (means, latent warm-up) or kermt (mean nll, summed "

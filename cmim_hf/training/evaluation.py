@@ -54,7 +54,7 @@ class TermAverages:
     def add_batch(
         self, outputs: Any, terms: Mapping[str, torch.Tensor], targets: Mapping[str, torch.Tensor]
     ) -> None:
-        """Count a batch in: its terms, each (batch,), how its codes lie and its tokens are met.
+        """Count a batch in: its terms, each (batch,), how its codes lie, its tokens are met.
 
         `targets` are what the outputs were compared with: perhaps `labels`, `property_labels`.
         """
@@ -68,7 +68,9 @@ class TermAverages:
             rows = torch.tensor(len(outputs.latents), device=outputs.latents.device)
             self.add("mean_cosine", mean_cosine(outputs.latents) * rows, rows)
         self.add("posterior_std", outputs.latent_log_std.exp())
-        if "labels" in targets:
+        if outputs.get("bits_per_dim") is not None:
+            self.add("bits_per_dim", outputs.bits_per_dim)
+        if "labels" in targets and outputs.get("logits") is not None:
             real = targets["labels"] != -100
             hits = (outputs.logits.argmax(dim=-1) == targets["labels"]) & real
             self.add("token_accuracy", hits.sum(), real.sum())

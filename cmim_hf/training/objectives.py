@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training objectives: ae, vae, mim, cmim, cae, cvae and infonce. Tensors in, tensors out.
+"""The training objectives, by name. Tensors in, tensors out.
 
 With nll_i the reconstruction −log p(x_i|z_i), log q_i and log p_i the log-densities of the code
-under posterior and prior, and log k_i the contrastive log-probability, the loss of molecule i is
+under posterior and prior, and log k_i the contrastive log-probability, the loss of example i, a
+molecule or an image, is
 
     ae        nll
     vae       nll + w·β·(log q − log p)
@@ -11,6 +12,12 @@ under posterior and prior, and log k_i the contrastive log-probability, the loss
     cae       nll − c·log k
     cvae      nll + w·β·(log q − log p) − c·log k
     infonce   −c·log k, where −log k is the InfoNCE loss of two views; no decoder
+
+and, as controls that tell what contrast over augmented views and what reconstruction gives, with
+nll, log q and log p the means over the two views,
+
+    infonce_ae    nll − c·log k
+    infonce_mim   nll − w·½·(log q + log p) − c·log k
 
 w is `latent_weight` times the warm-up ramp, c is `contrastive_weight`. Where molecules are
 labelled, each of them also has the property term, + `property_weight` · `property_error`. Nothing
@@ -30,7 +37,9 @@ from ..data.argument_checks import check_choice
 from ..model.gaussian_cmim import log_posterior, log_prior
 from .contrastive import check_temperature, contrastive_log_prob, info_nce_loss
 
-OBJECTIVES = ("ae", "vae", "mim", "cmim", "cae", "cvae", "infonce")
+OBJECTIVES = (
+    "ae", "vae", "mim", "cmim", "cae", "cvae", "infonce", "infonce_ae", "infonce_mim",
+)  # fmt: skip
 _REDUCTIONS = ("sum", "mean")
 
 
@@ -127,7 +136,7 @@ class Objective:
     @property
     def uses_densities(self) -> bool:
         """Whether log q and log p enter the loss, of codes drawn from the posterior."""
-        return self.name in ("vae", "mim", "cmim", "cvae")
+        return self.name in ("vae", "mim", "cmim", "cvae", "infonce_mim")
 
     @property
     def uses_decoder(self) -> bool:
@@ -136,8 +145,13 @@ class Objective:
 
     @property
     def uses_contrastive(self) -> bool:
-        """Whether codes of different molecules are compared, so that ranks must gather them."""
-        return self.name in ("cmim", "cae", "cvae", "infonce")
+        """Whether codes of different examples are compared, so that ranks must gather them."""
+        return self.views == 2 or self.name in ("cmim", "cae", "cvae")
+
+    @property
+    def views(self) -> int:
+        """Rows of a batch for each example: 2 where augmented views of it are compared."""
+        return 2 if self.name.startswith("infonce") else 1
 
     def __call__(
         self,
@@ -154,22 +168,22 @@ class Objective:
         property_labels: torch.Tensor | None = None,
         latent_scale: float = 1.0,
     ) -> ObjectiveOutput:
-        """Loss and terms of each molecule.
+        """Loss and terms of each example.
 
-        For infonce the batch holds two views of each molecule: `latents` has 2·batch rows, all
-        first views and then all second views in the same order. The gathered rows then are those of
+        With two `views` the batch holds two of each example: `latents` has 2·batch rows, all first
+        views and then all second views in the same order. The gathered rows then are those of
         rank 0, first views before second, then those of rank 1, just as gathering leaves them.
 
         Args:
             latents: (batch, num_latents, latent_size) or (batch, size).
-            nll: (batch,), summed over tokens, in nats; unused by infonce.
-            num_tokens: (batch,), tokens summed in `nll`; used by nll_reduction "mean".
-            mean: Posterior mean, of the shape of `latents`; used by vae, mim, cmim, cvae.
+            nll: Of the rows of `latents`, summed over tokens or pixels, in nats; unused by infonce.
+            num_tokens: Tokens or pixels summed in `nll`; used by nll_reduction "mean".
+            mean: Posterior mean, of the shape of `latents`; used where there are densities.
             log_std: Logarithm of the posterior standard deviation, likewise.
             all_latents: (rows, ...), the codes of all ranks; by default `latents`.
             offset: Row of this rank's first code in `all_latents`.
-            keys: int64, one for each molecule of all ranks, equal for equal molecules: (rows,), or
-                (rows / 2,) for infonce, whose two views of a molecule share its key.
+            keys: int64, one for each example of all ranks, equal for equal ones: (rows,), or
+                (rows / 2,) with two views, which share their example's key.
             properties: Predictions, see `property_error`; of the rows of `latents`.
             property_labels: (batch, num_properties), NaN where not known; without one of the two
                 there is no property term.
@@ -183,21 +197,24 @@ class Objective:
             raise ValueError(f"`latent_scale` must lie in [0, 1], got {latent_scale}.")
         terms: dict[str, torch.Tensor] = {}
         if self.uses_decoder:
-            terms["nll"] = self._reduced_nll(nll, num_tokens)
+            terms["nll"] = self._over_views(self._reduced_nll(nll, num_tokens))
         if self.uses_densities:
             mean, log_std = self._require(mean=mean, log_std=log_std)
             size = math.prod(latents.shape[1:]) if self.latent_reduction == "mean" else 1
-            terms["log_posterior"] = log_posterior(latents, mean, log_std) / size
-            terms["log_prior"] = log_prior(latents) / size
+            terms["log_posterior"] = self._over_views(log_posterior(latents, mean, log_std) / size)
+            terms["log_prior"] = self._over_views(log_prior(latents) / size)
         if self.uses_contrastive:
             terms["log_contrastive"] = self._log_contrastive(latents, all_latents, offset, keys)
         if properties is not None and property_labels is not None and self.property_weight:
-            views = 2 if self.name == "infonce" else 1
-            error = property_error(properties, property_labels.repeat(views, 1))
-            terms["property_error"] = error.unflatten(0, (views, -1)).mean(0)
+            error = property_error(properties, property_labels.repeat(self.views, 1))
+            terms["property_error"] = self._over_views(error)
         weights = self._weights(self.latent_weight * latent_scale)
         loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum(0)
         return ObjectiveOutput(loss, {name: term.detach() for name, term in terms.items()})
+
+    def _over_views(self, values: torch.Tensor) -> torch.Tensor:
+        """Means (batch,) over the views of each example."""
+        return values.unflatten(0, (self.views, -1)).mean(0)
 
     def _weights(self, latent_weight: float) -> dict[str, float]:
         divergence = latent_weight * self.beta
@@ -227,7 +244,7 @@ class Objective:
         offset: int,
         keys: torch.Tensor | None,
     ) -> torch.Tensor:
-        if self.name != "infonce":
+        if self.views == 1:
             return contrastive_log_prob(
                 latents,
                 all_latents,
@@ -239,9 +256,9 @@ class Objective:
         all_latents = latents if all_latents is None else all_latents
         if rows % 2 or len(all_latents) % rows or offset % rows:
             raise ValueError(
-                "infonce takes two views of each molecule, first all first views, then all second "
-                f"views, equally many on every rank: got {rows} rows at offset {offset} among "
-                f"{len(all_latents)}."
+                f"{self.name} takes two views of each example, first all first views, then all "
+                f"second views, equally many on every rank: got {rows} rows at offset {offset} "
+                f"among {len(all_latents)}."
             )
         first, second = latents.chunk(2)
         all_first, all_second = _views(all_latents, rows)

@@ -76,7 +76,7 @@ def build_trainer(
         processing_class=tokenizer,
         data_collator=CMIMCollator(
             tokenizer,
-            views=2 if args.objective == "infonce" else 1,
+            views=args.build_objective().views,
             max_length=model_args.max_length,
             seed=args.seed,
         ),

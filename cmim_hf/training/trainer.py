@@ -28,7 +28,6 @@ from .evaluation import (
     RidgeProbe,
     TermAverages,
     exact_reconstructions,
-    frozen_features,
     spread_rows,
 )
 from .model_card import write_model_card
@@ -40,16 +39,17 @@ from .run_folder import RUN_FILE, flaw, name_run
 
 logger = logging.get_logger(__name__)
 
-_PRIOR_MOLECULES = 2000  # the spread to about two per cent
+_PRIOR_EXAMPLES = 2000  # the spread to about two per cent
 
 
 class CMIMTrainer(Trainer):
-    """Trains a [`CMIMModel`] by the objective of its [`CMIMTrainingArguments`].
+    """Trains a [`CMIMModel`] or [`CMIMImageModel`] by its [`CMIMTrainingArguments`]' objective.
 
-    Negatives of the contrastive term are the molecules of all ranks' batches. Every term, the mean
-    cosine, the posterior's std and the token accuracy are logged; evaluation adds the share of
-    molecules reconstructed exactly by greedy decoding, and a ridge probe if one is asked for. A
-    step whose terms or gradients are not finite stops the run, or is left out ([`FiniteGuard`]).
+    Negatives of the contrastive term are the examples of all ranks' batches. Every term, the mean
+    cosine, the posterior's std and the token accuracy (of images: bits per dimension) are logged;
+    evaluation adds the share of molecules reconstructed exactly by greedy decoding, and a ridge
+    probe if one is asked for. A step whose terms or gradients are not finite stops the run, or is
+    left out ([`FiniteGuard`]).
 
     Takes the arguments and the data of `Trainer`: a data set whose rows have `input_ids`, or an
     iterable one, or a list. What a batch lacks of `labels` and `keys` (a number for each molecule,
@@ -161,14 +161,14 @@ class CMIMTrainer(Trainer):
         global_batch = self.args.train_batch_size * self.args.world_size
         if len(dataset) < global_batch:
             raise ValueError(
-                f"{len(dataset)} training molecules do not fill one batch of {global_batch} "
+                f"{len(dataset)} training examples do not fill one batch of {global_batch} "
                 f"({self.args.train_batch_size} on each of {self.args.world_size} processes). "
                 "Use more data or a smaller per_device_train_batch_size."
             )
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         lengths = getattr(dataset, "lengths", None)
-        if lengths is None:  # not one of ours
-            lengths = [len(row["input_ids"]) for row in dataset]
+        if lengths is None:  # not one of ours; images are all of a size
+            lengths = [len(row.get("input_ids", ())) for row in dataset]
         return LengthBucketSampler(
             lengths,
             global_batch,
@@ -209,7 +209,7 @@ class CMIMTrainer(Trainer):
             inputs: What the collator made: `input_ids`, and perhaps `attention_mask`, `labels`,
                 `keys` and `property_labels`.
             return_outputs: Also return the model's outputs.
-            num_items_in_batch: Ignored: each molecule weighs the same.
+            num_items_in_batch: Ignored: each example weighs the same.
         """
         batch, inputs = inputs, _completed(inputs)
         targets = {name: inputs.pop(name) for name in ("keys", "property_labels") if name in inputs}
@@ -236,7 +236,7 @@ class CMIMTrainer(Trainer):
     def compute_objective(
         self, outputs: Any, targets: Mapping[str, torch.Tensor], latent_scale: float
     ) -> ObjectiveOutput:
-        """The loss and the terms of each molecule of a batch; what another objective overrides.
+        """The loss and the terms of each example of a batch; what another objective overrides.
 
         Args:
             outputs: Of the model.
@@ -258,7 +258,7 @@ class CMIMTrainer(Trainer):
             all_latents=all_latents,
             offset=offset,
             keys=keys,
-            properties=outputs.property_projections,
+            properties=outputs.get("property_projections"),
             property_labels=targets.get("property_labels"),
             latent_scale=latent_scale,
         )
@@ -292,6 +292,8 @@ class CMIMTrainer(Trainer):
         samples = self.args.reconstruction_samples
         if not samples or not self.objective.uses_decoder or not has_length(dataset):
             return {}
+        if "input_ids" not in dataset[0]:  # only text is exact or not
+            return {}
         rows = spread_rows(len(dataset), samples)[self.args.process_index :: self.args.world_size]
         sequences = [dataset[int(row)]["input_ids"] for row in rows]
         model = self.accelerator.unwrap_model(self.model)
@@ -322,9 +324,9 @@ class CMIMTrainer(Trainer):
         super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save the model, with the mean and spread of its training molecules' codes.
+        """Save the model, with the mean and spread of its training examples' codes.
 
-        They are taken of at most 2,000 molecules (of the evaluation's, where training streams).
+        They are taken of at most 2,000 examples (of the evaluation's, where training streams).
         """
         dataset = self.train_dataset
         if dataset is None or not has_length(dataset):
@@ -335,19 +337,21 @@ class CMIMTrainer(Trainer):
             super().save_model(output_dir, _internal_call)
 
     def _fit_prior(self, dataset: Dataset) -> None:
-        rows = spread_rows(len(dataset), _PRIOR_MOLECULES)
-        examples = [dataset[int(row)] for row in rows]
-        if "input_ids" not in examples[0]:
-            return
-        sequences = [example["input_ids"] for example in examples]
         model = self.accelerator.unwrap_model(self.model)
         training = model.training
         model.eval()
-        codes = frozen_features(model, sequences, self.args.eval_batch_size, ("latent",))["latent"]
+        codes, rows = [], spread_rows(len(dataset), _PRIOR_EXAMPLES)
+        for start in range(0, len(rows), self.args.eval_batch_size):
+            part = rows[start : start + self.args.eval_batch_size]
+            batch = self._prepare_inputs(self.data_collator([dataset[int(row)] for row in part]))
+            read = {name: batch[name] for name in (model.main_input_name, "attention_mask")
+                    if name in batch}  # fmt: skip
+            with torch.no_grad():
+                latents = model(**read, sample_latents=False, decode=False).latents
+            codes.append(latents[: len(part)])  # without second views
         model.train(training)
-        shape = (-1, model.config.num_latents, model.config.latent_size)
         try:
-            model.posterior.fit_aggregate(torch.from_numpy(codes).view(shape))
+            model.posterior.fit_aggregate(torch.cat(codes))
         except ValueError as error:
             logger.warning(f"The model is saved without a fitted prior. {error}")
 
@@ -381,9 +385,11 @@ class CMIMTrainer(Trainer):
 
 def _completed(inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """A batch with the labels and keys that its collator may not have made."""
+    inputs = dict(inputs)
+    if "input_ids" not in inputs:
+        return inputs
     ids, mask = inputs["input_ids"], inputs.get("attention_mask")
     real = torch.ones_like(ids) if mask is None else mask
-    inputs = dict(inputs)
     inputs.setdefault("labels", ids.masked_fill(real == 0, -100))
     if "keys" not in inputs:
         rows = zip(ids.tolist(), real.bool().tolist(), strict=True)

@@ -15,6 +15,7 @@ from cmim_hf import CMIMForSequenceClassification, CMIMModel, list_checkpoints
 from cmim_hf.model.sentence_transformers_cmim import CMIMSentenceEmbedding
 
 CODE = {
+    "checked_fields_cmim.py",
     "checksums_cmim.py",
     "configuration_cmim.py",
     "decoding_cmim.py",
@@ -27,6 +28,7 @@ CODE = {
     "pipelines_cmim.py",
     "posterior_cmim.py",
     "property_head_cmim.py",
+    "saving_cmim.py",
     "sentence_transformers_cmim.py",
     "sequence_classification_cmim.py",
     "smiles_text_cmim.py",

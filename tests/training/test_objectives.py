@@ -198,23 +198,39 @@ def test_infonce_takes_two_views_of_each_rank():
     close(output.loss, 0.5 * whole[2:])
 
 
+def test_the_controls_add_what_the_two_views_have_in_the_mean():
+    latents, nll = codes(6, 3), torch.arange(6.0)
+    mean, log_std = latents + 0.1, torch.full_like(latents, -1.0)
+    contrast = Objective("infonce", temperature=0.2)(latents=latents).loss
+    given = {"latents": latents, "nll": nll, "mean": mean, "log_std": log_std}
+    output = Objective("infonce_ae", temperature=0.2)(**given)
+    close(output.loss, torch.tensor([1.5, 2.5, 3.5]) + contrast)
+    mim = Objective("mim")(**given).loss
+    output = Objective("infonce_mim", temperature=0.2)(**given)
+    close(output.loss, (mim[:3] + mim[3:]) / 2 + contrast)
+    assert list(output.terms) == ["nll", "log_posterior", "log_prior", "log_contrastive"]
+
+
 def test_what_each_objective_uses():
     used = {
         name: (
             Objective(name).uses_densities,
             Objective(name).uses_decoder,
             Objective(name).uses_contrastive,
+            Objective(name).views,
         )
         for name in OBJECTIVES
     }
     assert used == {
-        "ae": (False, True, False),
-        "vae": (True, True, False),
-        "mim": (True, True, False),
-        "cmim": (True, True, True),
-        "cae": (False, True, True),
-        "cvae": (True, True, True),
-        "infonce": (False, False, True),
+        "ae": (False, True, False, 1),
+        "vae": (True, True, False, 1),
+        "mim": (True, True, False, 1),
+        "cmim": (True, True, True, 1),
+        "cae": (False, True, True, 1),
+        "cvae": (True, True, True, 1),
+        "infonce": (False, False, True, 2),
+        "infonce_ae": (False, True, True, 2),
+        "infonce_mim": (True, True, True, 2),
     }
 
 
