@@ -45,6 +45,18 @@ def _register_models() -> None:
     )
 
 
+def _register_image_processor() -> None:
+    # from its module: at the root of transformers 5.10 it wants torchvision
+    from transformers.models.auto.image_processing_auto import AutoImageProcessor
+
+    from .model.configuration_cmim_image import CMIMImageConfig
+    from .model.image_processing_cmim import CMIMImageProcessor
+
+    AutoImageProcessor.register(
+        CMIMImageConfig, slow_image_processor_class=CMIMImageProcessor, exist_ok=True
+    )
+
+
 def _register_pipelines() -> None:
     from transformers import AutoModel, AutoModelForSequenceClassification
     from transformers.pipelines import PIPELINE_REGISTRY
@@ -101,10 +113,11 @@ class _AfterImport(MetaPathFinder):
 
 
 def register_with_transformers() -> None:
-    """Register configuration, models and pipelines, now or when transformers is imported."""
+    """Register what the Auto classes and pipelines shall know, now or with transformers' import."""
     finder = _AfterImport(
         {
             f"{_AUTO}.configuration_auto": _register_config,
+            f"{_AUTO}.image_processing_auto": _register_image_processor,
             f"{_AUTO}.modeling_auto": _register_models,
             "transformers.pipelines": _register_pipelines,
         }

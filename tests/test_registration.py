@@ -24,6 +24,13 @@ assert type(AutoModel.from_pretrained(tiny)) is cmim_hf.CMIMModel
 classifier = AutoModelForSequenceClassification.from_pretrained(tiny)
 assert type(classifier) is cmim_hf.CMIMForSequenceClassification
 assert pipeline("molecule-embedding", model=tiny)("CCO").shape == (96,)
+import json, pathlib, tempfile
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
+with tempfile.TemporaryDirectory() as folder:
+    settings = {"image_processor_type": "CMIMImageProcessor", "image_size": 8}
+    pathlib.Path(folder, "preprocessor_config.json").write_text(json.dumps(settings))
+    processor = AutoImageProcessor.from_pretrained(folder)
+assert processor.image_size == 8 and type(processor).__module__.startswith("cmim_hf.")
 """
 ORDERS = {
     "the package first": LIGHT,
