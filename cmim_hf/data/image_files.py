@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import logging
 import os
@@ -113,7 +114,9 @@ def _npz(path: Path, part: str) -> tuple[np.ndarray, np.ndarray | None]:
             key = _chosen(part, parts)
             labels = arrays[f"{key}_labels"] if f"{key}_labels" in arrays else None
             images = arrays[f"{key}_images"]
-    except _DAMAGED as error:
+    except (*_DAMAGED, RuntimeError, OSError) as error:
+        if _is_of_the_disk(error):
+            raise
         raise ValueError(f"cannot be read: {error}. {_AGAIN}") from error
     if labels is None or labels.ndim != 2:
         return images, labels
@@ -121,6 +124,11 @@ def _npz(path: Path, part: str) -> tuple[np.ndarray, np.ndarray | None]:
         logger.warning(f"{path} has {labels.shape[1]} labels for each image; they are left out.")
         return images, None
     return images, labels[:, 0]
+
+
+def _is_of_the_disk(error: Exception) -> bool:
+    """Whether it is the file that cannot be read, not its content."""
+    return getattr(error, "errno", None) not in (None, errno.EINVAL)  # seeks before the beginning
 
 
 def _idx_files(path: Path) -> dict[str, Path]:
@@ -218,13 +226,13 @@ def _decoded(
 
 
 def _opened(stored: dict[str, Any], name: str) -> np.ndarray:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
         with Image.open(BytesIO(stored["bytes"]) if stored["bytes"] else stored["path"]) as image:
             image.load()
             return image_array(image, name)
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        if isinstance(error, FileNotFoundError):
+    except (Image.DecompressionBombError, OSError, SyntaxError) as error:
+        if _is_of_the_disk(error):
             raise
         raise ValueError(f"{name} cannot be read as an image: {error}. {_AGAIN}") from error

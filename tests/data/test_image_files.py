@@ -157,6 +157,12 @@ def test_arrays_as_of_medmnist(tmp_path, caplog):
     path.write_bytes(whole[:200] + bytes(20) + whole[220:])
     with pytest.raises(ValueError, match=r"some\.npz: cannot be read: .* Fetch or write it again"):
         load_images(path)
+    entry = whole.index(b"PK\x01\x02")  # the first of the list of contents
+    for place, value in ((10, b"\x63"), (42, b"\xff\xff\xff\x7f")):  # compression, offset
+        content = whole[: entry + place] + value + whole[entry + place + len(value) :]
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"some\.npz: cannot be read"):
+            load_images(path)
     np.savez(path, train_images=IMAGES, train_labels=LABELS[:5])
     with pytest.raises(ValueError, match=r"some\.npz: Labels are int64 \(5,\) for 6 images"):
         load_images(path)
