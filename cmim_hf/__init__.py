@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cMIM for molecules: one probabilistic encoder-decoder for embeddings and generation.
+"""cMIM: one probabilistic encoder-decoder for embeddings and generation, of molecules and images.
 
 Importing the package imports neither torch nor transformers; each name below is imported when it
 is first used. Who imports transformers, before or after, finds the model in its Auto classes and
@@ -17,12 +17,17 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from .chemistry.smiles import canonicalize
+    from .data.image_collator import CMIMImageCollator
+    from .data.image_files import load_images
     from .embedding.embedder import MoleculeEmbedder
     from .embedding.sklearn_featurizer import MoleculeFeaturizer
     from .generation.generator import MoleculeGenerator
     from .model.configuration_cmim import CMIMConfig
+    from .model.configuration_cmim_image import CMIMImageConfig
+    from .model.image_processing_cmim import CMIMImageProcessor
     from .model.informative_embeddings_cmim import informative_embeddings
     from .model.modeling_cmim import CMIMModel, CMIMOutput
+    from .model.modeling_cmim_image import CMIMImageModel, CMIMImageOutput
     from .model.pipelines_cmim import (
         MoleculeEmbeddingPipeline,
         MoleculeGenerationPipeline,
@@ -36,6 +41,11 @@ if TYPE_CHECKING:
 _WHERE = {
     "CMIMConfig": "model.configuration_cmim",
     "CMIMForSequenceClassification": "model.sequence_classification_cmim",
+    "CMIMImageCollator": "data.image_collator",
+    "CMIMImageConfig": "model.configuration_cmim_image",
+    "CMIMImageModel": "model.modeling_cmim_image",
+    "CMIMImageOutput": "model.modeling_cmim_image",
+    "CMIMImageProcessor": "model.image_processing_cmim",
     "CMIMModel": "model.modeling_cmim",
     "CMIMOutput": "model.modeling_cmim",
     "CMIMTokenizer": "model.tokenization_cmim",
@@ -50,6 +60,7 @@ _WHERE = {
     "canonicalize": "chemistry.smiles",
     "default_tokenizer": "model.tokenization_cmim",
     "informative_embeddings": "model.informative_embeddings_cmim",
+    "load_images": "data.image_files",
     "train_tokenizer": "model.tokenization_cmim",
 }
 
@@ -57,6 +68,11 @@ __all__ = [
     "DEFAULT_CHECKPOINT",
     "CMIMConfig",
     "CMIMForSequenceClassification",
+    "CMIMImageCollator",
+    "CMIMImageConfig",
+    "CMIMImageModel",
+    "CMIMImageOutput",
+    "CMIMImageProcessor",
     "CMIMModel",
     "CMIMOutput",
     "CMIMTokenizer",
@@ -73,6 +89,7 @@ __all__ = [
     "default_tokenizer",
     "informative_embeddings",
     "list_checkpoints",
+    "load_images",
     "train_tokenizer",
 ]
 

@@ -7,7 +7,7 @@
 
 Without options it takes the handwritten digits that come with scikit-learn, for about a minute.
 `--source` is what `load_images` takes: a folder, files as of MNIST or MedMNIST, or a dataset of the
-Hub. `--objective infonce` trains on two altered views of each image, and draws nothing.
+Hub. `--objective infonce` trains on two altered views of each image, and decodes nothing.
 
 Leaves the model with its image processor, and `images.png`: held-out images, what they are decoded
 to from their own codes, and what random codes are. Prints bits per pixel, and which share of the
@@ -27,14 +27,17 @@ from sklearn.preprocessing import StandardScaler
 from torch.nn import functional
 from transformers import HfArgumentParser, set_seed
 
-from cmim_hf import CMIMTrainer, CMIMTrainingArguments
+from cmim_hf import (
+    CMIMImageCollator,
+    CMIMImageConfig,
+    CMIMImageModel,
+    CMIMImageProcessor,
+    CMIMTrainer,
+    CMIMTrainingArguments,
+    load_images,
+)
 from cmim_hf.cli.exit_status import run_script
-from cmim_hf.data.image_collator import CMIMImageCollator
-from cmim_hf.data.image_files import load_images
 from cmim_hf.data.labelled_images import LabelledImages
-from cmim_hf.model.configuration_cmim_image import CMIMImageConfig
-from cmim_hf.model.image_processing_cmim import CMIMImageProcessor
-from cmim_hf.model.modeling_cmim_image import CMIMImageModel
 from cmim_hf.training.cross_rank_gather import leave_process_group
 from cmim_hf.training.evaluation import spread_rows
 
@@ -69,7 +72,7 @@ def main() -> None:
         latent_size=image_args.latent_size,
         likelihood=image_args.likelihood,
     )
-    views = 2 if args.objective == "infonce" else 1
+    views = args.build_objective().views
     trainer = CMIMTrainer(
         model=CMIMImageModel(config),
         args=args,

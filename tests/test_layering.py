@@ -10,6 +10,7 @@ ARROWS = {
     "__init__": {
         "checkpoints",
         "chemistry",
+        "data",
         "embedding",
         "generation",
         "model",

@@ -48,7 +48,7 @@ def pixel_log_prob(parameters: torch.Tensor, levels: torch.Tensor, likelihood: s
     highest = LEVELS[likelihood] - 1
     half = 0.5 / highest
     precision = torch.exp(-log_scale)
-    centred = levels / highest - mean
+    centred = levels.to(mean.dtype) / highest - mean
     above, below = precision * (centred + half), precision * (centred - half)
     # F(u) - F(v) = sigmoid(u) · sigmoid(-v) · (1 - exp(v - u)), and v - u is the width of a level
     log_prob = functional.logsigmoid(above) * (levels < highest)
