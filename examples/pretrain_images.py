@@ -9,10 +9,10 @@ Without options it takes the handwritten digits that come with scikit-learn, for
 `--source` is what `load_images` takes: a folder, files as of MNIST or MedMNIST, or a dataset of the
 Hub. `--objective infonce` trains on two altered views of each image, and decodes nothing.
 
-Leaves the model with its image processor, and `images.png`: held-out images, what they are decoded
-to from their own codes, and what random codes are. Prints bits per pixel, and which share of the
-held-out images a logistic regression puts into its class from pixels, from codes (latent) and from
-the decoder's states (informative). Needs `pip install 'cmim-hf[benchmarks]'`.
+Leaves the model with its image processor and its card, and `images.png`: held-out images, what they
+are decoded to from their own codes, and what random codes are. Prints bits per pixel, and which
+share of the held-out images a logistic regression puts into its class from pixels, from codes
+(latent) and from the decoder's states (informative). Needs `pip install 'cmim-hf[benchmarks]'`.
 """
 
 from dataclasses import dataclass, field
@@ -81,9 +81,11 @@ def main() -> None:
         eval_dataset=held_out,
         processing_class=processor,
     )
-    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    trainer.train(args.resume_from_checkpoint)
     figures = trainer.evaluate()
     trainer.save_model()
+    trainer.save_state()
+    trainer.create_model_card(dataset=image_args.source)
     model = trainer.accelerator.unwrap_model(trainer.model).eval()
     if args.world_size > 1:
         del trainer  # what wraps the model must be gone before the group is
@@ -136,4 +138,4 @@ def draw(picture: Path, model: CMIMImageModel, images: torch.Tensor) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, "interrupted; --resume_from_checkpoint auto goes on from what was saved.")

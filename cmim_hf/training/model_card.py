@@ -17,15 +17,19 @@ import accelerate
 import torch
 import transformers
 from huggingface_hub import ModelCard, ModelCardData
+from transformers import PreTrainedModel
 
 from ..atomic_files import write_whole
-from ..model.modeling_cmim import CMIMModel
 from ..version import __version__
 from .arguments import CMIMTrainingArguments
 
 _TEMPLATE = Path(__file__).with_name("model_card_template.md")
 _SECRETS = re.compile(r"(--(?:push[_-]to[_-])?hub[_-]t\w*[= ])\S+|hf_\w+")
-_CURVE = ("eval_nll", "eval_token_accuracy", "eval_exact_reconstruction", "eval_mean_cosine")
+_CURVES = {
+    "molecules": ("nll", "token_accuracy", "exact_reconstruction", "mean_cosine"),
+    "images": ("nll", "bits_per_dim", "mean_cosine"),
+}
+_TAGS = {"molecules": ("chemistry", "molecules", "smiles"), "images": ("images",)}
 _SHOWN_ARGUMENTS = (
     "objective", "preset", "nll_reduction", "latent_reduction", "latent_warmup_steps",
     "latent_weight", "beta", "contrastive_weight", "contrastive_temperature",
@@ -39,7 +43,7 @@ _SHOWN_ARGUMENTS = (
 def write_model_card(
     folder: str | Path,
     *,
-    model: CMIMModel,
+    model: PreTrainedModel,
     args: CMIMTrainingArguments,
     steps: int,
     history: Sequence[Mapping[str, Any]],
@@ -55,7 +59,7 @@ def write_model_card(
 
     Args:
         folder: Where the checkpoint is.
-        model: The trained model.
+        model: The trained model, of molecules or images.
         args: Its training arguments.
         steps: Optimiser steps taken.
         history: What the Trainer logged (`state.log_history`): the evaluations in it are the curve,
@@ -72,22 +76,25 @@ def write_model_card(
     Returns:
         The file written.
     """
+    of_images = model.main_input_name == "pixel_values"
+    examples = "images" if of_images else "molecules"
     evaluations = [entry for entry in history if "eval_loss" in entry]
     last = evaluations[-1] if evaluations else {}
     card = ModelCard.from_template(
         ModelCardData(
             license=license,
             library_name="transformers",
-            pipeline_tag="feature-extraction",
-            tags=["cmim-hf", "chemistry", "molecules", "smiles", "cmim", *(tags or [])],
+            pipeline_tag="image-feature-extraction" if of_images else "feature-extraction",
+            tags=["cmim-hf", *_TAGS[examples], "cmim", *(tags or [])],
         ),
         template_path=str(_TEMPLATE),
         name=name or Path(folder).resolve().name,
         version=__version__,
         config=model.config,
+        examples=examples,
         parameters=f"{model.num_parameters():,}",
         data=data or "not stated.",
-        settings={**_settings(model, args, steps, history), **(settings or {})},
+        settings={**_settings(model, args, steps, history, examples), **(settings or {})},
         command=command or _command(sys.argv),
         metrics={
             key: f"{value:.4g}"
@@ -95,10 +102,10 @@ def write_model_card(
             if key.startswith("eval_") and not key.endswith(("_runtime", "_per_second"))
         },
         curve=[
-            [entry["step"], *(f"{entry[key]:.4g}" if key in entry else "–" for key in _CURVE)]
+            [entry["step"], *(_shown(entry.get(f"eval_{key}")) for key in _CURVES[examples])]
             for entry in {entry["step"]: entry for entry in evaluations}.values()
         ],
-        curve_names=[key.removeprefix("eval_") for key in _CURVE],
+        curve_names=_CURVES[examples],
         figures=figures,
     )
     path = Path(folder) / "README.md"
@@ -107,10 +114,14 @@ def write_model_card(
 
 
 def _settings(
-    model: CMIMModel, args: CMIMTrainingArguments, steps: int, history: Sequence[Mapping[str, Any]]
+    model: PreTrainedModel,
+    args: CMIMTrainingArguments,
+    steps: int,
+    history: Sequence[Mapping[str, Any]],
+    examples: str,
 ) -> dict[str, str]:
     unused = {"optim"} if args.optimizer == "muon" else {"muon_learning_rate"}
-    if not model.config.num_properties:
+    if not getattr(model.config, "num_properties", 0):
         unused.add("property_weight")
     shown = {key: getattr(args, key) for key in _SHOWN_ARGUMENTS if key not in unused}
     settings = {key: str(getattr(value, "value", value)) for key, value in shown.items()}
@@ -118,7 +129,7 @@ def _settings(
     settings |= {
         "processes": str(args.world_size),
         "steps": str(steps),
-        "molecules presented": str(steps * batch),
+        f"{examples} presented": str(steps * batch),
     }
     if seconds := [entry["train_runtime"] for entry in history if "train_runtime" in entry]:
         settings["training time"] = f"{seconds[-1] / 60:.0f} minutes since its last start"
@@ -133,6 +144,10 @@ def _settings(
         f"{transformers.__version__}, accelerate {accelerate.__version__}"
     )
     return settings
+
+
+def _shown(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
 
 
 def _command(argv: list[str]) -> str:

@@ -18,7 +18,6 @@ from .arguments import CMIMTrainingArguments
 from .cross_rank_gather import leave_process_group
 from .run_arguments import DataArguments, ModelArguments
 from .run_data import load_data, report_rejects
-from .run_folder import newest_checkpoint
 from .trainer import CMIMTrainer
 
 
@@ -36,10 +35,7 @@ def pretrain(
     trainer = build_trainer(model_args, data_args, args)
     if args.device.type == "cpu":
         keep_freed_memory()
-    resume = args.resume_from_checkpoint
-    trainer.train(
-        resume_from_checkpoint=newest_checkpoint(args.output_dir) if resume == "auto" else resume
-    )
+    trainer.train(args.resume_from_checkpoint)
     trainer.evaluate()
     trainer.save_model()
     trainer.save_state()
