@@ -2,12 +2,13 @@
 """Ablations: each run trains what it names, runs are computed once, learning rates are chosen."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from examples.benchmarks.quality import ablation, generative
+from examples.benchmarks.quality import ablation, generative, trainings
 from examples.benchmarks.quality.molecule_tasks import load_tasks
 
 BENCHMARKS = Path(__file__).parents[2] / "examples" / "benchmarks"
@@ -46,16 +47,41 @@ def test_losses_between_views_train_the_encoder_alone(material, objective):
     assert len(losses) > 3 and losses[-1] < losses[0]
 
 
+def test_controls_reconstruct_two_views_and_are_measured_on_molecules_as_written(material):
+    """Their figures stand beside those of objectives with one view."""
+    run = ablation.Run(objective="infonce_ae", batch_size=16)
+    result = ablation.train_and_measure(material, run)
+    untrained = ablation.train_and_measure(material, replace(run, objective="untrained"))
+    assert result["nll"] < 0.8 * untrained["nll"] and result["exact"] is not None
+    assert {"nll", "log_contrastive"} <= set(result["curve"][-1])
+    assert result["log_contrastive"] is None  # of one view there is none
+
+
+def test_views_and_decoders_are_those_of_the_objective():
+    names = ["untrained", "cmim", "infonce", "infonce_ae", "infonce_mim", "vicreg", "barlow"]
+    assert [trainings.views_of(name) for name in names] == [1, 1, 2, 2, 2, 2, 2]
+    assert trainings.NO_DECODER == ("infonce", "vicreg", "barlow")
+    compared = [run.objective for run in ablation.fixed_runs("objectives")]
+    assert compared[:5] == ["untrained", "ae", "vae", "mim", "cmim"]
+    assert {"infonce", "infonce_ae", "infonce_mim"} <= set(compared)
+
+
+def test_runs_that_were_computed_keep_their_names():
+    assert ablation.Run().name == "cmim-128-0.003-0.1-96-learned--3.0-0"
+
+
 def test_the_learning_rate_of_the_best_validation_score_is_taken():
     runs = ablation.rate_runs()
-    assert len(runs) == 2 * 4 * len(ablation.RATES)
+    assert len(runs) == 3 * 4 * len(ablation.RATES)
     results = [
         {**ablation.asdict(run), "valid_latent": abs(run.learning_rate - 0.004), "probes": None}
         for run in runs
     ]
-    chosen = [ablation.best_rate(group) for group in ablation.by_rate(results)]
-    assert len(set(chosen)) == 8 and {run.learning_rate for run in chosen} == {0.003}
+    groups = trainings.grouped(results, ["objective", "batch_size"])
+    chosen = [ablation.best_rate(group) for group in groups]
+    assert len(set(chosen)) == 12 and {run.learning_rate for run in chosen} == {0.003}
     assert {run.batch_size for run in chosen} == {16, 64, 256, 1024}
+    assert {run.objective for run in chosen} == {"cmim", "infonce", "infonce_ae"}
 
 
 @pytest.mark.slow

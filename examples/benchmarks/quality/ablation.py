@@ -15,30 +15,18 @@ objectives with the learning rate that was best for each of them, again by valid
 
 from __future__ import annotations
 
-import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
-import torch
-from joblib import Parallel, delayed
-from tqdm.auto import tqdm
 from transformers import HfArgumentParser, set_seed
 
-from cmim_hf import (
-    CMIMConfig,
-    CMIMModel,
-    CMIMTokenizer,
-    CMIMTrainer,
-    CMIMTrainingArguments,
-    MoleculeEmbedder,
-    default_tokenizer,
-)
+from cmim_hf import CMIMConfig, CMIMModel, CMIMTokenizer, MoleculeEmbedder, default_tokenizer
 from cmim_hf.allocator import keep_freed_memory
 from cmim_hf.data.collator import CMIMCollator
 from cmim_hf.data.packed_molecules import PackedMolecules
@@ -46,14 +34,19 @@ from cmim_hf.data.prepare import SourceOptions, prepare_sources, retokenize
 
 from ..evidence import DATA, RESULTS, Cells, interval, shown, table, write
 from .molecule_tasks import Task, divisions, fit_and_score, heads, load_tasks
-from .two_views import LOSSES, TwoViewTrainer, lightly_is_installed
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+from .trainings import (
+    NO_DECODER,
+    compute_all,
+    grouped,
+    names_of_objectives,
+    save_figure,
+    trainer_for,
+    views_of,
+)
+from .two_views import LOSSES, lightly_is_installed
 
 PRESENTED = 4096  # molecules, at a budget of 1
 RATES = (0.001, 0.003, 0.01)
-NO_DECODER = ("infonce", *LOSSES)
 STUDIES = ("objectives", "batch_size", "temperature", "latent_size", "posterior")
 REPRESENTATIONS = ("latent", "informative", "both")
 
@@ -123,12 +116,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     tasks = load_tasks(args.data_dir, args.tasks)
     with tempfile.TemporaryDirectory() as folder:
         material = prepare(args, Path(folder), tasks)
-        compute = partial(compute_all, material, cells_of(args, tasks))
+        work = partial(train_and_measure, material)
+        compute = partial(compute_all, work, cells_of(args, tasks), args.workers)
         found: dict[str, list[dict[str, Any]]] = {}
         for study in args.studies:
             runs = fixed_runs(study)
             if study == "batch_size":
-                runs = [best_rate(group) for group in by_rate(compute(rate_runs()))]
+                tried = grouped(compute(rate_runs()), ["objective", "batch_size"])
+                runs = [best_rate(group) for group in tried]
             seeded = [replace(run, seed=seed) for run in runs for seed in range(args.seeds)]
             found[study] = [{"study": study, **result} for result in compute(seeded)]
     pages = [page(study, results, tasks) for study, results in found.items()]
@@ -153,9 +148,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def fixed_runs(study: str) -> list[Run]:
     """The runs of a study, but for their seeds."""
     if study == "objectives":
-        names = ["ae", "vae", "mim", "cmim", "cae", "cvae", "infonce"]
-        names += LOSSES if lightly_is_installed() else ()
-        return [Run(objective="untrained"), *(Run(objective=name) for name in names)]
+        names = ["untrained", *names_of_objectives()]
+        return [Run(objective=name) for name in names]
     if study == "temperature":
         return [Run(temperature=value) for value in (0.05, 0.1, 0.5, 1.0)]
     if study == "latent_size":
@@ -169,15 +163,10 @@ def rate_runs() -> list[Run]:
     """What the learning rate of each objective and batch size is chosen from."""
     return [
         Run(objective=objective, batch_size=batch_size, learning_rate=rate)
-        for objective in ("cmim", "infonce")
+        for objective in ("cmim", "infonce", "infonce_ae")
         for batch_size in (16, 64, 256, 1024)
         for rate in RATES
     ]
-
-
-def by_rate(results: Sequence[dict[str, Any]]) -> list[Sequence[dict[str, Any]]]:
-    """Results in groups that differ in the learning rate only."""
-    return [results[start : start + len(RATES)] for start in range(0, len(results), len(RATES))]
 
 
 def best_rate(results: Sequence[dict[str, Any]]) -> Run:
@@ -208,25 +197,9 @@ def prepare(args: Arguments, folder: Path, tasks: list[Task]) -> Material:
     return Material(args, folder, tasks)
 
 
-def compute_all(material: Material, cells: Cells, runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Results of runs, in order; each command computes in an order of its own, so as to share."""
-    order = np.random.default_rng(os.getpid()).permutation(len(runs))
-    results = Parallel(n_jobs=material.args.workers, return_as="generator")(
-        delayed(_cell)(material, cells, runs[place]) for place in order
-    )
-    computed = list(tqdm(results, total=len(runs), desc="runs"))
-    return [computed[place] for place in np.argsort(order)]
-
-
-def _cell(material: Material, cells: Cells, run: Run) -> dict[str, Any]:
-    torch.set_num_threads(1)
-    return cells.compute(run.name, lambda: train_and_measure(material, run))
-
-
 def train_and_measure(material: Material, run: Run) -> dict[str, Any]:
     """Train, evaluate on held-out molecules, predict from frozen embeddings."""
     args = material.args
-    untrained = run.objective == "untrained"
     tokenizer = material.tokenizer
     set_seed(run.seed)
     model = CMIMModel(
@@ -238,39 +211,34 @@ def train_and_measure(material: Material, run: Run) -> dict[str, Any]:
             min_log_std=run.min_log_std,
         )
     )
-    two_views = run.objective in NO_DECODER
-    kind = {"loss_name": run.objective} if run.objective in LOSSES else {}
+    views = views_of(run.objective)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = (TwoViewTrainer if kind else CMIMTrainer)(
-            model=model,
-            args=CMIMTrainingArguments(
-                folder,
-                objective="infonce" if two_views else "cmim" if untrained else run.objective,
-                contrastive_temperature=run.temperature,
-                max_steps=max(1, round(args.budget * PRESENTED / run.batch_size)),
-                per_device_train_batch_size=run.batch_size,
-                learning_rate=run.learning_rate,
-                latent_warmup_steps=0.3,
-                logging_strategy="steps",
-                logging_steps=0.05,
-                save_strategy="no",
-                report_to="none",
-                disable_tqdm=True,
-                seed=run.seed,
-                use_cpu=not torch.cuda.is_available(),
-                dataloader_pin_memory=torch.cuda.is_available(),
-            ),
+        trainer = trainer_for(
+            run.objective,
+            model,
+            folder,
+            {
+                "contrastive_temperature": run.temperature,
+                "max_steps": max(1, round(args.budget * PRESENTED / run.batch_size)),
+                "per_device_train_batch_size": run.batch_size,
+                "learning_rate": run.learning_rate,
+                "seed": run.seed,
+            },
             train_dataset=material.molecules("train"),
             eval_dataset=material.molecules("held_out"),
             processing_class=tokenizer,
-            data_collator=CMIMCollator(tokenizer, views=2 if two_views else 1, seed=run.seed),
-            **kind,
+            data_collator=CMIMCollator(tokenizer, views=views, seed=run.seed),
         )
-        if not untrained:
+        if run.objective != "untrained":
             trainer.train()
+        if views == 2 and run.objective not in NO_DECODER:
+            # as the rows beside it: molecules as they are written, no second writing
+            alone = run.objective.removeprefix("infonce_")
+            trainer.objective = replace(trainer.objective, name=alone)
+            trainer.data_collator = CMIMCollator(tokenizer)
         measured = trainer.evaluate()
         curve = [entry for entry in trainer.state.log_history if "loss" in entry]
-        if kind:
+        if run.objective in LOSSES:
             del model.projector
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
@@ -352,17 +320,8 @@ def page(study: str, results: Sequence[dict[str, Any]], tasks: Sequence[Task]) -
     return "\n\n".join(lines)
 
 
-def grouped(results: Iterable[dict[str, Any]], varied: list[str]) -> list[list[dict[str, Any]]]:
-    """Results that differ in the seed only, together."""
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for result in results:
-        groups.setdefault(tuple(result[name] for name in varied), []).append(result)
-    return list(groups.values())
-
-
 def draw(found: dict[str, list[dict[str, Any]]], tasks: Sequence[Task], folder: Path) -> None:
     """`ablation_objectives.png` and `ablation_batch_size.png`, of the studies that were run."""
-    folder.mkdir(parents=True, exist_ok=True)
     if "objectives" in found:
         figure, plots = plt.subplots(1, len(tasks), figsize=(5.5 * len(tasks), 4), squeeze=False)
         groups = grouped(found["objectives"], ["objective"])
@@ -379,7 +338,7 @@ def draw(found: dict[str, list[dict[str, Any]]], tasks: Sequence[Task], folder: 
             plot.set_xticks(range(len(groups)), [g[0]["objective"] for g in groups], rotation=40)
             plot.set(title=task.name, ylabel=task.measure)
         plots[0][0].legend()
-        _save(figure, folder / "ablation_objectives.png")
+        save_figure(figure, folder / "ablation_objectives.png")
     if "batch_size" in found:
         figure, plots = plt.subplots(1, len(tasks), figsize=(5.5 * len(tasks), 4), squeeze=False)
         for plot, task in zip(plots[0], tasks, strict=True):
@@ -396,13 +355,7 @@ def draw(found: dict[str, list[dict[str, Any]]], tasks: Sequence[Task], folder: 
             plot.set_xscale("log", base=2)
             plot.set(title=task.name, xlabel="batch size", ylabel=f"{task.measure}, latent")
         plots[0][0].legend()
-        _save(figure, folder / "ablation_batch_size.png")
-
-
-def _save(figure: plt.Figure, path: Path) -> None:
-    figure.tight_layout()
-    figure.savefig(path, dpi=90)
-    plt.close(figure)
+        save_figure(figure, folder / "ablation_batch_size.png")
 
 
 def _mean(results: Sequence[dict[str, Any]], name: str) -> str:

@@ -104,84 +104,119 @@ def objective_claims(results: Json) -> list[Verdict]:
     objectives = [run for run in results["runs"] if run["study"] == "objectives"]
     batches = [run for run in results["runs"] if run["study"] == "batch_size"]
 
-    def gains(better: str, worse: str, measure: Callable[[Json], float]) -> list[float]:
-        pairs = zip(_of(objectives, better), _of(objectives, worse), strict=False)
-        return [1 - measure(first) / measure(second) for first, second in pairs]
-
-    def probe(representation: str) -> Callable[[Json], float]:
-        return lambda run: float(
-            np.mean([scores[representation] for scores in run["probes"].values()])
-        )
-
     verdicts = [
         judge(
             "The contrastive term makes latents predict better (cMIM against MIM)",
-            gains("cmim", "mim", probe("latent")),
+            gains(objectives, "cmim", "mim", probe_error("latent")),
             "mean probe error of cmim's latents below mim's",
         ),
         judge(
             "cMIM's latents predict better than a VAE's",
-            gains("cmim", "vae", probe("latent")),
+            gains(objectives, "cmim", "vae", probe_error("latent")),
             "mean probe error below vae's",
         ),
         judge(
             "cMIM's latents predict better than an auto-encoder's",
-            gains("cmim", "ae", probe("latent")),
+            gains(objectives, "cmim", "ae", probe_error("latent")),
             "mean probe error below ae's",
         ),
         judge(
             "Informative embeddings predict better than latents, for every decoder",
-            [
-                1 - probe("informative")(run) / probe("latent")(run)
-                for run in objectives
-                if run["objective"] in ("ae", "vae", "mim", "cmim", "cae", "cvae")
-            ],
+            informative_gains(objectives, ("ae", "vae", "mim", "cmim", "cae", "cvae")),
             "mean probe error of informative below latent",
         ),
         fidelity(objectives),
     ]
-    return [*verdicts, batch_sensitivity(batches)]
+    return [*verdicts, *batch_sensitivity(batches)]
 
 
-def fidelity(objectives: Sequence[Json]) -> Verdict:
+def probe_error(representation: str) -> Callable[[Json], float]:
+    """Of a run: the mean over its probes of the test error on this representation."""
+    return lambda run: float(np.mean([errors[representation] for errors in run["probes"].values()]))
+
+
+def gains(
+    runs: Sequence[Json],
+    better: str,
+    worse: str,
+    measure: Callable[[Json], float],
+    of_worse: Callable[[Json], float] | None = None,
+) -> list[float]:
+    """How far one objective's error lies below another's, relatively; one for each pair.
+
+    Args:
+        runs: one of each objective for each data set and seed.
+        better: an objective.
+        worse: another.
+        measure: the error of a run.
+        of_worse: of the other's runs, where it is another quantity.
+    """
+    first, second = _by_pair(runs, better), _by_pair(runs, worse)
+    return [
+        1 - measure(first[pair]) / (of_worse or measure)(second[pair])
+        for pair in sorted(first.keys() & second.keys())
+    ]
+
+
+def informative_gains(runs: Sequence[Json], objectives: Sequence[str]) -> list[float]:
+    """How far the error of informative embeddings lies below that of the same run's latents."""
+    informative, latent = probe_error("informative"), probe_error("latent")
+    return [1 - informative(run) / latent(run) for run in runs if run["objective"] in objectives]
+
+
+def fidelity(
+    objectives: Sequence[Json], quantity: str = "nll", what: str = "held-out nll"
+) -> Verdict:
     """Whether the contrastive term costs likelihood: shown if a loss above 2 % is ruled out."""
     claim = "The contrastive term costs no generative fidelity (cMIM against MIM)"
-    pairs = zip(_of(objectives, "cmim"), _of(objectives, "mim"), strict=False)
-    costs = [first["nll"] / second["nll"] - 1 for first, second in pairs]
+    costs = [-gain for gain in gains(objectives, "cmim", "mim", lambda run: run[quantity])]
     if len(costs) < 3:
-        return Verdict(claim, OPEN, f"{len(costs)} pairs are too few (held-out nll).")
+        return Verdict(claim, OPEN, f"{len(costs)} pairs are too few ({what}).")
     mean, low, high = interval(costs)
     verdict = HOLDS if high < 0.02 else FAILS if low > 0 else OPEN
-    figure = f"held-out nll {mean:+.1%} (95 % interval {low:+.1%} to {high:+.1%}; a cost above 2 %"
+    figure = f"{what} {mean:+.1%} (95 % interval {low:+.1%} to {high:+.1%}; a cost above 2 %"
     return Verdict(claim, verdict, f"{figure} must be ruled out, {len(costs)} pairs).")
 
 
-def batch_sensitivity(runs: Sequence[Json]) -> Verdict:
-    """Spread of the probe error over batch sizes, of InfoNCE's latents against cMIM's."""
-    claim = "cMIM depends less on the batch size than InfoNCE"
-    spreads: dict[str, list[float]] = {}
-    for objective in ("infonce", "cmim"):
-        mine = _of(runs, objective)
-        spreads[objective] = []
-        for seed in sorted({run["seed"] for run in mine}):
-            errors = [
-                np.mean([scores["latent"] for scores in run["probes"].values()])
-                for run in mine
-                if run["seed"] == seed
-            ]
-            spreads[objective].append(float((max(errors) - min(errors)) / np.mean(errors)))
-    pairs = zip(spreads["infonce"], spreads["cmim"], strict=False)
-    return judge(
-        claim,
-        [first - second for first, second in pairs],
-        "range of the probe error over batch sizes 16 to 1024, as a share of it, infonce's less "
-        "cmim's",
+def batch_sensitivity(runs: Sequence[Json]) -> list[Verdict]:
+    """Spreads of the probe error over batch sizes, compared; and what reconstruction explains."""
+    claims = (
+        ("cMIM depends less on the batch size than InfoNCE", "cmim", "infonce"),
+        ("Reconstruction alone makes InfoNCE depend less on it", "infonce_ae", "infonce"),
+        ("Beside InfoNCE with reconstruction, cMIM depends less on it", "cmim", "infonce_ae"),
     )
+    return [
+        judge(
+            claim,
+            spread_gains(runs, steady, other),
+            "range of the probe error over batch sizes, as a share of it, "
+            f"{other}'s less {steady}'s",
+        )
+        for claim, steady, other in claims
+    ]
 
 
-def _of(runs: Sequence[Json], objective: str) -> list[Json]:
-    mine = [run for run in runs if run["objective"] == objective]
-    return sorted(mine, key=lambda run: (run["seed"], run["batch_size"]))
+def spread_gains(runs: Sequence[Json], steady: str, other: str) -> list[float]:
+    """How much wider the spread of one objective is than another's; one for each pair."""
+    mine, others = batch_spreads(runs, steady), batch_spreads(runs, other)
+    return [others[pair] - mine[pair] for pair in sorted(mine.keys() & others.keys())]
+
+
+def batch_spreads(runs: Sequence[Json], objective: str) -> dict[tuple[str, int], float]:
+    """For each data set and seed, (max - min) / mean of the latents' error over batch sizes."""
+    errors: dict[tuple[str, int], list[float]] = {}
+    for run in runs:
+        if run["objective"] == objective:
+            errors.setdefault(_pair(run), []).append(probe_error("latent")(run))
+    return {pair: float((max(e) - min(e)) / np.mean(e)) for pair, e in errors.items()}
+
+
+def _by_pair(runs: Sequence[Json], objective: str) -> dict[tuple[str, int], Json]:
+    return {_pair(run): run for run in runs if run["objective"] == objective}
+
+
+def _pair(run: Json) -> tuple[str, int]:
+    return run.get("source", ""), run["seed"]
 
 
 def _error(score: Json, binary: bool) -> float:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -16,7 +15,6 @@ from rdkit import Chem, RDLogger
 from rdkit.Chem import Descriptors, rdFingerprintGenerator
 from rdkit.Chem.Scaffolds import MurckoScaffold
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import roc_auc_score, root_mean_squared_error
@@ -25,6 +23,8 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, SVR
+
+from .probing import chosen_by_validation
 
 PARTS = ("train", "valid", "test")
 SCALES = {
@@ -190,27 +190,22 @@ def fit_and_score(
         `valid` and `test`, the score, and `choice`, the candidate's place. A score that is not
         defined (one class only) is NaN.
     """
-    train, valid, test = division
-    best: dict[str, float] = {}
-    for place, make in enumerate(candidates):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            # Regressors expect labels near unit scale; networks do not learn others.
-            offset, unit = (0.0, 1.0) if binary else (labels[train].mean(), labels[train].std())
-            model = make().fit(features[train], (labels[train] - offset) / unit)
-        valid_score = _score(model, features[valid], labels[valid], binary, offset, unit)
-        sign = -1 if binary else 1
-        if not best or sign * valid_score < sign * best["valid"]:
-            test_score = _score(model, features[test], labels[test], binary, offset, unit)
-            best = {"valid": valid_score, "test": test_score, "choice": place}
-    return best
-
-
-def _score(
-    model: Any, features: np.ndarray, labels: np.ndarray, binary: bool, offset: float, unit: float
-) -> float:
+    # Regressors expect labels near unit scale; networks do not learn others.
+    train = division[0]
+    offset, unit = (0.0, 1.0) if binary else (labels[train].mean(), labels[train].std())
+    scaled = (labels - offset) / unit
+    parts = [(features[rows], scaled[rows]) for rows in division]
+    found = chosen_by_validation(candidates, *parts, _roc_auc if binary else _less_error)
     if not binary:
-        return float(root_mean_squared_error(labels, model.predict(features) * unit + offset))
+        found |= {part: float(-unit * found[part]) for part in ("valid", "test")}
+    return found
+
+
+def _less_error(model: Any, features: np.ndarray, labels: np.ndarray) -> float:
+    return -float(root_mean_squared_error(labels, model.predict(features)))
+
+
+def _roc_auc(model: Any, features: np.ndarray, labels: np.ndarray) -> float:
     if len(np.unique(labels)) < 2:
         return float("nan")
     decide = getattr(model, "decision_function", None)
