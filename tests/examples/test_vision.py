@@ -121,7 +121,7 @@ def test_validation_chooses_rate_and_scale():
 
     def compute(runs):
         asked.extend(runs)
-        wanted = {"vae": (0.001, "sums"), "infonce": (0.003, "means")}
+        wanted = {"vae": (0.0005, "sums"), "infonce": (0.002, "means")}
         return [
             {
                 **asdict(run),
@@ -134,8 +134,8 @@ def test_validation_chooses_rate_and_scale():
         ]
 
     first, second = vision.chosen(compute, ["vae", "infonce"])
-    assert first == vision.Run("vae", learning_rate=0.001, scale="sums")
-    assert second == vision.Run("infonce", learning_rate=0.003)
+    assert first == vision.Run("vae", learning_rate=0.0005, scale="sums")
+    assert second == vision.Run("infonce", learning_rate=0.002)
     assert len(asked) == 2 * len(vision.RATES) + len(vision.RATES)  # views are never summed
     assert {run.seed for run in asked} == {0}
 
@@ -197,6 +197,8 @@ def test_claims_follow_from_the_figures():
     assert "+50.0%" in found["cMIM's latents predict better than those of an auto-encoder"].figure
     few = verdicts(runs_of(ERRORS, seeds=2))
     assert {one.verdict for one in few.values()} == {OPEN, "by the three lines above"}
+    decoders = "Informative embeddings predict better than latents, on average of all decoders"
+    assert "3 pairs" in found[decoders].figure  # seeds, not runs
     two_sources = runs_of(ERRORS, seeds=2) + runs_of(ERRORS, seeds=2, source="b")
     assert (
         "4 pairs" in verdicts(two_sources)["cMIM's latents predict better than those of MIM"].figure
@@ -262,10 +264,14 @@ def test_the_command_computes_each_run_once(tmp_path, monkeypatch, capsys):
     assert str(tmp_path) not in page
 
 
-def test_sources_of_one_name_and_images_without_labels_are_refused(tmp_path, monkeypatch):
+def test_what_cannot_be_compared_is_refused_before_anything_is_run(tmp_path, monkeypatch):
     monkeypatch.setattr(vision, "keep_freed_memory", lambda: None)
     with pytest.raises(SystemExit, match="raw, raw must differ"):
         vision.main(["--sources", "a/raw", "b/raw", "--output", str(tmp_path)])
+    with pytest.raises(SystemExit, match="1,000 training images do not fill a batch of 1,024"):
+        vision.main(["--train_images", "1000", "--output", str(tmp_path)])
+    with pytest.raises(SystemExit, match="missing is neither a file"):
+        vision.main(["--sources", str(tmp_path / "missing"), "--output", str(tmp_path)])
     bare = LabelledImages(np.zeros((10, 8, 8), np.uint8))
     monkeypatch.setattr(vision, "load_images", lambda source, part: bare)
     with pytest.raises(SystemExit, match="nothing: the images of the part train have no labels"):

@@ -55,11 +55,11 @@ from .vision_probes import PARTS, embeddings, pixels, probe, reconstruction
 EPOCHS = 5  # of the training images, at a budget of 1
 STUDIES = ("objectives", "batch_size")
 PLAIN = ("pixels", "pca", "untrained")
-RATES = (0.001, 0.003)
+RATES = (0.0005, 0.002)
 SCALES = {"sums": "theory", "means": "molmim"}  # presets
 BATCHED = ("vae", "cmim", "infonce", "infonce_ae")
 BATCH_SIZES = (16, 64, 256, 1024)
-BATCH_RATES = (0.001, 0.003, 0.01)
+BATCH_RATES = (0.0005, 0.002, 0.008)
 
 Json = dict[str, Any]
 
@@ -110,6 +110,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     names = [Path(source).name for source in args.sources]
     if len(set(names)) < len(names):
         raise SystemExit(f"The sources {', '.join(names)} must differ in their names: rename one.")
+    for source in args.sources:
+        check_batches(args, source)
     runs: list[Json] = []
     for name, source in zip(names, args.sources, strict=True):
         work = partial(train_and_measure, args, source)
@@ -191,6 +193,17 @@ def cells_of(args: Arguments, source: str) -> Cells:
     return Cells(Path(args.output, "cells", "vision"), settings)
 
 
+def check_batches(args: Arguments, source: str) -> None:
+    """Raise a SystemExit where the training images do not fill the largest batch."""
+    images = len(material(args, source, 0)["train"])
+    largest = max(BATCH_SIZES) if "batch_size" in args.studies else Run().batch_size
+    if images < largest:
+        raise SystemExit(
+            f"{source}: {images:,} training images do not fill a batch of {largest:,}. Take more "
+            "(--train_images), fewer validation images (--held_out), or --studies objectives alone."
+        )
+
+
 def material(args: Arguments, source: str, seed: int) -> dict[str, LabelledImages]:
     """Training, validation and test images; the seed draws the first two."""
     read = _read(source, "train")
@@ -201,7 +214,10 @@ def material(args: Arguments, source: str, seed: int) -> dict[str, LabelledImage
 
 @cache
 def _read(source: str, part: str) -> LabelledImages:
-    images = load_images(source, part)
+    try:
+        images = load_images(source, part)
+    except (ValueError, FileNotFoundError) as error:
+        raise SystemExit(str(error)) from None
     if images.labels is None:
         raise SystemExit(f"{source}: the images of the part {part} have no labels to probe for.")
     return images

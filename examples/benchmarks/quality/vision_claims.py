@@ -48,7 +48,7 @@ def informative_claims(runs: Sequence[Json]) -> list[Verdict]:
     what = "mean probe error of informative below latent"
     kinds = (
         ("of cMIM", ("cmim",)),
-        ("of every decoder", DECODERS),
+        ("on average of all decoders", DECODERS),
         ("of a decoder with random weights on InfoNCE's latents", ("infonce",)),
         ("beyond MIM: of an auto-encoder", ("ae",)),
         ("beyond MIM: of a VAE", ("vae",)),
@@ -80,7 +80,7 @@ def objective_claims(runs: Sequence[Json]) -> list[Verdict]:
         judge(
             f"cMIM's latents predict better than those of {name}",
             gains(runs, "cmim", rival, latent),
-            f"mean probe error below {rival}'s",
+            f"mean probe error below that of {rival}",
         )
         for rival, name in NAMES.items()
     ]
@@ -88,7 +88,7 @@ def objective_claims(runs: Sequence[Json]) -> list[Verdict]:
         judge(
             f"cMIM's informative embeddings predict better than those of {NAMES[rival]}",
             gains(runs, "cmim", rival, informative),
-            f"mean probe error below {rival}'s",
+            f"mean probe error below that of {rival}",
         )
         for rival in ("mim", "vae", "ae", "infonce_ae")
     ]
@@ -101,7 +101,7 @@ def objective_claims(runs: Sequence[Json]) -> list[Verdict]:
         judge(
             f"cMIM's informative embeddings predict better than {name}",
             gains(runs, "cmim", rival, informative, of_worse),
-            f"mean probe error below {rival}'s",
+            f"mean probe error below that of {rival}",
         )
         for name, rival, of_worse in others
     ]

@@ -156,7 +156,7 @@ def draw_bars(plot: plt.Axes, runs: Sequence[Json]) -> None:
     plot.set_yticks(range(len(found)), [name for name, _, _ in found], fontsize=8)
     plot.set_ylim(-0.7, len(found) - 0.3)
     plot.set_xlim(max(0, (means - halves).min() - 3), min(100, (means + halves).max() + 1))
-    plot.set_xlabel("test accuracy in %, mean of the probes")
+    plot.set_xlabel("test accuracy in %, mean of the probes (not from 0)")
     there = {kind for _, kind, _ in found}
     handles = [Patch(color=colour, label=kind) for kind, colour in COLOURS.items() if kind in there]
     plot.legend(handles=handles, loc="lower right", fontsize=8)
@@ -175,7 +175,9 @@ def draw_curves(plot: plt.Axes, runs: Sequence[Json]) -> None:
             marker="o",
             capsize=3,
         )
+    sizes = sorted({run["batch_size"] for run in runs})
     plot.set_xscale("log", base=2)
+    plot.set_xticks(sizes, map(str, sizes))
     plot.set(xlabel="batch size", ylabel="test error of latents in %, mean of the probes")
     plot.legend()
 
