@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 _FOLDER = Path(__file__).parent
@@ -15,3 +16,13 @@ def list_checkpoints() -> dict[str, str]:
     return {
         config.parent.name: str(config.parent) for config in sorted(_FOLDER.glob("*/config.json"))
     }
+
+
+def checkpoint_path(name: str | os.PathLike) -> str:
+    """The folder of a checkpoint that ships, by its name; what is there, or a Hub id, as it is.
+
+    >>> checkpoint_path("small") == DEFAULT_CHECKPOINT, checkpoint_path("me/mine")
+    (True, 'me/mine')
+    """
+    name = os.fspath(name)
+    return name if os.path.exists(name) else list_checkpoints().get(name, name)

@@ -14,18 +14,22 @@ import torch
 from safetensors import SafetensorError
 from transformers.utils import logging
 
-from ..checkpoints import list_checkpoints
+from ..checkpoints import checkpoint_path
 from ..cpu_kernels import speed_up
 from ..data.packed_molecules import tokenizer_fingerprint
 from ..model.configuration_cmim import CMIMConfig
 from ..model.modeling_cmim import CMIMModel
 from ..model.tokenization_cmim import CMIMTokenizer
 
+HUB = ("revision", "token", "cache_dir", "local_files_only", "force_download", "subfolder")
+"""What `from_pretrained` may be told of the Hub."""
+
 
 def load_checkpoint(
     checkpoint: str | os.PathLike,
     device: str | torch.device | None = None,
     dtype: torch.dtype | str | None = None,
+    **hub: Any,
 ) -> tuple[CMIMModel, CMIMTokenizer]:
     """Load model and tokenizer; the model in `eval()`, on its device, in its dtype.
 
@@ -36,8 +40,10 @@ def load_checkpoint(
         device: Where the model works; by default the accelerator if there is one, else the CPU.
         dtype: Of the weights; by default that of the checkpoint, but float32 on a CPU, where
             bfloat16 may be hundreds of times slower.
+        hub: Where the checkpoint is fetched from, as `from_pretrained` takes it: those of `HUB`.
 
     Raises:
+        TypeError: Another argument.
         FileNotFoundError: No such folder, or no checkpoint in it.
         ValueError: Another kind of model, weights that are damaged, incomplete or of other shapes
             than `config.json` says, a tokenizer that cannot be read or has more tokens than the
@@ -49,9 +55,9 @@ def load_checkpoint(
     >>> model.get_latents(**batch).shape
     torch.Size([2, 1, 96])
     """
-    name = os.fspath(checkpoint)
-    if not os.path.exists(name):
-        name = list_checkpoints().get(name, name)
+    if unknown := sorted(set(hub) - set(HUB)):
+        raise TypeError(f"Unknown argument {unknown[0]!r}; the Hub's are {', '.join(HUB)}.")
+    name = checkpoint_path(checkpoint)
     _check_folder(name)
     device = default_device() if device is None else torch_device(device)
     if dtype is None:
@@ -59,14 +65,18 @@ def load_checkpoint(
     else:
         chosen = floating_dtype(dtype)
     try:
-        kind = CMIMConfig.get_config_dict(name)[0].get("model_type")
+        kind = CMIMConfig.get_config_dict(name, **hub)[0].get("model_type")
         if kind != CMIMConfig.model_type:
             raise ValueError(
                 f"{name} holds a model of type {kind!r}; a cMIM checkpoint is expected."
             )
         with _without_progress_bars():
             model, report = CMIMModel.from_pretrained(
-                name, dtype=chosen, ignore_mismatched_sizes=True, output_loading_info=True
+                name,
+                dtype=chosen,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                **hub,
             )
     except (SafetensorError, TypeError, AttributeError, LookupError, RecursionError) as error:
         weights = isinstance(error, SafetensorError)
@@ -77,7 +87,7 @@ def load_checkpoint(
         ) from error
     _check_report(name, report)
     try:
-        tokenizer = CMIMTokenizer.from_pretrained(name)
+        tokenizer = CMIMTokenizer.from_pretrained(name, **hub)
     except Exception as error:  # the reader of tokenizer.json raises plain Exception
         raise ValueError(
             f"The tokenizer of {name} cannot be read ({error}): its tokenizer.json or "

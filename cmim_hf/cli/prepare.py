@@ -65,6 +65,7 @@ def run(options: argparse.Namespace) -> None:
     """Prepare the sources into the output."""
     from transformers import AutoTokenizer
 
+    from ..checkpoints import checkpoint_path
     from ..data.labelling import read_property_scale
     from ..data.prepare import SourceOptions, prepare_folder
     from ..model.tokenization_cmim import default_tokenizer
@@ -73,6 +74,7 @@ def run(options: argparse.Namespace) -> None:
     if tokenizer is None:
         tokenizer = default_tokenizer(options.max_length)
     else:
+        tokenizer = checkpoint_path(tokenizer)
         scale = read_property_scale(tokenizer)
         tokenizer = AutoTokenizer.from_pretrained(tokenizer)
     names = "max_length canonicalize split property_columns properties property_rows".split()

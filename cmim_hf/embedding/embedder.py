@@ -48,9 +48,12 @@ class MoleculeEmbedder:
         batch_tokens: Most tokens of a batch, padding included; by default 8,192 on a CPU and
             65,536 elsewhere.
         progress: Show a bar when a call takes more than two seconds.
+        hub: `revision`, `token`, `cache_dir` and the like of `from_pretrained`, see
+            [`~cmim_hf.checkpoints.loading.load_checkpoint`].
 
     Raises:
         FileNotFoundError: No such checkpoint.
+        TypeError: An unknown argument.
         ValueError: A checkpoint that is damaged or of another kind, or an unknown choice.
 
     Example:
@@ -76,10 +79,11 @@ class MoleculeEmbedder:
         on_invalid: Literal["raise", "none", "skip"] = "raise",
         batch_tokens: int | None = None,
         progress: bool = True,
+        **hub: Any,
     ) -> None:
         """Load the checkpoint."""
         self.checkpoint = os.fspath(checkpoint)
-        self.model, self.tokenizer = load_checkpoint(checkpoint, device, dtype)
+        self.model, self.tokenizer = load_checkpoint(checkpoint, device, dtype, **hub)
         self.representation = representation
         self.pooling = pooling
         self.canonicalize = canonicalize

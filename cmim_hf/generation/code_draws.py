@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from functools import cached_property
 from numbers import Real
+from typing import Any
 
 import numpy as np
 
@@ -29,11 +30,12 @@ class CodeDraws:
     Args:
         codec: The model and its random numbers.
         checkpoint: Its name in messages.
+        hub: How it was fetched, arguments of [`~cmim_hf.checkpoints.loading.load_checkpoint`].
     """
 
-    def __init__(self, codec: Codec, checkpoint: str) -> None:
+    def __init__(self, codec: Codec, checkpoint: str, hub: dict[str, Any]) -> None:
         """Keep the arguments."""
-        self._codec, self._checkpoint = codec, checkpoint
+        self._codec, self._checkpoint, self._hub = codec, checkpoint, hub
 
     def from_prior(self, prior: CodePrior | str | os.PathLike) -> Draw:
         """Draws from a prior, as `MoleculeGenerator.sample` takes it; raises what that does."""
@@ -80,4 +82,4 @@ class CodeDraws:
 
     @cached_property
     def _fitted_prior(self) -> CodePrior | None:
-        return find_prior(self._codec.model.name_or_path)
+        return find_prior(self._codec.model.name_or_path, **self._hub)

@@ -73,9 +73,12 @@ class MoleculeGenerator:
         seed: Of everything that is drawn; two generators of one seed draw the same, call by call.
             By default each differs.
         progress: Show a bar when a call takes more than two seconds.
+        hub: `revision`, `token`, `cache_dir` and the like of `from_pretrained`, see
+            [`~cmim_hf.checkpoints.loading.load_checkpoint`].
 
     Raises:
         FileNotFoundError: No such checkpoint.
+        TypeError: An unknown argument.
         ValueError: A checkpoint that is damaged or of another kind, or an unknown choice.
     """
 
@@ -90,6 +93,7 @@ class MoleculeGenerator:
         batch_size: int | None = None,
         seed: int | None = None,
         progress: bool = True,
+        **hub: Any,
     ) -> None:
         """Load the checkpoint."""
         check_choice("on_invalid", on_invalid, ON_INVALID)
@@ -98,10 +102,10 @@ class MoleculeGenerator:
         if seed is not None:
             seed = whole_number("seed", seed, 0)
         self.checkpoint = os.fspath(checkpoint)
-        self.model, self.tokenizer = load_checkpoint(checkpoint, device, dtype)
+        self.model, self.tokenizer = load_checkpoint(checkpoint, device, dtype, **hub)
         self.canonicalize, self.on_invalid, self.progress = canonicalize, on_invalid, progress
         self._codec = Codec(self.model, self.tokenizer, canonicalize, batch_size, seed, progress)
-        self._draws = CodeDraws(self._codec, self.checkpoint)
+        self._draws = CodeDraws(self._codec, self.checkpoint, hub)
         self.encoder = self._codec.encoder
 
     def texts(self, smiles: Iterable[str], *, on_invalid: str | None = None) -> list[Smiles]:

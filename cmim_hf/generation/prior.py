@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -247,8 +248,10 @@ class CodePrior:
         )
 
 
-def find_prior(checkpoint: str) -> CodePrior | None:
+def find_prior(checkpoint: str, **hub: Any) -> CodePrior | None:
     """The prior that stands beside a checkpoint's weights, a folder or a Hub id; None without.
+
+    `hub` are arguments of [`~cmim_hf.checkpoints.loading.load_checkpoint`].
 
     Raises:
         ValueError: It is damaged.
@@ -258,6 +261,7 @@ def find_prior(checkpoint: str) -> CodePrior | None:
         _SHIPPED,
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,
+        **hub,
     )
     return None if file is None else CodePrior.load(file)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from transformers.hf_argparser import HfArg
 
-from ..checkpoints import DEFAULT_CHECKPOINT
+from ..checkpoints import DEFAULT_CHECKPOINT, checkpoint_path
 
 
 @dataclass
@@ -34,7 +34,7 @@ class FineTuningArguments:
         help="regression or binary; if not given, binary where all labels are 0 or 1.",
         metadata={"choices": ["regression", "binary"]},
     )
-    checkpoint: str = HfArg(default=DEFAULT_CHECKPOINT, help="Folder or Hub id.")
+    checkpoint: str = HfArg(default=DEFAULT_CHECKPOINT, help="Folder, Hub id, or tiny or small.")
     lora: int = HfArg(default=0, help="Rank of LoRA on all attentions; 0 trains all weights.")
     learning_rate: float | None = HfArg(default=None, help="If not given, 1e-3, or 3e-3 for LoRA.")
     epochs: int = HfArg(default=60, help="At most; the rate falls to 0 over them.")
@@ -54,6 +54,7 @@ class FineTuningArguments:
         tables = {"train": self.train, "validation": self.validation, "test": self.test}
         if not any((self.data, *tables.values(), self.targets)):
             self.data, self.targets = freesolv(), ["expt"]
+        self.checkpoint = checkpoint_path(self.checkpoint)
         if not self.targets:
             raise ValueError("Name the columns with the labels: --targets.")
         if self.data and any(tables.values()):

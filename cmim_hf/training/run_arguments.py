@@ -11,6 +11,7 @@ import yaml
 from transformers import HfArgumentParser
 from transformers.hf_argparser import HfArg
 
+from ..checkpoints import checkpoint_path
 from ..data.packed_molecules import is_packed
 from ..model.configuration_cmim import CMIMConfig
 from .arguments import CMIMTrainingArguments
@@ -21,7 +22,8 @@ class ModelArguments:
     """The model to train: a checkpoint, or a size with changes."""
 
     model_name_or_path: str | None = HfArg(
-        default=None, help="Go on from this checkpoint, with its tokenizer."
+        default=None,
+        help="Go on from this checkpoint (folder, Hub id, tiny or small), with its tokenizer.",
     )
     size: str = HfArg(default="small", help="tiny, small, base or large.")
     num_latents: int = HfArg(default=1, help="Latent codes of a molecule.")
@@ -39,6 +41,12 @@ class ModelArguments:
     merges: int = HfArg(
         default=0, help="Train a tokenizer on the data, with this many multi-atom tokens."
     )
+
+    def __post_init__(self) -> None:
+        """Find the checkpoints that ship."""
+        for name in ("model_name_or_path", "tokenizer"):
+            if getattr(self, name) is not None:
+                setattr(self, name, checkpoint_path(getattr(self, name)))
 
 
 @dataclass

@@ -6,6 +6,7 @@ import pickle
 import shutil
 import time
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
@@ -17,8 +18,18 @@ from transformers.utils.logging import (
     is_progress_bar_enabled,
 )
 
-from cmim_hf import CMIMConfig, CMIMModel, MoleculeEmbedder, list_checkpoints, train_tokenizer
+from cmim_hf import (
+    CMIMConfig,
+    CMIMModel,
+    MoleculeEmbedder,
+    MoleculeGenerator,
+    list_checkpoints,
+    train_tokenizer,
+)
+from cmim_hf.checkpoints import checkpoint_path
 from cmim_hf.checkpoints.loading import load_checkpoint
+from cmim_hf.training.fine_tuning_arguments import FineTuningArguments
+from cmim_hf.training.run_arguments import parse_arguments
 
 
 @pytest.fixture
@@ -241,3 +252,49 @@ def test_no_pickle_is_opened(folder, tmp_path, name, alone, load):
     with open(folder / name, "rb") as stream:
         pickle.load(stream).close()
     assert (tmp_path / "taken").exists(), "the poison works"
+
+
+@pytest.fixture
+def hub_cache(tmp_path):
+    """A cache with two revisions of one repository of the Hub: tiny, and small with its prior."""
+    repository = tmp_path / "cache" / "models--me--mine"
+    for revision, name in (("main", "tiny"), ("v1", "small")):
+        commit = revision.ljust(40, "0")
+        shutil.copytree(list_checkpoints()[name], repository / "snapshots" / commit)
+        (repository / "refs").mkdir(exist_ok=True)
+        (repository / "refs" / revision).write_text(commit)
+    return tmp_path / "cache"
+
+
+def test_a_revision_is_opened_from_another_cache(hub_cache):
+    where = {"cache_dir": hub_cache, "local_files_only": True}
+    assert load_checkpoint("me/mine", **where)[0].config.hidden_size == 96
+    model, tokenizer = load_checkpoint("me/mine", revision="v1", **where)
+    small, _ = load_checkpoint("small")
+    batch = tokenizer(["CCO"], return_tensors="pt")
+    assert torch.equal(model.get_latents(**batch), small.get_latents(**batch))
+    embedder = MoleculeEmbedder("me/mine", revision="v1", **where, progress=False)
+    found = MoleculeEmbedder("small", progress=False).embed(["CCO"])
+    assert np.array_equal(embedder.embed(["CCO"]), found)
+    generator = MoleculeGenerator("me/mine", revision="v1", seed=0, progress=False, **where)
+    expected = MoleculeGenerator("small", seed=0, progress=False).sample(3, prior="fitted")
+    assert generator.sample(3, prior="fitted") == expected
+    with pytest.raises(OSError, match="find them in the cached files"):
+        load_checkpoint("me/mine", revision="v2", **where)
+    with pytest.raises(TypeError, match="'revison'; the Hub's are revision, token, cache_dir"):
+        MoleculeEmbedder("me/mine", revison="v1")
+
+
+def test_what_ships_is_known_by_name_wherever_a_checkpoint_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small = list_checkpoints()["small"]
+    table = tmp_path / "table.csv"
+    table.write_text("smiles,y\nCCO,1\n")
+    assert (
+        FineTuningArguments(data=str(table), targets=["y"], checkpoint="small").checkpoint == small
+    )
+    words = ["--train_sources", "x.smi", "--model_name_or_path", "small", "--use_cpu", "true"]
+    model_args, _, _ = parse_arguments(words)
+    assert model_args.model_name_or_path == small
+    (tmp_path / "small").mkdir()  # a folder of that name is meant
+    assert checkpoint_path("small") == "small"
