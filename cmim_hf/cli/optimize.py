@@ -144,8 +144,9 @@ def _is_source(text: str, file_type: str | None) -> bool:
 
     That a file has this name is not enough: one called `CCO` would hide the molecule.
     """
-    suffixes = (".smi", ".smiles", ".txt", ".csv", ".tsv", ".parquet", ".gz")
-    if text == "-" or text.lower().endswith(suffixes):
+    from ..data.source_files import names_a_file
+
+    if text == "-" or names_a_file(text):
         return True
     said = file_type is not None or os.path.dirname(text) != ""
     return said and os.path.exists(text) and not os.path.isdir(text)

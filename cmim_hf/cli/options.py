@@ -20,8 +20,8 @@ BATCH_ROWS = 16384
 """Rows of a source, or codes, that are worked on at once."""
 
 SOURCE = (
-    "a .smi, .txt, .csv, .tsv (each also .gz) or .parquet file, a dataset of the Hub, 'moses', or "
-    "- for standard input"
+    "a .smi, .cxsmiles, .txt, .csv, .tsv or .parquet file (each also .gz, .bz2, .xz or .zst), a "
+    "dataset of the Hub, 'moses', or - for standard input"
 )
 
 

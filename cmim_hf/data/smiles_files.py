@@ -4,37 +4,26 @@
 Memory stays bounded by `batch_rows`, whatever the size of the source.
 """
 
-import bz2
 import csv
-import gzip
-import importlib.util
 import io
 import lzma
 import os
 import re
-import shutil
-import sys
-import tempfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from itertools import chain
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..model.smiles_text_cmim import without_extension
 from . import tables
+from .source_files import TEXT_KINDS, find_file, opened
 
 if TYPE_CHECKING:
     import pyarrow
 
     Piece = tuple[pyarrow.Table, str]
 
-_MOSES_FILES = {"moses": "train", "moses:test": "test", "moses:test_scaffolds": "test_scaffolds"}
-_TEXT_KINDS = (".smi", ".smiles", ".cxsmiles", ".txt")
-_KINDS = (*_TEXT_KINDS, ".csv", ".tsv", ".parquet")
-_UNPACK = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _LARGEST_BATCH = 1 << 31  # bytes
 _DAMAGED = (csv.Error, UnicodeDecodeError, EOFError, zlib.error, lzma.LZMAError)
 
@@ -73,7 +62,7 @@ class Batch(NamedTuple):
 
 
 def bare_smiles(text: Any) -> Any:
-    r"""A SMILES without blanks and line ends around it and without the extension of a CXSMILES.
+    r"""A SMILES without blanks and line ends around it, and as `without_extension` leaves it.
 
     What is no text comes back as it is.
 
@@ -97,13 +86,14 @@ def read_smiles(
         source: one of
             a text file (.smi, .smiles, .cxsmiles, .txt): the first field of each line, a header
             aside (`tables.text_pieces`);
-            a table (.csv, .tsv, .parquet); all of these also with .gz, .bz2 or .xz behind;
+            a table (.csv, .tsv, .parquet);
+            any of these packed, with .gz, .bz2, .xz or .zst behind;
             "-": standard input, a text file unless `file_type` says otherwise;
             "moses", "moses:test", "moses:test_scaffolds": the files of an installed `molsets`;
             the name of a dataset on the Hub or a folder, for `datasets.load_dataset`, streamed.
         column: of a table or dataset, as in `tables.find_column`. Text files have none.
         split: of a dataset or folder; files and MOSES have none.
-        file_type: .smi, .csv, .tsv or .parquet, also with .gz, .bz2 or .xz behind, for a file whose
+        file_type: .smi, .csv, .tsv or .parquet, perhaps packed, such as .csv.gz, for a file whose
             name does not end in its type; the source is then a file.
         batch_rows: rows read at once.
 
@@ -189,15 +179,15 @@ def _pieces(
     every_column: bool,
 ) -> "Iterator[Piece]":
     """Yield tables of at most `rows` rows and the name of the column with SMILES."""
-    name, file = _shown(source), _find_file(source, file_type)
+    name, file = _shown(source), find_file(source, file_type)
 
     def choose(names: list[str]) -> str:
-        if file and file.kind in _TEXT_KINDS and names == tables.TEXT_NAMES:
+        if file and file.kind in TEXT_KINDS and names == tables.TEXT_NAMES:
             return "smiles"  # whatever `column` says
         return tables.find_column(names, column, name)
 
     with ExitStack() as stack:
-        data = file and stack.enter_context(_opened(file, name))
+        data = file and stack.enter_context(opened(file, name))
         if file is None:
             pieces = tables.dataset_pieces(name, split, rows)
         elif file.kind == ".parquet":
@@ -245,80 +235,3 @@ def _reason(error: Exception) -> str:
     if isinstance(error, csv.Error):
         return f'{error}. A field that begins with " ends with it; double the quotes inside of one.'
     return f"{str(error).rstrip('.')}. Fetch or write it again."
-
-
-class _File(NamedTuple):
-    """A file to open; `path` is None for standard input, `kind` for an unknown type."""
-
-    path: Path | None
-    kind: str | None
-    unpack: Callable[[IO[bytes]], IO[bytes]] | None
-
-
-def _find_file(source: str | os.PathLike, file_type: str | None) -> _File | None:
-    """The file a source names, None for what `datasets.load_dataset` shall open."""
-    name, path = os.fspath(source), Path(source)
-    if file_type is not None and _kind(file_type)[0] not in (".smi", ".csv", ".tsv", ".parquet"):
-        raise ValueError(
-            "`file_type` is one of .smi, .csv, .tsv, .parquet, with or without .gz, .bz2 or .xz "
-            f"behind, not {file_type!r}."
-        )
-    if source == "-":
-        return _File(None, *_kind(file_type or ".smi"))
-    if name in _MOSES_FILES and file_type is None:
-        return _File(_moses_path(name), ".csv", gzip.open)
-    file = _File(path, *_kind(file_type or path.name))
-    if path.exists() and not path.is_dir():  # a file or a pipe
-        if file.kind is None:
-            raise ValueError(
-                f"{name} has an unknown file type; the name ends in one of {', '.join(_KINDS)}, "
-                "with or without .gz, .bz2 or .xz behind. Rename it, or say the type by "
-                "`file_type`."
-            )
-        return file
-    of_the_hub = isinstance(source, str) and _HUB_NAME.fullmatch(name) and file.kind is None
-    if of_the_hub or (path.is_dir() and file_type is None):
-        return None
-    raise FileNotFoundError(
-        f"There is no file {name}; check the path (relative ones start at {Path.cwd()})."
-    )
-
-
-def _kind(name: str) -> tuple[str | None, Callable[[IO[bytes]], IO[bytes]] | None]:
-    """The type a name ends in, and what unpacks such a file."""
-    name = name.lower()
-    packed = next((ending for ending in _UNPACK if name.endswith(ending)), "")
-    kind = next((kind for kind in _KINDS if name.removesuffix(packed).endswith(kind)), None)
-    return kind, _UNPACK.get(packed)
-
-
-def _moses_path(name: str) -> Path:
-    spec = importlib.util.find_spec("moses")  # finds it without running its old imports
-    for folder in (spec.submodule_search_locations or ()) if spec else ():
-        path = Path(folder, "dataset", "data", f"{_MOSES_FILES[name]}.csv.gz")
-        if path.is_file():
-            return path
-    raise FileNotFoundError(
-        f"Source {name!r} needs the files of the MOSES package, which is not installed here: "
-        "pip install --no-deps molsets==0.3.1"
-    )
-
-
-@contextmanager
-def _opened(file: _File, name: str) -> Iterator[IO[bytes]]:
-    """Open a file, unpacked; ValueError where it was cut while it was read."""
-    with ExitStack() as stack:
-        data = sys.stdin.buffer if file.path is None else stack.enter_context(file.path.open("rb"))
-        size = file.path and os.fstat(data.fileno()).st_size
-        unpacked = stack.enter_context(file.unpack(data)) if file.unpack else data
-        if file.kind == ".parquet" and not data.seekable():
-            copy = stack.enter_context(tempfile.TemporaryFile())
-            shutil.copyfileobj(unpacked, copy, 1 << 20)
-            unpacked = copy
-        yield unpacked
-        left = file.path and os.fstat(data.fileno()).st_size
-        if size and left < size:
-            raise ValueError(
-                f"{name} was cut from {size:,} to {left:,} bytes while it was read: rows are "
-                "missing. Write it again, and read it when that is done."
-            )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 COLUMN_NAMES = ("isomericsmiles", "isosmiles", "canonicalsmiles", "smilescanonical", "smiles")
-COLUMN_NAMES += ("mol", "molecule", "structure")
+COLUMN_NAMES += ("smilesstring", "cxsmiles", "mol", "molecule", "structure")
 """Columns looked for when none is named, the best first; case, blanks and marks do not matter."""
 
 TEXT_NAMES = ["smiles", "name"]
@@ -27,7 +27,8 @@ TEXT_NAMES = ["smiles", "name"]
 
 LONGEST_LINE = 1 << 24  # characters, also of a quoted field; columns of structures may be long
 _LARGEST_PIECE = 1 << 26  # characters after which a piece is passed on before it has all its rows
-_DELIMITERS = {".csv": ",;\t", ".tsv": "\t;,"}
+_DELIMITERS = {".csv": ",;\t|", ".tsv": "\t;,|"}
+_NAMED = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
 csv.field_size_limit(LONGEST_LINE)
 logger = logging.getLogger(__name__)
@@ -77,20 +78,28 @@ def text_pieces(
 ) -> "Iterator[pyarrow.Table]":
     """Pieces of a table with delimiters or of a text file.
 
-    The columns of a text file are "smiles", the first field of a line, and "name", the rest of it;
-    the extension of a CXSMILES is part of neither, and behind a leading tab there is only a name.
-    Blank lines and a first line that names the column are skipped; one that names it among others,
-    between tabs, commas or semicolons, makes the file a table.
+    The columns of a text file are "smiles", the first field of a line with the extension of a
+    CXSMILES, and "name", the rest of it; behind a leading tab there is only a name. Blank lines and
+    a first line that names the column are skipped; one that names it among others, between tabs,
+    commas, semicolons or bars, or behind blanks, makes the file a table.
 
     Args:
         stream: Opened with newline="".
         kind: .csv, .tsv, or any other for a text file.
         column: As in `find_column`; tables are cut at the delimiter that makes such a column.
         rows: Of a piece, at most.
+
+    Raises:
+        Unreadable: The rest is no such table, or two delimiters make such a column.
     """
     lines = _lines(stream)
     header = next(filter(str.strip, lines), "")
-    if delimiter := _delimiter(header, kind, column):
+    first = next(filter(str.strip, lines), "")
+    lines = chain(filter(None, [first]), lines)
+    delimiter = _delimiter(header, kind, column)
+    if delimiter is None and _has_blanks(header, first, kind, column):
+        names, cells = _unique_names(header.split()), map(str.split, lines)
+    elif delimiter := delimiter or _DELIMITERS.get(kind, "")[:1]:
         names = _unique_names(_fields(header, delimiter))
         cells = csv.reader(lines, delimiter=delimiter, strict=True)
     else:
@@ -191,20 +200,45 @@ def _lines(stream: IO[str]) -> Iterator[str]:
 
 
 def _delimiter(line: str, kind: str, column: str | None) -> str | None:
-    """The delimiter between whose fields is a column with SMILES; None: it is no table."""
+    """The delimiter between whose fields is a column with SMILES; None: none is."""
     is_table = kind in _DELIMITERS
-    delimiters = _DELIMITERS.get(kind, "\t,;")
+    delimiters = _DELIMITERS.get(kind, "\t,;|")
     for wanted in dict.fromkeys((column, None)):
+        whole, cut = {}, {}
         for delimiter in delimiters:
             names = _fields(line, delimiter)
             found = next(iter(_candidates(names, wanted)), None)
-            if found is None or (wanted is None and re.search("[,;\t]", found)):
+            if found is None or len(names) == 1:
                 continue
-            # in a text file "mol" or "smiles of X" may well be the name of a first molecule
-            header = _plain(found) in COLUMN_NAMES and "smiles" in _plain(found)
-            if is_table or (len(names) > 1 and header):
-                return delimiter
-    return delimiters[0] if is_table else None
+            others = set(delimiters) - {delimiter}
+            if wanted is None and others & set(found) and f'"{found}"' not in line:
+                cut[delimiter] = found
+            elif is_table or wanted is not None or _is_header(found):
+                whole[delimiter] = found
+        possible = whole or (cut if is_table else {})
+        if len(possible) > 1:
+            ways = [f"{_NAMED[one]} ({found!r})" for one, found in possible.items()]
+            raise Unreadable(
+                f"its header has a column with SMILES between {' and between '.join(ways)}. Name "
+                "the right one by `column`, or write the table with one separator."
+            )
+        if whole:
+            return next(iter(whole))
+    return None
+
+
+def _is_header(name: str) -> bool:
+    """In a text file "mol" or "smiles of X" may well be the name of a first molecule."""
+    return _plain(name) in COLUMN_NAMES and "smiles" in _plain(name)
+
+
+def _has_blanks(header: str, first: str, kind: str, column: str | None) -> bool:
+    """Whether blanks part the columns, of which a text file's first is not the one with SMILES."""
+    names, fields = header.split(), first.split()
+    found = next(iter(_candidates(names, column)), None)
+    if found is None or len(names) == 1 or len(names) != len(fields) or fields[1][0] == "|":
+        return False
+    return kind in _DELIMITERS or (found != names[0] and _is_header(found))
 
 
 def _fields(header: str, delimiter: str) -> list[str]:
@@ -213,15 +247,15 @@ def _fields(header: str, delimiter: str) -> list[str]:
 
 
 def _smiles_and_name(line: str) -> list[str]:
-    """The first field of a line, and what else there is beside the extension of a CXSMILES."""
+    """The first field of a line, with the extension of a CXSMILES, and what else there is."""
     fields = line.split(None, 1)
     if fields and line.startswith("\t"):
         fields = ["", line]
     if len(fields) < 2:
         return fields
     smiles, name = fields[0], fields[1].strip()
-    if name.startswith("|"):
-        name = re.sub(r"^\|[^|]*\|(\s+|$)", "", name)
+    if extension := re.match(r"\|[^|]*\|(?!\S)", name):
+        smiles, name = f"{smiles} {extension[0]}", name[extension.end() :].strip()
     return [smiles, name] if name else [smiles] if smiles else []
 
 
