@@ -121,6 +121,14 @@ def test_representations_and_decoding_agree():
         model.get_representation(pixels, representation="hidden")
 
 
+def test_it_compiles_to_one_graph():
+    model, pixels = small(), images()
+    labels = model.levels(pixels)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    found = compiled(pixels, labels=labels, sample_latents=False)
+    torch.testing.assert_close(found.nll, model(pixels, labels=labels).nll)
+
+
 def test_a_model_learns_images():
     model, pixels = small().train(), images(8)
     labels = model.levels(pixels)
