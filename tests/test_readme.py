@@ -33,6 +33,16 @@ def test_the_code_runs_as_it_stands():
     assert names["vectors"].shape == (1, 192) and names["kept"].tolist() == [0]
 
 
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_the_code_of_a_page_runs(page):
+    names = {}
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+        exec(block, names)
+    assert len(names) > 3
+    pictures = re.findall(r"!\[[^\]]*\]\((\S+)\)", page.read_text())
+    assert pictures and all((page.parent / picture).is_file() for picture in pictures)
+
+
 @pytest.mark.parametrize("line", [line for line in DOORS if "(" in line and "examples" not in line])
 def test_the_lines_of_other_libraries_run(line):
     pytest.importorskip("sentence_transformers")
