@@ -165,6 +165,8 @@ def atom_valence(text: str) -> tuple[int, int] | None:
 
 def _reason(messages: str) -> str:
     """Shorten RDKit's log of one failure to its first statement and the position."""
+    if inner := re.search(r"\*{4}\n.*Violation\n(.+)\n", messages):  # with a trace of calls
+        messages = inner[1]
     text = re.sub(r"^\[\d\d:\d\d:\d\d\] ", "", messages, flags=re.MULTILINE).strip()
     first = text.splitlines()[0] if text else "RDKit gives no reason"
     first = re.sub(r"^SM(ILES|ARTS) Parse Error: ", "", first)

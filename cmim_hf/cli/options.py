@@ -20,8 +20,8 @@ BATCH_ROWS = 16384
 """Rows of a source, or codes, that are worked on at once."""
 
 SOURCE = (
-    "a .smi, .cxsmiles, .txt, .csv, .tsv or .parquet file (each also .gz, .bz2, .xz or .zst), a "
-    "dataset of the Hub, 'moses', or - for standard input"
+    "a .smi, .cxsmiles, .txt, .csv, .tsv, .parquet, .sdf or .mol2 file (each also .gz, .bz2, .xz "
+    "or .zst), a dataset of the Hub, 'moses', or - for standard input"
 )
 
 
@@ -30,7 +30,8 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--column", help="the column with SMILES; found by its name if not given")
     parser.add_argument("--split", default="train", help="of a dataset (default: %(default)s)")
     parser.add_argument(
-        "--file-type", help="read the input as .smi, .csv, .tsv or .parquet, whatever its name"
+        "--file-type",
+        help="read the input as .smi, .csv, .tsv, .parquet, .sdf or .mol2, whatever its name",
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate, chain, compress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -58,7 +58,7 @@ def reject_table(path: str | os.PathLike) -> Iterator[Callable[[Iterable[Reject]
     with open(path, "w", buffering=1, **options) as stream:
         table = csv.writer(stream, delimiter="\t", lineterminator="\n")
         table.writerow(("source", "row", "text", "reason"))
-        yield lambda rejects: table.writerows((*row, reason) for row, _, reason in rejects)
+        yield lambda rejects: table.writerows((*row[:3], reason) for row, _, reason in rejects)
 
 
 def none_usable(number: int, first: Sequence[Reject]) -> ValueError:
@@ -142,7 +142,7 @@ class RowEncoder:
         places: list[int] = []
         rejects: dict[int, Reject] = {}
         for place, row in enumerate(rows):
-            text, problem = self._read(row.text)
+            text, problem = self._read(row)
             if problem is None:
                 texts.append(text)
                 places.append(place)
@@ -160,7 +160,10 @@ class RowEncoder:
         in_order = [rejects[place] for place in sorted(rejects)]
         return EncodedRows(tokens, lengths[fits], kept[fits], in_order)
 
-    def _read(self, text: Any) -> tuple[str, tuple[str, str] | None]:
+    def _read(self, row: Row) -> tuple[str, tuple[str, str] | None]:
+        text = row.text
+        if row.reason is not None:
+            return text, ("does not parse", row.reason)
         if (problem := text_problem(text)) or not self.canonicalize:
             return text, problem
         from ..chemistry.smiles import SmilesError, canonicalize

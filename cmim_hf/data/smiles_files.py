@@ -12,12 +12,13 @@ import re
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from itertools import chain
+from itertools import chain, count, repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..model.smiles_text_cmim import without_extension
 from . import tables
-from .source_files import TEXT_KINDS, find_file, opened
+from .source_files import STRUCTURE_KINDS, TEXT_KINDS, find_file, opened
+from .structure_files import REASON, structure_pieces
 
 if TYPE_CHECKING:
     import pyarrow
@@ -36,18 +37,21 @@ class Row(NamedTuple):
     """One row of a source.
 
     `source` is the name it was opened by, `number` counts its data rows from 1 (headers and blank
-    lines do not count), `text` is the SMILES as `bare_smiles` leaves it, "" where there is none.
+    lines do not count), `text` is the SMILES as `bare_smiles` leaves it, "" where there is none;
+    `reason` says why, where a file of structures has one that cannot be read.
     """
 
     source: str
     number: int
     text: str
+    reason: str | None = None
 
 
 class Batch(NamedTuple):
     """Consecutive rows of a source, numbered from `start`, `source` and `smiles` as in `Row`.
 
     `columns` are all of the source, as written; `column` is the name of the one with SMILES.
+    `reasons` are those of the rows, where there is any.
     """
 
     source: str
@@ -55,10 +59,12 @@ class Batch(NamedTuple):
     smiles: list[str]
     columns: "pyarrow.Table"
     column: str
+    reasons: list[str | None] | None = None
 
     def rows(self) -> list[Row]:
         """The rows one by one."""
-        return [Row(self.source, *row) for row in enumerate(self.smiles, self.start)]
+        rows = zip(count(self.start), self.smiles, self.reasons or repeat(None), strict=False)
+        return [Row(self.source, *row) for row in rows]
 
 
 def bare_smiles(text: Any) -> Any:
@@ -87,14 +93,16 @@ def read_smiles(
             a text file (.smi, .smiles, .cxsmiles, .txt): the first field of each line, a header
             aside (`tables.text_pieces`);
             a table (.csv, .tsv, .parquet);
+            structures (.sdf, .mol2), with their names and properties as columns, read by RDKit;
             any of these packed, with .gz, .bz2, .xz or .zst behind;
             "-": standard input, a text file unless `file_type` says otherwise;
             "moses", "moses:test", "moses:test_scaffolds": the files of an installed `molsets`;
             the name of a dataset on the Hub or a folder, for `datasets.load_dataset`, streamed.
-        column: of a table or dataset, as in `tables.find_column`. Text files have none.
+        column: of a table or dataset, as in `tables.find_column`. Text files have none; of an .sdf
+            file it may be a property, in place of the structure.
         split: of a dataset or folder; files and MOSES have none.
-        file_type: .smi, .csv, .tsv or .parquet, perhaps packed, such as .csv.gz, for a file whose
-            name does not end in its type; the source is then a file.
+        file_type: .smi, .csv, .tsv, .parquet, .sdf or .mol2, perhaps packed, such as .csv.gz, for a
+            file whose name does not end in its type; the source is then a file.
         batch_rows: rows read at once.
 
     Raises:
@@ -147,8 +155,16 @@ def read_batches(
             rows = pyarrow.concat_tables(held)
             held, rows = [rows[batch_rows:]], rows[:batch_rows]
             if wanted is None or wanted(number):
-                yield Batch(name, number * batch_rows + 1, _texts(rows, column), rows, column)
+                yield _batch(name, number * batch_rows + 1, rows, column)
             number += 1
+
+
+def _batch(name: str, start: int, rows: "pyarrow.Table", column: str) -> Batch:
+    reasons = None
+    if REASON in rows.column_names:
+        reasons = rows[REASON].to_pylist() if column == "smiles" else None
+        rows = rows.drop_columns(REASON)
+    return Batch(name, start, _texts(rows, column), rows, column, reasons)
 
 
 def _counted(source: str | os.PathLike, pieces: "Iterator[Piece]") -> "Iterator[Piece]":
@@ -184,6 +200,8 @@ def _pieces(
     def choose(names: list[str]) -> str:
         if file and file.kind in TEXT_KINDS and names == tables.TEXT_NAMES:
             return "smiles"  # whatever `column` says
+        if file and file.kind in STRUCTURE_KINDS:
+            return tables.find_column(names[:-1], column or "smiles", name)
         return tables.find_column(names, column, name)
 
     with ExitStack() as stack:
@@ -195,7 +213,11 @@ def _pieces(
         else:
             text = io.TextIOWrapper(data, encoding="utf-8-sig", newline="")
             stack.callback(text.detach)  # or it would close standard input
-            pieces = tables.text_pieces(text, file.kind, column, rows)
+            if file.kind in STRUCTURE_KINDS:
+                with_properties = every_column or column is not None
+                pieces = structure_pieces(text, file.kind, rows, with_properties)
+            else:
+                pieces = tables.text_pieces(text, file.kind, column, rows)
         for piece in pieces:
             chosen = choose(piece.schema.names)
             yield _plain(piece, chosen, name), chosen

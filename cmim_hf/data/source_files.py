@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 TEXT_KINDS = (".smi", ".smiles", ".cxsmiles", ".txt")
-KINDS = (*TEXT_KINDS, ".csv", ".tsv", ".parquet")
-_FILE_TYPES = (".smi", ".csv", ".tsv", ".parquet")
+STRUCTURE_KINDS = (".sdf", ".mol2")
+KINDS = (*TEXT_KINDS, ".csv", ".tsv", ".parquet", *STRUCTURE_KINDS)
+_FILE_TYPES = (".smi", *KINDS[len(TEXT_KINDS) :])
+_READ_TWICE = (".parquet", ".sdf")
 _MOSES_FILES = {"moses": "train", "moses:test": "test", "moses:test_scaffolds": "test_scaffolds"}
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
@@ -103,9 +105,10 @@ def opened(file: SourceFile, name: str) -> Iterator[IO[bytes]]:
         data = sys.stdin.buffer if file.path is None else stack.enter_context(file.path.open("rb"))
         size = file.path and os.fstat(data.fileno()).st_size
         unpacked = stack.enter_context(file.unpack(data)) if file.unpack else data
-        if file.kind == ".parquet" and not (data.seekable() and unpacked.seekable()):
+        if file.kind in _READ_TWICE and not (data.seekable() and unpacked.seekable()):
             copy = stack.enter_context(tempfile.TemporaryFile())
             shutil.copyfileobj(unpacked, copy, 1 << 20)
+            copy.seek(0)
             unpacked = copy
         yield unpacked
         left = file.path and os.fstat(data.fileno()).st_size

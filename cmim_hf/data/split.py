@@ -131,6 +131,9 @@ def _read_chunk(rows: list[Row]) -> tuple[list[_Molecule], list[Reject]]:
 
     good, bad = [], []
     for row in rows:
+        if row.reason is not None:
+            bad.append(Reject(row, "does not parse", row.reason))
+            continue
         try:
             molecule = parse(row.text)
         except SmilesError as error:

@@ -92,30 +92,42 @@ def text_pieces(
     Raises:
         Unreadable: The rest is no such table, or two delimiters make such a column.
     """
-    lines = _lines(stream)
+    lines = lines_of(stream)
     header = next(filter(str.strip, lines), "")
     first = next(filter(str.strip, lines), "")
     lines = chain(filter(None, [first]), lines)
     delimiter = _delimiter(header, kind, column)
     if delimiter is None and _has_blanks(header, first, kind, column):
-        names, cells = _unique_names(header.split()), map(str.split, lines)
+        names, cells = unique_names(header.split()), map(str.split, lines)
     elif delimiter := delimiter or _DELIMITERS.get(kind, "")[:1]:
-        names = _unique_names(_fields(header, delimiter))
+        names = unique_names(_fields(header, delimiter))
         cells = csv.reader(lines, delimiter=delimiter, strict=True)
     else:
         names = TEXT_NAMES
         named = {_plain(header), *map(_plain, header.split()[:1])} & set(COLUMN_NAMES)
         cells = map(_smiles_and_name, lines if named else chain([header], lines))
+    yield from cut_pieces(names, _fitting(filter(None, cells), len(names)), rows)
+
+
+def _fitting(cells: Iterator[list[str]], number: int) -> Iterator[list[str]]:
+    for fields in cells:
+        if len(fields) > number:
+            raise Unreadable(
+                f"the next has {len(fields)} fields, the header {number}. Put fields that hold the "
+                'delimiter between quotes (").'
+            )
+        yield fields
+
+
+def cut_pieces(
+    names: list[str], cells: Iterator[list[str | None]], rows: int
+) -> "Iterator[pyarrow.Table]":
+    """Tables of at most `rows` rows, fewer where these are long; an error comes behind them."""
     held, size, fault = [], 0, None
     try:
-        for fields in filter(None, cells):
-            if len(fields) > len(names):
-                raise Unreadable(
-                    f"the next has {len(fields)} fields, the header {len(names)}. Put fields that "
-                    'hold the delimiter between quotes (").'
-                )
+        for fields in cells:
             held.append(fields)
-            size += sum(map(len, fields))
+            size += sum(map(len, filter(None, fields)))
             if len(held) == rows or size > _LARGEST_PIECE:
                 yield string_table(names, held)
                 held, size = [], 0
@@ -127,7 +139,7 @@ def text_pieces(
         raise fault
 
 
-def string_table(names: list[str], rows: list[list[str]]) -> "pyarrow.Table":
+def string_table(names: list[str], rows: list[list[str | None]]) -> "pyarrow.Table":
     """A table of strings; rows with fewer fields than there are names end in nulls."""
     import pyarrow
 
@@ -188,7 +200,7 @@ def _plain(name: str) -> str:
     return re.sub(r"[\W_]", "", name).lower()
 
 
-def _lines(stream: IO[str]) -> Iterator[str]:
+def lines_of(stream: IO[str]) -> Iterator[str]:
     """Lines, of which none is so long that it would fill the memory."""
     for number, line in enumerate(iter(partial(stream.readline, LONGEST_LINE), ""), 1):
         if len(line) == LONGEST_LINE:
@@ -259,7 +271,7 @@ def _smiles_and_name(line: str) -> list[str]:
     return [smiles, name] if name else [smiles] if smiles else []
 
 
-def _unique_names(header: Sequence[str]) -> list[str]:
+def unique_names(header: Sequence[str]) -> list[str]:
     """Name the nameless columns by position ("column_3"), number repeated names ("id", "id_2")."""
     names = [name or f"column_{n}" for n, name in enumerate(header, 1)]
     for place, name in enumerate(names):

@@ -105,7 +105,7 @@ def test_unknown_dataset_is_named(monkeypatch):
         texts("nobody/nothing")
 
 
-@pytest.mark.parametrize("name", ["a.sdf", "a.smi.zip"])
+@pytest.mark.parametrize("name", ["a.mol3", "a.smi.zip"])
 def test_unknown_type_lists_the_known(tmp_path, name):
     with pytest.raises(ValueError, match=rf"{name} has an unknown file type.*\.parquet"):
         texts(write(tmp_path / name, "C\n"))
@@ -123,7 +123,9 @@ def test_file_type_overrides_the_name(tmp_path, monkeypatch, name, file_type):
 
 @pytest.mark.parametrize("file_type", ["csv", ".txt"])
 def test_unknown_file_type_lists_the_known(tmp_path, file_type):
-    known = r"\.smi, \.csv, \.tsv, \.parquet, with or without \.gz, \.bz2, \.xz or \.zst"
+    known = (
+        r"\.smi, \.csv, \.tsv, \.parquet, \.sdf, \.mol2, with or without \.gz, \.bz2, \.xz or \.zst"
+    )
     with pytest.raises(ValueError, match=rf"one of {known} behind, not '{file_type}'"):
         texts(write(tmp_path / "a.smi", "C\n"), file_type=file_type)
 

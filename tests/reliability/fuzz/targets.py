@@ -97,6 +97,13 @@ def parquet(data: bytes) -> None:
     _read("a.parquet.gz", data)
 
 
+def structures(data: bytes) -> None:
+    """Files of structures, whole or from where a record's atoms begin."""
+    _read("a.sdf", data)
+    _read("b.sdf", b"\n\n\n" + data)
+    _read("a.mol2", data)
+
+
 FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json",
          "SHA256SUMS", "model.safetensors", "model.safetensors.index.json")  # fmt: skip
 
@@ -169,6 +176,14 @@ def _parquets() -> list[bytes]:
     return made
 
 
+def _structures() -> list[bytes]:
+    atoms = b"\n\n\n  2  1  0  0  0  0  0  0  0  0999 V2000\n"
+    atoms += b"    0.0000    0.0000    0.0000 C   0  0\n    1.5000    0.0000    0.0000 O   0  0\n"
+    record = atoms + b"  1  2  1  0\nM  END\n> <id>\n1\n\n$$$$\n"
+    mol2 = b"@<TRIPOS>MOLECULE\nx\n 1 0 0 0 0\nSMALL\nNO_CHARGES\n\n@<TRIPOS>ATOM\n"
+    return [record * 2, record.replace(b"\n", b"\r\n"), mol2 + b" 1 C1 0.0 0.0 0.0 C.3 1 L 0.0\n"]
+
+
 def _checkpoints() -> list[bytes]:
     files = _checkpoint()
     odd = {"layout": "1", "hidden_size": 1e3, "dropout": None, "posterior": [], "auto_map": {}}
@@ -185,5 +200,6 @@ TARGETS = {
     "text": Target(text, lambda: _lines() + [gzip.compress(line) for line in _lines()]),
     "table": Target(table, _tables),
     "parquet": Target(parquet, lambda: _parquets() + [gzip.compress(one) for one in _parquets()]),
+    "structures": Target(structures, _structures),
     "checkpoint": Target(checkpoint, _checkpoints),
 }
