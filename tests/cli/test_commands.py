@@ -235,7 +235,7 @@ def test_a_link_stays_a_link(tmp_path, expected):
         (["--dtype", "float8_e4m3fn"], "dtype is one of float32"),
         (["--checkpoint", "./nothing"], "There is no checkpoint folder ./nothing"),
         (["--batch-tokens", "0"], "--batch-tokens is a whole number from 1, not 0"),
-        (["--file-type", ".sdf"], "--file-type is one of .smi"),
+        (["--file-type", ".xls"], "--file-type is one of .smi"),
     ],
 )
 def test_unusable_options_are_one_message(arguments, message, tmp_path, capsys):
