@@ -63,7 +63,7 @@ def check_finite(model, loss):
     assert gradients and all(gradient.isfinite().all() for gradient in gradients)
 
 
-@pytest.mark.parametrize("objective", ["cmim", "cvae", "infonce"])
+@pytest.mark.parametrize("objective", ["cmim", "cvae", "infonce", "infonce_mim"])
 @pytest.mark.parametrize("batch", BATCHES)
 def test_batches_at_the_edges(make_model, tokenizer, batch, objective):
     reduction = "mean" if objective == "cvae" else "sum"
@@ -71,8 +71,7 @@ def test_batches_at_the_edges(make_model, tokenizer, batch, objective):
         name=objective, temperature=0.1, nll_reduction=reduction, latent_reduction=reduction
     )
     model = make_model(initializer_range=0.1).train()
-    views = 1 if objective.uses_decoder else 2
-    loss, _, _ = loss_of(model, collated(tokenizer, BATCHES[batch], views), objective)
+    loss, _, _ = loss_of(model, collated(tokenizer, BATCHES[batch], objective.views), objective)
     check_finite(model, loss)
 
 
@@ -81,18 +80,18 @@ def test_batches_at_the_edges(make_model, tokenizer, batch, objective):
 def test_temperatures_at_the_edges(make_model, tokenizer, molecules, objective, temperature):
     objective = Objective(name=objective, temperature=temperature)
     model = make_model(initializer_range=0.1).train()
-    views = 1 if objective.uses_decoder else 2
-    loss, _, _ = loss_of(model, collated(tokenizer, molecules, views), objective)
+    loss, _, _ = loss_of(model, collated(tokenizer, molecules, objective.views), objective)
     check_finite(model, loss)
 
 
 @pytest.mark.parametrize("objective", DECODING)
 def test_codes_of_zero(make_model, tokenizer, molecules, objective):
     model = make_model(initializer_range=0.1).train()
+    objective = Objective(name=objective, temperature=0.1)
     loss, _, _ = loss_of(
         model,
-        collated(tokenizer, molecules),
-        Objective(name=objective, temperature=0.1),
+        collated(tokenizer, molecules, objective.views),
+        objective,
         lambda name, value: value * 0.0 if name == "latents" else value,
     )
     check_finite(model, loss)
@@ -104,9 +103,8 @@ def test_a_spread_at_its_floor(make_model, tokenizer, molecules, objective, floo
     model = make_model(initializer_range=0.1, min_log_std=floor).train()
     with torch.no_grad():
         model.posterior.log_std_proj.bias.fill_(-200.0)
-    loss, outputs, _ = loss_of(
-        model, collated(tokenizer, molecules), Objective(name=objective, temperature=0.1)
-    )
+    objective = Objective(name=objective, temperature=0.1)
+    loss, outputs, _ = loss_of(model, collated(tokenizer, molecules, objective.views), objective)
     assert torch.allclose(outputs.latent_log_std, torch.tensor(floor))
     check_finite(model, loss)
 
