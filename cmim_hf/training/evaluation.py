@@ -54,7 +54,7 @@ class TermAverages:
     def add_batch(
         self, outputs: Any, terms: Mapping[str, torch.Tensor], targets: Mapping[str, torch.Tensor]
     ) -> None:
-        """Count a batch in: its terms, each (batch,), how its codes lie, its tokens are met.
+        """Count a batch in: its terms (batch,), how its codes lie, how tokens or pixels are met.
 
         `targets` are what the outputs were compared with: perhaps `labels`, `property_labels`.
         """
