@@ -89,6 +89,7 @@ CLOSURE = {
         "informative_embeddings_cmim",
         "posterior_cmim",
         "property_head_cmim",
+        "representations_cmim",
     },
     "modeling_cmim_image": {
         "configuration_cmim_image",
@@ -96,6 +97,7 @@ CLOSURE = {
         "layers_cmim",
         "pixel_likelihood_cmim",
         "posterior_cmim",
+        "representations_cmim",
         "saving_cmim",
     },
     "pipelines_cmim": {"decoding_cmim", "informative_embeddings_cmim", "smiles_text_cmim"},
@@ -109,6 +111,7 @@ CLOSURE = {
         "informative_embeddings_cmim",
         "modeling_cmim",
     },
+    "representations_cmim": set(),
     "saving_cmim": {"checksums_cmim"},
     "smiles_text_cmim": set(),
 }

@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Structures with atoms and bonds in a table (molfile, Tripos mol2) to SMILES."""
 
+import logging
+from functools import cache
+
 from rdkit import Chem
 
 from .smiles import read_by, write
 
 _PARSERS = {".sdf": Chem.MolFromMolBlock, ".mol2": Chem.MolFromMol2Block}
+_tell_once = cache(logging.getLogger(__name__).warning)
 _POLYMERS = {"SRU", "MON", "MER", "COP", "CRO", "MOD", "GRA", "ANY"}
 
 
@@ -34,6 +38,12 @@ def read_block(block: str, kind: str) -> tuple[str | None, str]:
             if atom.GetNumRadicalElectrons():
                 where = f"atom {atom.GetIdx() + 1}, {atom.GetSymbol()}"
                 return None, f"lacks hydrogens ({where}), all of which a mol2 file needs"
+    absolute = Chem.StereoGroupType.STEREO_ABSOLUTE
+    if any(group.GetGroupType() != absolute for group in molecule.GetStereoGroups()):
+        _tell_once(
+            "Of structures with groups of racemic or relative centres (V3000) the centres are read "
+            "as they are drawn: that they come in groups is left out."
+        )
     return write(molecule), ""
 
 

@@ -24,9 +24,8 @@ class CMIMImageCollator:
 
     A batch of B examples becomes, with R = views · B rows of P = channels · height · width pixels:
     `pixel_values` (R, channels, height, width), float32; `labels` (R, P), int64, what is to be
-    decoded: the level from 0 to 255 of each pixel, or 0 and 1 where the processor binarises; and
-    `keys` (B,), int64, a hash of each image as it came (BLAKE2b of its values): equal images, equal
-    keys, in any process.
+    decoded: the level from 0 to 255 of each pixel; and `keys` (B,), int64, a hash of each image as
+    it came (BLAKE2b of its values): equal images, equal keys, in any process.
 
     With two views rows 0 to B are a first and rows B to 2B a second altered view of each image, and
     each row's labels are its own. Both are moved, turned and scaled by [`altered`], by draws that
@@ -61,10 +60,9 @@ class CMIMImageCollator:
         if self.views == 2:
             images = self._views(images, examples)
         pixels = self.processor(images)["pixel_values"]
-        highest = 255 if self.processor.binarize is None else 1
         return {
             "pixel_values": pixels,
-            "labels": (highest * pixels).round_().long().flatten(1),
+            "labels": (255 * pixels).round_().long().flatten(1),
             "keys": torch.from_numpy(keys.view(np.int64)[:, 0].copy()),
         }
 

@@ -62,8 +62,10 @@ class Decoding:
     max_length: int | None = None
 
     def __post_init__(self) -> None:
-        """Check `attempts`; what decodes checks the others."""
+        """Check the whole numbers; what decodes checks the others."""
         object.__setattr__(self, "attempts", whole_number("attempts", self.attempts, 1))
+        if self.max_length is not None:
+            object.__setattr__(self, "max_length", whole_number("max_length", self.max_length, 2))
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 Smiles = str | None
 
+_LONGEST_FOUND = 128  # tokens that a search may write, however short its seeds
+
 
 class MoleculeGenerator:
     """Reconstructs, samples, interpolates and optimises molecules through their codes.
@@ -354,7 +356,7 @@ class MoleculeGenerator:
         """Look around the codes of molecules for others of higher score.
 
         Codes are decoded once, greedily: where one gives no molecule, another code is tried. So
-        it is where a text gets over twice as long as that of the longest seed, in tokens: far out
+        it is where a text has over 128 tokens and over twice as many as the longest seed: far out
         some would never end.
 
         Args:
@@ -408,7 +410,8 @@ class MoleculeGenerator:
         mean, _ = self._codec.posterior(encoded)
         spread = self._draws.aggregate()[1].reshape(-1) if unit == "aggregate" else None
         # another code costs less than a second draw from one
-        longest = min(2 * int(encoded.lengths.max()), self.model.config.max_position_embeddings)
+        longest = max(_LONGEST_FOUND, 2 * int(encoded.lengths.max()))
+        longest = min(longest, self.model.config.max_position_embeddings)
         once = Decoding(attempts=1, max_length=longest + 1)
         digest = None if spread is None else hashlib.sha256(spread.tobytes()).hexdigest()
         return optimize(

@@ -54,15 +54,6 @@ class CMIMLatentEncoder(nn.Module):
 class CMIMGenerationMixin(GenerationMixin):
     """`generate` of a [`CMIMModel`], from tokens or from codes."""
 
-    def check_latents(self, latents: torch.Tensor) -> None:
-        """Raise a ValueError for latents of another shape than the decoder reads."""
-        expected = (self.config.num_latents, self.config.latent_size)
-        if latents.ndim != 3 or tuple(latents.shape[1:]) != expected:
-            raise ValueError(
-                f"latents must be (batch, num_latents, latent_size) = (batch, {expected[0]}, "
-                f"{expected[1]}), got {tuple(latents.shape)}."
-            )
-
     def generate(
         self,
         inputs: torch.LongTensor | None = None,

@@ -25,6 +25,7 @@ from .generation_cmim import CMIMGenerationMixin
 from .informative_embeddings_cmim import pool_hidden_states, shift_right
 from .posterior_cmim import CMIMPosterior
 from .property_head_cmim import CMIMPropertyHead
+from .representations_cmim import CMIMRepresentations
 
 
 @dataclass
@@ -69,7 +70,7 @@ class CMIMOutput(ModelOutput):
     encoder_attentions: tuple[torch.Tensor, ...] | None = None
 
 
-class CMIMModel(CMIMGenerationMixin, CMIMPreTrainedModel):
+class CMIMModel(CMIMRepresentations, CMIMGenerationMixin, CMIMPreTrainedModel):
     """cMIM: tokens to latents, latents to tokens.
 
     Read a batch with `forward` (nll, logits, latents), [`~CMIMModel.get_latents`] or
@@ -417,21 +418,6 @@ class CMIMModel(CMIMGenerationMixin, CMIMPreTrainedModel):
         if representation == "informative":
             return informative
         return torch.cat((informative, latents.flatten(1).to(informative.dtype)), dim=1)
-
-    def representation_size(self, representation: str) -> int:
-        """Numbers in a vector: hidden_size, num_latents * latent_size, or their sum.
-
-        Raises:
-            ValueError: An unknown representation.
-        """
-        informative = self.config.hidden_size
-        latent = self.config.num_latents * self.config.latent_size
-        sizes = {"informative": informative, "latent": latent, "both": informative + latent}
-        if representation not in sizes:
-            raise ValueError(
-                f"Unknown representation {representation!r}; choose one of {', '.join(sizes)}."
-            )
-        return sizes[representation]
 
     def get_submodule(self, target: str) -> nn.Module:
         """As of `torch.nn.Module`; peft asks for the input's embeddings by the name BERT has."""

@@ -22,8 +22,9 @@ from transformers.utils import can_return_tuple
 from .configuration_cmim_image import CMIMImageConfig
 from .gaussian_cmim import gaussian_sample
 from .layers_cmim import CMIMFeedForward
-from .pixel_likelihood_cmim import LEVELS, PARAMETERS, pixel_log_prob, pixel_mean
+from .pixel_likelihood_cmim import HIGHEST, PARAMETERS, pixel_log_prob, pixel_mean
 from .posterior_cmim import CMIMPosterior
+from .representations_cmim import CMIMRepresentations
 from .saving_cmim import CMIMSavedModel
 
 _KERNEL = 4  # of convolutions that halve or double height and width
@@ -118,7 +119,7 @@ class CMIMImageDecoder(nn.Module):
         return maps
 
 
-class CMIMImageModel(CMIMSavedModel):
+class CMIMImageModel(CMIMRepresentations, CMIMSavedModel):
     """cMIM of images: pixels to latents, latents to pixels.
 
     Images are (batch, num_channels, image_size, image_size), floating, in [0, 1], as
@@ -151,11 +152,9 @@ class CMIMImageModel(CMIMSavedModel):
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
             weight = module.weight
-            fan_in = (
-                weight[0].numel()
-                if not isinstance(module, nn.ConvTranspose2d)
-                else (weight.shape[0] * weight[0, 0].numel() // 4)
-            )
+            fan_in = weight[0].numel()
+            if isinstance(module, nn.ConvTranspose2d):  # a pixel is reached by a quarter of it
+                fan_in = weight[:, 0].numel() // 4
             init.normal_(weight, std=fan_in**-0.5)
             if module.bias is not None:
                 init.zeros_(module.bias)
@@ -181,7 +180,7 @@ class CMIMImageModel(CMIMSavedModel):
         Args:
             pixel_values: (batch, num_channels, image_size, image_size), in [0, 1].
             labels: (batch, num_channels * image_size ** 2), what is to be decoded, as levels from 0
-                to 255 (bernoulli: 0 or 1; see [`~CMIMImageModel.levels`]), -100 where nothing is.
+                to 255 (bernoulli: 0 or 255; see [`~CMIMImageModel.levels`]), -100 where nothing is.
             latents: (batch, 1, latent_size), decoded instead of encoding `pixel_values`.
             sample_latents: Draw z from the posterior, or take its mean; `None`: draw in training.
             decode: `False` stops at the latents.
@@ -236,22 +235,32 @@ class CMIMImageModel(CMIMSavedModel):
         self, parameters: torch.Tensor, labels: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         levels, scored = labels.clamp(min=0), labels != -100
-        most = LEVELS[self.config.likelihood] - 1
         if labels.shape != parameters[:, 0].shape:
             raise ValueError(
                 f"labels must be {tuple(parameters[:, 0].shape)}, a level for each pixel and "
                 f"channel, got {tuple(labels.shape)}."
             )
-        wrong = (labels > most) | (labels < 0) & scored
-        if not torch.compiler.is_compiling() and wrong.any():
-            raise ValueError(
-                f"labels are levels from 0 to {most} ({self.config.likelihood} likelihood), or "
-                f"-100; got {int(labels.min())} to {int(labels.max())}."
-            )
+        if not torch.compiler.is_compiling():
+            self._check_levels(labels[scored])
         log_prob = pixel_log_prob(parameters, levels, self.config.likelihood) * scored
         nll, count = -log_prob.sum(dim=1), scored.sum(dim=1).clamp(min=1)
         bits = nll / count / math.log(2)
         return {"nll": nll, "bits_per_dim": bits, "loss": nll.sum() / count.sum()}
+
+    def _check_levels(self, levels: torch.Tensor) -> None:
+        binary = self.config.likelihood == "bernoulli"
+        wrong = (levels < 0) | (levels > HIGHEST)
+        wrong |= binary & (levels > 0) & (levels < HIGHEST)
+        if wrong.any():
+            allowed = (
+                f"0 or {HIGHEST}, as CMIMImageProcessor(binarize=0.5) gives"
+                if binary
+                else (f"from 0 to {HIGHEST}")
+            )
+            raise ValueError(
+                f"labels are levels {allowed} ({self.config.likelihood} likelihood), or -100; got "
+                f"{int(levels[wrong][0])}."
+            )
 
     def check_pixels(self, pixel_values: torch.Tensor) -> None:
         """Raise an error if the images are not what [`~CMIMImageModel.forward`] takes."""
@@ -275,18 +284,9 @@ class CMIMImageModel(CMIMSavedModel):
                 "CMIMImageProcessor scales them."
             )
 
-    def check_latents(self, latents: torch.Tensor) -> None:
-        """Raise a ValueError unless latents are (batch, 1, latent_size)."""
-        shape = (self.config.num_latents, self.config.latent_size)
-        if latents.ndim != 3 or latents.shape[1:] != shape:
-            raise ValueError(
-                f"latents must be (batch, {shape[0]}, {shape[1]}), got {tuple(latents.shape)}."
-            )
-
     def levels(self, pixel_values: torch.Tensor) -> torch.LongTensor:
         """Labels (batch, num_channels * image_size ** 2) of images: the nearest level of each."""
-        highest = LEVELS[self.config.likelihood] - 1
-        return (pixel_values * highest).round().long().flatten(1)
+        return (pixel_values * HIGHEST).round().long().flatten(1)
 
     def get_latents(self, pixel_values: torch.Tensor, *, sample: bool = False) -> torch.Tensor:
         """The codes of a batch: the posterior's mean, or a draw from it.
@@ -331,20 +331,6 @@ class CMIMImageModel(CMIMSavedModel):
         if representation == "informative":
             return informative
         return torch.cat((informative, latents.flatten(1).to(informative.dtype)), dim=1)
-
-    def representation_size(self, representation: str) -> int:
-        """Numbers in a vector: hidden_size, latent_size, or their sum.
-
-        Raises:
-            ValueError: An unknown representation.
-        """
-        informative, latent = self.config.hidden_size, self.config.latent_size
-        sizes = {"informative": informative, "latent": latent, "both": informative + latent}
-        if representation not in sizes:
-            raise ValueError(
-                f"Unknown representation {representation!r}; choose one of {', '.join(sizes)}."
-            )
-        return sizes[representation]
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> torch.Tensor:

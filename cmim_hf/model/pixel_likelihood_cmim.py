@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Log-probabilities of pixels, given what the decoder says of each.
 
-- `"bernoulli"`: a pixel x is 0 or 1, P(x = 1) = sigmoid(a), with one number a.
-- `"logistic"`: a pixel is one of 256 levels k, as x = k / 255. With F the distribution function of
+A pixel is one of 256 levels k, as x = k / 255.
+
+- `"bernoulli"`: k is 0 or 255 only, P(255) = sigmoid(a), with one number a.
+- `"logistic"`: k is any level. With F the distribution function of
   a logistic distribution of mean sigmoid(a) and scale s = exp(b), b ≥ `MIN_LOG_SCALE`,
   P(k) = F(x + 1/510) - F(x - 1/510), and the lowest and highest level have the tails beyond them,
   so that all 256 sum to 1 (Salimans et al. 2017, arXiv 1701.05517, with one component).
@@ -13,8 +15,8 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-LEVELS = {"logistic": 256, "bernoulli": 2}
-"""Values that a pixel may have."""
+HIGHEST = 255
+"""Level of a pixel that is 1."""
 
 PARAMETERS = {"logistic": 2, "bernoulli": 1}
 """Numbers that the decoder gives for each pixel."""
@@ -28,7 +30,7 @@ def pixel_log_prob(parameters: torch.Tensor, levels: torch.Tensor, likelihood: s
 
     Args:
         parameters: (batch, numbers, pixels), see above: a, or a and b.
-        levels: (batch, pixels), int64, from 0 to below `LEVELS`.
+        levels: (batch, pixels), int64, see above.
         likelihood: `"logistic"` or `"bernoulli"`.
 
     Returns:
@@ -42,18 +44,17 @@ def pixel_log_prob(parameters: torch.Tensor, levels: torch.Tensor, likelihood: s
     parameters = parameters.to(torch.promote_types(parameters.dtype, torch.float32))
     if likelihood == "bernoulli":
         return -functional.binary_cross_entropy_with_logits(
-            parameters[:, 0], levels.to(parameters.dtype), reduction="none"
+            parameters[:, 0], levels.to(parameters.dtype) / HIGHEST, reduction="none"
         )
     mean, log_scale = parameters[:, 0].sigmoid(), parameters[:, 1].clamp(min=MIN_LOG_SCALE)
-    highest = LEVELS[likelihood] - 1
-    half = 0.5 / highest
+    half = 0.5 / HIGHEST
     precision = torch.exp(-log_scale)
-    centred = levels.to(mean.dtype) / highest - mean
+    centred = levels.to(mean.dtype) / HIGHEST - mean
     above, below = precision * (centred + half), precision * (centred - half)
     # F(u) - F(v) = sigmoid(u) · sigmoid(-v) · (1 - exp(v - u)), and v - u is the width of a level
-    log_prob = functional.logsigmoid(above) * (levels < highest)
+    log_prob = functional.logsigmoid(above) * (levels < HIGHEST)
     log_prob = log_prob + functional.logsigmoid(-below) * (levels > 0)
-    inside = (levels > 0) & (levels < highest)
+    inside = (levels > 0) & (levels < HIGHEST)
     return log_prob + torch.log(-torch.expm1(-2 * half * precision)) * inside
 
 

@@ -42,10 +42,11 @@ def test_every_level_is_its_own_label():
     assert batch["labels"][0].tolist() == list(range(256))
 
 
-def test_labels_of_a_binarising_processor_are_its_pixels(digits):
+def test_labels_of_a_binarising_processor_are_the_lowest_and_the_highest_level(digits):
     batch = CMIMImageCollator(CMIMImageProcessor(8, binarize=0.5))(digits.__getitems__(range(9)))
-    assert torch.equal(batch["labels"], batch["pixel_values"].flatten(1).long())
-    assert torch.equal(batch["labels"], torch.from_numpy(digits.images[:9] > 127).flatten(1).long())
+    assert torch.equal(batch["labels"], 255 * batch["pixel_values"].flatten(1).long())
+    white = torch.from_numpy(digits.images[:9] > 127).flatten(1)
+    assert torch.equal(batch["labels"], 255 * white.long())
 
 
 def test_keys_tell_images_apart_and_do_not_depend_on_their_form(digits):

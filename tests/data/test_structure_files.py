@@ -10,6 +10,7 @@ import pyarrow
 import pytest
 from rdkit import Chem
 
+from cmim_hf.chemistry import structure_blocks
 from cmim_hf.chemistry.structure_blocks import read_block
 from cmim_hf.data.row_encoder import RowEncoder
 from cmim_hf.data.smiles_files import read_batches, read_smiles
@@ -270,3 +271,12 @@ def test_what_stands_for_several_molecules_is_none():
     assert changed((" C ", " R#"), ("M  END", "M  RGP  1   1   1\nM  END"))[0] == "[1*]CO"
     # a fault that RDKit reports with a place in its source and a trace of calls
     assert changed((" C ", " Du"))[1] == "does not parse: Element 'Du' not found"
+
+
+def test_groups_of_centres_are_told_once(caplog):
+    structure_blocks._tell_once.cache_clear()
+    racemic, plain = Chem.MolFromSmiles("C[C@H](F)Cl |&1:1|"), Chem.MolFromSmiles("C[C@H](F)Cl")
+    for molecule, told in ((plain, 0), (racemic, 1), (racemic, 1)):
+        block = Chem.MolToMolBlock(molecule, forceV3000=True)
+        assert read_block(block, ".sdf") == (Chem.MolToSmiles(plain), "")
+        assert caplog.text.count("groups of racemic or relative centres") == told

@@ -136,6 +136,12 @@ def test_redraws_of_a_draw_differ_among_equal_codes(generator, drugs):
     assert len(again) > 5 and len(set(again)) > 5
 
 
+@pytest.mark.parametrize("length", [1, 20.5, "9"])
+def test_max_length_is_a_whole_number(generator, length):
+    with pytest.raises((TypeError, ValueError), match="`max_length`"):
+        generator.sample(1, max_length=length)
+
+
 @pytest.mark.parametrize("attempts", [0, -1, 1.5, "3", None])
 def test_attempts_are_a_whole_number(generator, attempts):
     with pytest.raises((TypeError, ValueError), match="`attempts`"):

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers import AutoModel, pipeline
 
-from cmim_hf import CMIMImageConfig, CMIMImageModel, CMIMImageProcessor
+from cmim_hf import CMIMImageCollator, CMIMImageConfig, CMIMImageModel, CMIMImageProcessor
 from cmim_hf.model.pixel_likelihood_cmim import pixel_log_prob, pixel_mean
 
 CODE = {
@@ -25,6 +25,7 @@ CODE = {
     "modeling_cmim_image.py",
     "pixel_likelihood_cmim.py",
     "posterior_cmim.py",
+    "representations_cmim.py",
     "saving_cmim.py",
 }
 
@@ -67,7 +68,7 @@ def test_the_logistic_is_a_difference_of_its_distribution_function():
 
 def test_bernoulli_pixels_are_black_or_white():
     parameters = torch.tensor([[[math.log(3)]]]).expand(1, 1, 2)
-    found = pixel_log_prob(parameters, torch.tensor([[0, 1]]), "bernoulli")
+    found = pixel_log_prob(parameters, torch.tensor([[0, 255]]), "bernoulli")
     assert found.exp().tolist() == [pytest.approx([0.25, 0.75])]
 
 
@@ -76,10 +77,11 @@ def test_bernoulli_pixels_are_black_or_white():
 def test_nll_sums_what_the_decoder_says_of_each_pixel(likelihood, channels):
     model = small(likelihood=likelihood, num_channels=channels)
     pixels = images(channels=channels)
+    if likelihood == "bernoulli":
+        pixels = pixels.round()
     labels = model.levels(pixels)
     assert labels.shape == (3, 64 * channels)
-    levels = 255 if likelihood == "logistic" else 1
-    assert torch.equal(labels.view_as(pixels), (pixels * levels).round().long())
+    assert torch.equal(labels.view_as(pixels), (pixels * 255).round().long())
     output = model(pixels, labels=labels)
     numbers = 2 if likelihood == "logistic" else 1
     raw = model.decoder(model.decoder.hidden_states(output.latents))
@@ -94,6 +96,18 @@ def test_nll_sums_what_the_decoder_says_of_each_pixel(likelihood, channels):
     parts = model(pixels, labels=half).nll, model(pixels, labels=labels).nll
     unscored = -pixel_log_prob(raw[..., ::2], labels[:, ::2], likelihood).sum(1)
     torch.testing.assert_close(parts[0] + unscored, parts[1])
+
+
+def test_a_processor_that_binarises_and_a_likelihood_of_levels_agree():
+    levels = np.random.default_rng(0).integers(0, 256, (3, 8, 8), dtype=np.uint8)
+    batch = CMIMImageCollator(CMIMImageProcessor(8, binarize=0.5))([{"image": x} for x in levels])
+    for likelihood in ("logistic", "bernoulli"):
+        model = small(likelihood=likelihood)
+        assert torch.equal(batch["labels"], model.levels(batch["pixel_values"]))
+        assert model(batch["pixel_values"], labels=batch["labels"]).nll.isfinite().all()
+    grey = CMIMImageCollator(CMIMImageProcessor(8))([{"image": x} for x in levels])
+    with pytest.raises(ValueError, match="levels 0 or 255"):
+        small(likelihood="bernoulli")(grey["pixel_values"], labels=grey["labels"])
 
 
 def test_codes_are_drawn_in_training_and_means_otherwise():
@@ -166,11 +180,13 @@ def test_other_wrong_arguments_are_refused():
     labels = model.levels(pixels)
     with pytest.raises(ValueError, match=r"labels must be \(3, 64\).*got \(3, 63\)"):
         model(pixels, labels=labels[:, 1:])
-    with pytest.raises(ValueError, match="levels from 0 to 255 .logistic.*got -3 to"):
+    with pytest.raises(ValueError, match="levels from 0 to 255 .logistic.*got -3"):
         model(pixels, labels=labels.index_fill(1, torch.tensor([0]), -3))
-    with pytest.raises(ValueError, match="levels from 0 to 1 .bernoulli"):
+    with pytest.raises(
+        ValueError, match="levels 0 or 255, as CMIMImageProcessor.binarize=0.5. gives"
+    ):
         small(likelihood="bernoulli")(pixels, labels=labels)
-    with pytest.raises(ValueError, match=r"latents must be \(batch, 1, 5\), got \(3, 5\)"):
+    with pytest.raises(ValueError, match=r"latents must be .* = \(batch, 1, 5\), got \(3, 5\)"):
         model.decode(torch.zeros(3, 5))
     with pytest.raises(ValueError, match="Pass pixel_values to encode, or latents to decode"):
         model()

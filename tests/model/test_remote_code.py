@@ -28,6 +28,7 @@ CODE = {
     "pipelines_cmim.py",
     "posterior_cmim.py",
     "property_head_cmim.py",
+    "representations_cmim.py",
     "saving_cmim.py",
     "sentence_transformers_cmim.py",
     "sequence_classification_cmim.py",

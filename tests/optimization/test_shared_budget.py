@@ -149,3 +149,15 @@ def test_the_checkpoint_starts_from_what_it_draws():
     later = found.table[found.table["iteration"] > 0]
     assert later["score"].mean() > found.table["score"][:15].mean() + 0.05
     assert later["score"].max() > found.table["score"][:15].max() + 0.1
+
+
+def test_a_small_seed_may_grow_far_beyond_its_size():
+    generator = MoleculeGenerator(seed=0, progress=False)
+    found = generator.optimize(["CC"], size_of, budget=60, step=1.0)
+    tokens = generator.tokenizer(["CC", found.best["smiles"][0]])["input_ids"]
+    assert len(tokens[1]) > 2 * len(tokens[0]) + 2
+
+
+def size_of(smiles):
+    """Its length."""
+    return len(smiles)
