@@ -24,6 +24,9 @@ TRIED = 3
 PUSH = 0.9
 """Longest step in the direction in which scores grow, over the length of random steps, √size."""
 
+INWARD = 0.3
+"""Codes are divided by √(1 + INWARD · radius²): else they drift out, where few are molecules."""
+
 PARENTS = 100
 """Molecules at most, the best, around which codes are drawn."""
 
@@ -148,6 +151,8 @@ class Evolution:
         steps = random.standard_normal((number, len(self._spread))) + self._pushes(number)
         radii = 2**self._doublings * self._drawn[:, None]
         codes = np.stack([parents[i].code for i in chosen]) + radii * self._spread * steps
+        if self._about["strategy"] != "random":
+            codes /= np.sqrt(1 + INWARD * radii**2)
         self._tried = codes.astype(np.float32)
         return self._tried
 

@@ -56,7 +56,8 @@ def optimize(
 ) -> Optimization:
     """Look for molecules of higher score around the codes of given ones.
 
-    Candidates are z = code + radius · spread · (ε + u · 0.9 √size · g), ε ~ N(0, I), u ~ U(0, 1).
+    Candidates are z = (code + radius · spread · (ε + u · 0.9 √size · g)) / √(1 + 0.3 radius²), with
+    ε ~ N(0, I) and u ~ U(0, 1): without the divisor codes drift out from one round to the next.
     The codes are those from which the best molecules so far were decoded, the i-th best chosen with
     a probability ∝ 1 / (i + 1). A radius is that of the parent times exp(N(0, 1/4)), from `step`
     on, so radii that find good molecules spread. g is the direction in which scores grow (see
@@ -65,7 +66,7 @@ def optimize(
     among those that are new and feasible, and the others wait for their turn. Only the order of
     scores matters. Where few molecules are feasible, those most similar to the seed, too, are
     parents. With `"random"`, the radius is `step`, the parents are the seeds throughout, there is
-    no g and nothing chooses.
+    no g, no divisor and nothing chooses.
 
     A search that comes upon no new molecule in 30 rounds doubles its radii, twice in a row at
     most; then it ends.
@@ -87,7 +88,7 @@ def optimize(
             included. Molecules that are not feasible are not scored.
         goal: A search ends with the round in which a molecule has this score or a higher one.
         population: Molecules that a search scores in a round, at least 4; by default 20, with a
-            shared budget 100.
+            shared budget 12.
         step: First radius, in units of `spread`.
         spread: (size,), the scale of each coordinate; ones by default.
         min_similarity: Tanimoto similarity to its seed that a molecule must have, in [0, 1].
@@ -111,7 +112,7 @@ def optimize(
     """
     scorer = as_scorer(scorer)
     codes = np.asarray(codes, dtype=float)
-    population = (100 if shared_budget else 20) if population is None else population
+    population = (12 if shared_budget else 20) if population is None else population
     about = {
         "strategy": strategy,
         "shared_budget": bool(shared_budget),

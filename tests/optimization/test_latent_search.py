@@ -17,7 +17,7 @@ import pytest
 from cmim_hf import MoleculeGenerator
 from cmim_hf.chemistry.properties import qed
 from cmim_hf.chemistry.smiles import canonicalize, similarity
-from cmim_hf.optimization.evolution import CHANGE
+from cmim_hf.optimization.evolution import CHANGE, INWARD
 from cmim_hf.optimization.latent_search import optimize
 from cmim_hf.optimization.scorers import batch_scorer
 
@@ -173,6 +173,22 @@ def test_spread_scales_each_coordinate():
     first = seen[0] - code
     assert (first[:, 0] == 0).all()
     assert first[:, 1:].std(axis=0) == pytest.approx(0.5 * spread[1:], rel=0.15)
+
+
+@pytest.mark.parametrize("strategy", ["evolution", "random"])
+def test_evolution_draws_codes_inwards_so_that_they_do_not_drift_out(strategy):
+    seen = []
+
+    def keep(codes):
+        seen.append(np.array(codes))
+        return decode(codes)
+
+    code = np.full((1, SIZE), 5.0)
+    search(decode=keep, codes=code, step=1.0, strategy=strategy, population=2000)
+    radii = np.exp(CHANGE * np.random.default_rng(0).standard_normal(100_000))
+    expected = 5 * np.mean((1 + INWARD * radii**2) ** -0.5) if strategy == "evolution" else 5
+    assert seen[0].mean(axis=0) == pytest.approx(np.full(SIZE, expected), abs=0.1)
+    assert expected < 4.4 or strategy == "random"
 
 
 @pytest.mark.parametrize("strategy", ["evolution", "random"])
