@@ -16,7 +16,7 @@ WORDS = {"num_workers": "--workers"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("input", help=SOURCE)
+    parser.add_argument("input", nargs="+", help=SOURCE)
     parser.add_argument(
         "-o",
         "--output",
@@ -61,10 +61,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Embed the input into the output."""
     from ..atomic_files import check_output
+    from ..data.source_files import expanded
     from ..embedding.embedder import MoleculeEmbedder
     from ..embedding.embedding_files import OUTPUT_SUFFIXES, save_embeddings
 
-    output = check_output(options.output, OUTPUT_SUFFIXES, [options.input])
+    output = check_output(options.output, OUTPUT_SUFFIXES, expanded(options.input))
     names = "device dtype representation pooling canonicalize on_invalid batch_tokens".split()
     settings = {name: getattr(options, name) for name in names}
     embedder = MoleculeEmbedder(options.checkpoint, **settings)

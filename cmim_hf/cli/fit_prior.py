@@ -17,7 +17,7 @@ from .seeds import encode_rows
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("input", help=SOURCE)
+    parser.add_argument("input", nargs="+", help=SOURCE)
     parser.add_argument("-o", "--output", required=True, help="a .safetensors file")
     parser.add_argument(
         "--bandwidth",
@@ -41,10 +41,11 @@ def run(options: argparse.Namespace) -> None:
     """Fit the prior and save it."""
     from ..atomic_files import check_output
     from ..data.row_encoder import EncodedRows
+    from ..data.source_files import expanded
     from ..generation.generator import MoleculeGenerator
     from ..generation.prior import SUFFIX
 
-    check_output(options.output, (SUFFIX,), [options.input])
+    check_output(options.output, (SUFFIX,), expanded(options.input))
     names = ("bandwidth", "most")
     chosen = {name: value for name in names if (value := getattr(options, name)) is not None}
     settings = {name: getattr(options, name) for name in ("device", "dtype", "seed")}

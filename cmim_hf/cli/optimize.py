@@ -108,9 +108,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Search, and write what was found."""
     from ..atomic_files import check_output
+    from ..data.source_files import expanded
     from ..optimization.scorers import parse_scorers
 
-    files = [text for text in options.seeds if _is_source(text, options.file_type)]
+    files = expanded(text for text in options.seeds if _is_source(text, options.file_type))
     output, picture = checked_outputs(options, files)
     if options.table and check_output(options.table, (".csv",), files) == output:
         raise ValueError("--table and --output name one file; give two.")

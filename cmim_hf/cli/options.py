@@ -21,7 +21,8 @@ BATCH_ROWS = 16384
 
 SOURCE = (
     "a .smi, .cxsmiles, .txt, .csv, .tsv, .parquet, .sdf or .mol2 file (each also .gz, .bz2, .xz "
-    "or .zst), a dataset of the Hub, 'moses', or - for standard input"
+    "or .zst), a dataset of the Hub, 'moses', or - for standard input; several, or a pattern as "
+    "'part-*.smi', are read one after the other"
 )
 
 

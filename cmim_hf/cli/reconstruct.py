@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("input", help=SOURCE)
+    parser.add_argument("input", nargs="+", help=SOURCE)
     parser.add_argument(
         "--on-invalid",
         default="raise",
@@ -48,9 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Reconstruct the input into the output."""
+    from ..data.source_files import expanded
     from .molecule_files import molecule_writer
 
-    output, picture = checked_outputs(options, [options.input])
+    output, picture = checked_outputs(options, expanded(options.input))
     generator = load_generator(options)
     counts, kinds, first = Counter(), Counter(), []
     with molecule_writer(output, "reconstruction", name="input") as write:

@@ -23,7 +23,8 @@ def say_invalid(kinds: Counter[str], first: list[Reject]) -> None:
         return
     say(f"Invalid: {', '.join(f'{number:,} {kind}' for kind, number in kinds.most_common())}.")
     for reject in first[:3]:
-        say(f"  row {reject.row.number}, {reject.row.text!r:.80}: {reject.reason}")
+        where = f"{reject.row.source} row {reject.row.number}"
+        say(f"  {where}, {reject.row.text!r:.80}: {reject.reason}")
 
 
 def say_drawn(picture: Picture) -> None:

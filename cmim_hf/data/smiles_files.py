@@ -6,24 +6,27 @@ Memory stays bounded by `batch_rows`, whatever the size of the source.
 
 import csv
 import io
+import logging
 import lzma
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from itertools import chain, count, repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..model.smiles_text_cmim import without_extension
 from . import tables
-from .source_files import STRUCTURE_KINDS, TEXT_KINDS, find_file, opened
+from .source_files import STRUCTURE_KINDS, TEXT_KINDS, Source, expanded, find_file, opened
 from .structure_files import REASON, structure_pieces
 
 if TYPE_CHECKING:
     import pyarrow
 
     Piece = tuple[pyarrow.Table, str]
+
+logger = logging.getLogger(__name__)
 
 _LARGEST_BATCH = 1 << 31  # bytes
 _DAMAGED = (csv.Error, UnicodeDecodeError, EOFError, zlib.error, lzma.LZMAError)
@@ -79,7 +82,7 @@ def bare_smiles(text: Any) -> Any:
 
 
 def read_smiles(
-    source: str | os.PathLike,
+    source: Source | Iterable[Source],
     *,
     column: str | None = None,
     split: str = "train",
@@ -97,7 +100,9 @@ def read_smiles(
             any of these packed, with .gz, .bz2, .xz or .zst behind;
             "-": standard input, a text file unless `file_type` says otherwise;
             "moses", "moses:test", "moses:test_scaffolds": the files of an installed `molsets`;
-            the name of a dataset on the Hub or a folder, for `datasets.load_dataset`, streamed.
+            the name of a dataset on the Hub or a folder, for `datasets.load_dataset`, streamed;
+            a pattern, "part-*.smi.gz", for files one after the other, by name; or several of all
+            these. Their rows are counted apart, and one that is empty is told and passed over.
         column: of a table or dataset, as in `tables.find_column`. Text files have none; of an .sdf
             file it may be a property, in place of the structure.
         split: of a dataset or folder; files and MOSES have none.
@@ -106,7 +111,7 @@ def read_smiles(
         batch_rows: rows read at once.
 
     Raises:
-        FileNotFoundError: no such file, dataset or MOSES package.
+        FileNotFoundError: no such file, dataset or MOSES package, or nothing matches a pattern.
         ValueError: an unknown file type, no such column, a file of which the rest is damaged, not
             UTF-8 or no table (with the last row read), or no row at all.
         OSError: a file that can be opened but not read.
@@ -117,7 +122,7 @@ def read_smiles(
 
 
 def read_batches(
-    source: str | os.PathLike,
+    source: Source | Iterable[Source],
     *,
     column: str | None = None,
     split: str = "train",
@@ -132,14 +137,55 @@ def read_batches(
     null where a row ends early. Parquet files and datasets keep their types. All batches of a
     source have one schema; the full ones before a damage are yielded first.
 
-    Takes and raises what `read_smiles` does. `wanted` says of the number of a batch, from 0,
-    whether to yield it. Without `every_column` the SMILES alone are read of a Parquet file.
-    ValueError, too: the columns of a dataset change, or a batch is over 2 GiB.
+    Takes and raises what `read_smiles` does. `wanted` says of the number of a batch of its file,
+    from 0, whether to yield it. Without `every_column` the SMILES alone are read of a Parquet file.
+    ValueError, too: the columns of a dataset change, a batch is over 2 GiB, or with `every_column`
+    several sources have other columns, or another one with SMILES.
     """
-    import pyarrow
-
     if batch_rows < 1:
         raise ValueError(f"`batch_rows` is at least 1, not {batch_rows}.")
+    sources = expanded(source)
+    first, empty = None, 0
+    for one in sources:
+        settings = (column, split, file_type, batch_rows, wanted, every_column)
+        try:
+            for batch in _batches_of_one(one, *settings):
+                layout = _Layout(batch.source, batch.column, batch.columns.schema)
+                first = first or layout
+                if every_column and first[1:] != layout[1:]:
+                    raise ValueError(
+                        f"Sources that are read together have the same columns; {first} and "
+                        f"{layout}. Read them one by one, or give files of one layout."
+                    )
+                yield batch
+        except NoRowsError as error:
+            empty += 1
+            if empty == len(sources):
+                raise
+            logger.warning(str(error))
+
+
+class _Layout(NamedTuple):
+    source: str
+    column: str
+    schema: "pyarrow.Schema"
+
+    def __str__(self) -> str:
+        columns = [f"{field.name} ({field.type})" for field in self.schema]
+        return f"{self.source} has {', '.join(columns)}, SMILES in {self.column!r}"
+
+
+def _batches_of_one(
+    source: Source,
+    column: str | None,
+    split: str,
+    file_type: str | None,
+    batch_rows: int,
+    wanted: Callable[[int], bool] | None,
+    every_column: bool,
+) -> Iterator[Batch]:
+    import pyarrow
+
     name, held, number = os.fspath(source), [], 0
     pieces = _counted(source, _pieces(source, column, split, file_type, batch_rows, every_column))
     for table, chosen in chain(pieces, [(None, column)]):
@@ -167,7 +213,7 @@ def _batch(name: str, start: int, rows: "pyarrow.Table", column: str) -> Batch:
     return Batch(name, start, _texts(rows, column), rows, column, reasons)
 
 
-def _counted(source: str | os.PathLike, pieces: "Iterator[Piece]") -> "Iterator[Piece]":
+def _counted(source: Source, pieces: "Iterator[Piece]") -> "Iterator[Piece]":
     """Pass pieces on; what goes wrong is said with the last row that was read."""
     import pyarrow
 
@@ -187,7 +233,7 @@ def _counted(source: str | os.PathLike, pieces: "Iterator[Piece]") -> "Iterator[
 
 
 def _pieces(
-    source: str | os.PathLike,
+    source: Source,
     column: str | None,
     split: str,
     file_type: str | None,
@@ -223,7 +269,7 @@ def _pieces(
             yield _plain(piece, chosen, name), chosen
 
 
-def _shown(source: str | os.PathLike) -> str:
+def _shown(source: Source) -> str:
     return "standard input" if source == "-" else os.fspath(source)
 
 

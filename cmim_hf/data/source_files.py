@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files with molecules: what type a name says, and the bytes of one, unpacked."""
+"""Files with molecules: those of a pattern, what type a name says, the bytes of one, unpacked."""
 
 import bz2
+import glob
 import gzip
 import importlib.util
 import lzma
@@ -10,7 +11,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -43,6 +44,32 @@ def names_a_file(text: str) -> bool:
     return text.lower().endswith((*KINDS, *_UNPACK))
 
 
+Source = str | os.PathLike
+
+
+def expanded(sources: Source | Iterable[Source]) -> list[Source]:
+    """Each source by itself: in place of a pattern (`*`, `?`, `[0-9]`, `**`) its files, by name.
+
+    What exists by that very name is no pattern.
+
+    Raises:
+        FileNotFoundError: A pattern that no file matches.
+    """
+    found: list[Source] = []
+    for source in [sources] if isinstance(sources, (str, os.PathLike)) else sources:
+        name = os.fspath(source)
+        if not glob.has_magic(name) or os.path.lexists(name):
+            found.append(source)
+            continue
+        files = sorted(one for one in glob.glob(name, recursive=True) if not os.path.isdir(one))
+        if not files:
+            raise FileNotFoundError(
+                f"No file matches {name}; check the pattern (relative ones start at {Path.cwd()})."
+            )
+        found += files
+    return found
+
+
 class SourceFile(NamedTuple):
     """A file to open; `path` is None for standard input, `kind` for an unknown type."""
 
@@ -51,7 +78,7 @@ class SourceFile(NamedTuple):
     unpack: Callable[[IO[bytes]], IO[bytes]] | None
 
 
-def find_file(source: str | os.PathLike, file_type: str | None) -> SourceFile | None:
+def find_file(source: Source, file_type: str | None) -> SourceFile | None:
     """The file a source names, None for what `datasets.load_dataset` shall open."""
     name, path = os.fspath(source), Path(source)
     if file_type is not None and _kind(file_type)[0] not in _FILE_TYPES:

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from ..atomic_files import write_whole, written_whole
 from .row_encoder import Reject, Rejects
 from .smiles_files import Row, read_smiles
+from .source_files import expanded
 from .worker_pool import chunked, encode_in_order
 
 
@@ -78,6 +79,7 @@ def split_sources(
     Raises:
         ValueError: Two sources of one name, or one with too few molecules to hold out.
     """
+    sources = expanded(sources)
     names = [Path(source).name.split(".")[0].replace(":", "_") for source in sources]
     if len(set(names)) < len(names):
         raise ValueError(f"Two sources have the same name in {', '.join(names)}: rename one.")

@@ -26,6 +26,7 @@ from transformers.utils import logging
 from ..atomic_files import check_writable, remove_partials, write_whole, written_whole
 from ..data.row_encoder import Rejects
 from ..data.smiles_files import Batch, NoRowsError, read_batches
+from ..data.source_files import expanded
 from .embedder import MoleculeEmbedder
 from .tables import (
     EmbeddedBatch,
@@ -54,7 +55,8 @@ class Library:
     Args:
         folder: Of the shards, `<number of the source>-<number of the shard>.parquet`, whose order
             by name is the order of the rows.
-        sources: What [`~cmim_hf.data.smiles_files.read_batches`] takes, one after the other.
+        sources: What [`~cmim_hf.data.smiles_files.read_batches`] takes, one after the other; of a
+            pattern every file is one.
         shard_rows: Rows of a source that make a shard; memory grows with it.
         column: As in `read_batches`, like the next.
         split: As there.
@@ -89,6 +91,7 @@ class Library:
         """Check the values."""
         if not self.sources:
             raise ValueError("A library needs at least one source of molecules; got none.")
+        object.__setattr__(self, "sources", tuple(expanded(self.sources)))
         if self.shard_rows < 1:
             raise ValueError(f"shard_rows is at least 1, not {self.shard_rows}.")
         if "-" in self.sources:

@@ -65,6 +65,22 @@ def test_every_kind_of_file_keeps_its_columns(kind, expected, tmp_path, capsys):
     assert "Embedded 3 of 3 rows" in capsys.readouterr().err
 
 
+def test_several_inputs_and_patterns_are_read_one_after_the_other(expected, tmp_path, capsys):
+    parts = [tmp_path / f"part-{number}.smi" for number in range(3)]
+    for part, smiles in zip(parts, SMILES, strict=True):
+        part.write_text(f"{smiles} {part.name}\n")
+    output = tmp_path / "out.parquet"
+    inputs = [f"{tmp_path}/part-[01].smi", str(parts[2])]
+    assert main(["embed", *inputs, "-o", str(output)]) == 0
+    assert close(vectors_of(output), expected)
+    assert pq.read_table(output)["name"].to_pylist() == [part.name for part in parts]
+    parts[1].write_text("C(C\n")
+    assert main(["embed", f"{tmp_path}/*.smi", "-o", str(output)]) == 1
+    assert f"Row 1 of {parts[1]}" in capsys.readouterr().err
+    assert main(["embed", f"{tmp_path}/*.csv", "-o", str(output)]) == 1
+    assert f"No file matches {tmp_path}/*.csv; check the pattern" in capsys.readouterr().err
+
+
 def test_numpy_output_and_settings(expected, tmp_path):
     source, output = as_file(".smi", tmp_path), tmp_path / "out.npy"
     assert main(["embed", str(source), "-o", str(output)]) == 0
@@ -140,7 +156,7 @@ def test_invalid_rows_follow_the_policy(what, tmp_path, capsys, expected):
     assert f"cmim embed: Row 2 of {source}" in message and not output.exists()
     assert main(["embed", str(source), "-o", str(output), "--on-invalid", "none"]) == 0
     report = capsys.readouterr().err
-    assert "Embedded 2 of 3 rows" in report and "  row 2, " in report
+    assert "Embedded 2 of 3 rows" in report and f"{source} row 2, " in report
     table = pq.read_table(output)
     assert table["id"].to_pylist() == ["a", "b", "c"]
     assert [error is None for error in table["embedding_error"].to_pylist()] == [True, False, True]

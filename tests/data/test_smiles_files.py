@@ -3,6 +3,7 @@
 
 import gzip
 import os
+import re
 import sys
 import threading
 
@@ -10,7 +11,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from cmim_hf.data.smiles_files import Row, read_smiles
+from cmim_hf.data.smiles_files import NoRowsError, Row, read_batches, read_smiles
 
 MOLECULES = ["CCO", "C/C=C\\C", "[Na+].[Cl-]", "NaN", "null"]
 
@@ -91,6 +92,40 @@ def test_moses_missing_says_how_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     with pytest.raises(FileNotFoundError, match=r"pip install --no-deps molsets==0\.3\.1"):
         texts("moses:test")
+
+
+def test_a_pattern_is_its_files_by_name_and_several_sources_are_counted_apart(tmp_path, caplog):
+    for name, content in {"b.smi": "CCO\nCCN\n", "a.smi.gz": "C\n", "c.smi": "\n"}.items():
+        write(tmp_path / name, content)
+    (tmp_path / "folder.smi").mkdir()
+    expected = [("a.smi.gz", 1, "C"), ("b.smi", 1, "CCO"), ("b.smi", 2, "CCN")]
+    listed = [f"{tmp_path}/*.gz", f"{tmp_path}/b*"]
+    for source in (f"{tmp_path}/*.smi*", f"{tmp_path}/[a-c].*", listed):
+        rows = list(read_smiles(source, batch_rows=1))
+        assert [(os.path.basename(row.source), row.number, row.text) for row in rows] == expected
+    empty = f"{tmp_path}/c.smi holds no rows; give a source with at least one molecule."
+    assert caplog.messages == [empty] * 2
+    write(tmp_path / "b[1].smi", "CCC\n")
+    assert texts(tmp_path / "b[1].smi") == ["CCC"]  # a file of that very name
+    with pytest.raises(FileNotFoundError, match=r"No file matches .*x\*\.smi; check the pattern"):
+        texts(f"{tmp_path}/x*.smi")
+    with pytest.raises(NoRowsError, match="c.smi holds no rows"):
+        texts([tmp_path / "c.smi", tmp_path / "c.smi"])
+
+
+def test_sources_of_other_columns_are_not_put_into_one_table(tmp_path):
+    tables = ["smiles,id\nC,a\n", "smiles,id\nCC,b\n", "smiles,logp\nCC,1\n", "id,SMILES\nb,CC\n"]
+    first, same, *others = (
+        write(tmp_path / f"{number}.csv", content) for number, content in enumerate(tables)
+    )
+    columns = [batch.columns.to_pylist() for batch in read_batches([first, same])]
+    assert columns == [[{"smiles": "C", "id": "a"}], [{"smiles": "CC", "id": "b"}]]
+    told = "0.csv has smiles (string), id (string), SMILES in 'smiles' and "
+    layouts = ("smiles (string), logp (string)", "id (string), SMILES (string), SMILES in 'SMILES'")
+    for source, layout in zip(others, layouts, strict=True):
+        with pytest.raises(ValueError, match=re.escape(f"{told}{source} has {layout}")):
+            list(read_batches([first, source]))
+        assert texts([first, source]) == ["C", "CC"]  # of which the SMILES alone are read
 
 
 @pytest.mark.parametrize("name", ["no/where.csv", "nowhere.smi.gz", "/nowhere/at all"])

@@ -144,6 +144,13 @@ def test_several_sources_follow_one_another(source, sample, embedder, tmp_path):
     assert first["smiles"].to_pylist() == [row.text for row in sample[300:364]]
 
 
+def test_a_pattern_stands_for_its_files(source, tmp_path):
+    for name in ("b.csv", "a.csv"):
+        (tmp_path / name).write_bytes(source.read_bytes())
+    files = tuple(str(tmp_path / name) for name in ("a.csv", "b.csv"))
+    assert Library(tmp_path / "out", (f"{tmp_path}/*.csv",)) == Library(tmp_path / "out", files)
+
+
 def test_workers_and_policies_change_nothing_else(whole, source, tmp_path):
     skipping = MoleculeEmbedder(on_invalid="skip", progress=False)
     library = Library(tmp_path / "skip", (str(source),), 64)
