@@ -30,6 +30,9 @@ INWARD = 0.3
 PARENTS = 100
 """Molecules at most, the best, around which codes are drawn."""
 
+LIFETIME = 500
+"""Molecules scored until one is no parent any more: else a search stays with its first finds."""
+
 CHANGE = 0.5
 """Standard deviation of the logarithm of a radius around that of its parent."""
 
@@ -201,13 +204,15 @@ class Evolution:
         """What codes are drawn around, the best first."""
         if self._about["strategy"] == "random":
             return self._seeds
-        parents = [self._scored[i] for i in self._order()[:PARENTS]]
+        young = range(len(self._scored))[-LIFETIME:]
+        parents = [self._scored[i] for i in self._order(young)[:PARENTS]]
         few = self._misses[: max(0, self._about["population"] - len(parents))]
         return parents + few or self._seeds
 
-    def _order(self) -> np.ndarray:
-        """Places in what was scored, the best first."""
-        return best_first(np.array(self._values)) if self._values else np.arange(0)
+    def _order(self, among: Sequence[int]) -> np.ndarray:
+        """These places in what was scored, the best first."""
+        values = [self._values[i] for i in among]
+        return np.array(among)[best_first(np.array(values))] if values else np.arange(0)
 
     def _pushes(self, number: int) -> np.ndarray:
         """Steps (number, size) in which scores grow; each weighs several objectives otherwise."""
@@ -223,8 +228,9 @@ class Evolution:
 
     def _learned(self) -> np.ndarray:
         """Places in what was scored, of what models learn from."""
-        latest = np.arange(len(self._scored))[-LEARNED // 2 :]
-        return np.union1d(self._order()[: LEARNED // 2], latest)
+        all_of_them = range(len(self._scored))
+        latest = all_of_them[-LEARNED // 2 :]
+        return np.union1d(self._order(all_of_them)[: LEARNED // 2], latest)
 
     def _admit(self, places: dict[str, int]) -> None:
         """Put new molecules to those that wait, or to the misses if they are not feasible."""

@@ -58,9 +58,11 @@ def optimize(
 
     Candidates are z = (code + radius · spread · (ε + u · 0.9 √size · g)) / √(1 + 0.3 radius²), with
     ε ~ N(0, I) and u ~ U(0, 1): without the divisor codes drift out from one round to the next.
-    The codes are those from which the best molecules so far were decoded, the i-th best chosen with
-    a probability ∝ 1 / (i + 1). A radius is that of the parent times exp(N(0, 1/4)), from `step`
-    on, so radii that find good molecules spread. g is the direction in which scores grow (see
+    The codes are those from which the best of the last 500 molecules scored were decoded, the i-th
+    best chosen with a probability ∝ 1 / (i + 1). That even the best are parents for a while only
+    leads out of dead ends (ageing, Real et al. 2018, arXiv 1802.01548). A radius is that of the
+    parent times exp(N(0, 1/4)), from `step` on, so radii that find good molecules spread. g is the
+    direction in which scores grow (see
     [`~cmim_hf.optimization.score_model.uphill`]). Three times as many candidates are decoded as are
     scored: a model of the scores (see [`~cmim_hf.optimization.score_model.ScoreModel`]) chooses
     among those that are new and feasible, and the others wait for their turn. Only the order of

@@ -17,6 +17,7 @@ import pytest
 from cmim_hf import MoleculeGenerator
 from cmim_hf.chemistry.properties import qed
 from cmim_hf.chemistry.smiles import canonicalize, similarity
+from cmim_hf.optimization import evolution
 from cmim_hf.optimization.evolution import CHANGE, INWARD
 from cmim_hf.optimization.latent_search import optimize
 from cmim_hf.optimization.scorers import batch_scorer
@@ -158,6 +159,18 @@ def test_one_call_decodes_a_round_of_all_seeds():
 
     search(seeds=[START, "CCNCC", "CNC"], decode=count, population=12, budget=20)
     assert sizes[0] == 108 and set(sizes) <= {36, 72, 108}
+
+
+def test_even_the_best_molecule_is_no_parent_any_more_once_many_others_were_scored(monkeypatch):
+    def runs():
+        scores = iter(range(10_000, 0, -1))  # the first are the best
+        return search(lambda _: next(scores), budget=640, step=0.5, population=20).table["smiles"]
+
+    aged = runs()
+    monkeypatch.setattr(evolution, "LIFETIME", 10_000)
+    kept = runs()
+    first = (aged != kept).argmax()
+    assert 500 < first < 560 and (aged != kept)[first:].mean() > 0.9
 
 
 def test_spread_scales_each_coordinate():
