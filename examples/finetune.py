@@ -29,8 +29,8 @@ wait_politely()  # before torch is imported
 from transformers import HfArgumentParser
 
 from cmim_hf.cli.exit_status import run_script
-from cmim_hf.training.fine_tuning import fine_tune
-from cmim_hf.training.fine_tuning_arguments import FineTuningArguments
+from cmim_hf.prediction.fine_tuning import fine_tune
+from cmim_hf.prediction.fine_tuning_arguments import FineTuningArguments
 
 
 def main(argv: list[str] | None = None) -> None:

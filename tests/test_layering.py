@@ -50,6 +50,7 @@ ARROWS = {
     "metrics": {"chemistry", "data"},
     "model": set(),
     "optimization": {"atomic_files", "chemistry"},
+    "prediction": {"atomic_files", "checkpoints", "cpu_kernels", "data", "model", "version"},
     "registration": {"model"},
     "training": {
         "allocator",

@@ -28,7 +28,7 @@ from cmim_hf import (
 )
 from cmim_hf.checkpoints import checkpoint_path
 from cmim_hf.checkpoints.loading import load_checkpoint
-from cmim_hf.training.fine_tuning_arguments import FineTuningArguments
+from cmim_hf.prediction.fine_tuning_arguments import FineTuningArguments
 from cmim_hf.training.run_arguments import parse_arguments
 
 

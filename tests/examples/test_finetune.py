@@ -15,10 +15,10 @@ from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from cmim_hf import CMIMForSequenceClassification, MoleculeEmbedder, list_checkpoints
-from cmim_hf.training.fine_tuning import ATTENTION
-from cmim_hf.training.fine_tuning_arguments import FineTuningArguments
-from cmim_hf.training.labelled_parts import Part, leave_out_copies, random_split, read_parts
-from cmim_hf.training.prediction_tasks import guess_task, measure, summary
+from cmim_hf.prediction.fine_tuning import ATTENTION
+from cmim_hf.prediction.fine_tuning_arguments import FineTuningArguments
+from cmim_hf.prediction.labelled_parts import Part, leave_out_copies, random_split, read_parts
+from cmim_hf.prediction.prediction_tasks import guess_task, measure, summary
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "finetune.py"
 HEAVY_ATOMS = {

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a table of measured molecules to predictions for others."""
