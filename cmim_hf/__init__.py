@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     )
     from .model.sequence_classification_cmim import CMIMForSequenceClassification
     from .model.tokenization_cmim import CMIMTokenizer, default_tokenizer, train_tokenizer
+    from .prediction.predictor import MoleculePredictor
     from .training.arguments import CMIMTrainingArguments
     from .training.trainer import CMIMTrainer
 
@@ -57,6 +58,7 @@ _WHERE = {
     "MoleculeGenerationPipeline": "model.pipelines_cmim",
     "MoleculeGenerator": "generation.generator",
     "MoleculePredictionPipeline": "model.pipelines_cmim",
+    "MoleculePredictor": "prediction.predictor",
     "canonicalize": "chemistry.smiles",
     "default_tokenizer": "model.tokenization_cmim",
     "informative_embeddings": "model.informative_embeddings_cmim",
@@ -84,6 +86,7 @@ __all__ = [
     "MoleculeGenerationPipeline",
     "MoleculeGenerator",
     "MoleculePredictionPipeline",
+    "MoleculePredictor",
     "__version__",
     "canonicalize",
     "default_tokenizer",

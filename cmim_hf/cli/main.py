@@ -26,6 +26,7 @@ COMMANDS = (
     "interpolate",
     "optimize",
     "search",
+    "predict",
     "prepare",
     "split",
 )

@@ -40,6 +40,12 @@ class Part:
         pairs = zip(self.tokens, self.labels.tolist(), strict=True)
         return [{"input_ids": ids, "labels": labels} for ids, labels in pairs]
 
+    def encoded(self) -> EncodedRows:
+        """The molecules as an embedder takes them."""
+        lengths = np.array([len(ids) for ids in self.tokens], np.int64)
+        tokens = np.array([one for ids in self.tokens for one in ids], np.uint32)
+        return EncodedRows(tokens, lengths, np.arange(len(lengths)), [])
+
     def take(self, places: Sequence[int]) -> Part:
         """Some of the rows."""
         return Part(

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a predictor asks: fine-tuned networks, or heads of scikit-learn on frozen vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from transformers import PreTrainedTokenizerBase
+
+from ..cpu_kernels import speed_up
+from ..data.row_encoder import EncodedRows
+from ..data.token_batches import batch_tokens, distinct_rows, padded_batches
+from ..embedding.embedder import MoleculeEmbedder
+from ..model.sequence_classification_cmim import CMIMForSequenceClassification
+from .frozen_heads import predict_head
+
+_TRUSTED = [
+    "sklearn.calibration._CalibratedClassifier",
+    "sklearn.calibration._SigmoidCalibration",
+    "sklearn.gaussian_process._gpc._BinaryGaussianProcessClassifierLaplace",
+    *(
+        f"sklearn.gaussian_process.kernels.{name}"
+        for name in ("ConstantKernel", "Product", "RBF", "Sum", "WhiteKernel")
+    ),
+    "sklearn.tree._tree.Tree",
+]
+
+
+class Members(Protocol):
+    """What predicts, and the vectors by which molecules are near or far."""
+
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int
+
+    def __call__(self, encoded: EncodedRows) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+        """Outputs (rows, outputs), their spread or None, and vectors (rows, size).
+
+        Outputs are numbers, or probabilities: of yes for each target, or of each class.
+        """
+
+
+class Networks:
+    """Fine-tuned networks of one form, whose mean is the prediction.
+
+    Args:
+        models: On one device, in `eval()`.
+        tokenizer: Theirs.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[CMIMForSequenceClassification],
+        tokenizer: PreTrainedTokenizerBase,
+    ) -> None:
+        """Make them fast."""
+        self.models, self.tokenizer = models, tokenizer
+        self.max_length = models[0].config.max_position_embeddings
+        for model in models:
+            speed_up(model)
+
+    @torch.inference_mode()
+    def __call__(self, encoded: EncodedRows) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+        """See [`Members`]; the spread is the standard deviation over the networks."""
+        config, device = self.models[0].config, self.models[0].device
+        first, place = distinct_rows(encoded)
+        each = np.empty((len(self.models), len(first), config.num_labels), np.float32)
+        vectors = np.empty((len(first), config.hidden_size), np.float32)
+        batches = padded_batches(encoded, first, batch_tokens(device), config.pad_token_id)
+        for rows, ids, mask in batches:
+            inputs = ids.to(device), None if mask is None else mask.to(device)
+            for number, model in enumerate(self.models):
+                scores = model(*inputs).logits.float()
+                if config.problem_type == "multi_label_classification":
+                    scores = scores.sigmoid()
+                elif config.problem_type == "single_label_classification":
+                    scores = scores.softmax(dim=-1)
+                each[number, rows] = scores.cpu().numpy()
+            cmim = self.models[0].cmim
+            found = cmim.get_representation(*inputs, representation="informative", pooling="mean")
+            vectors[rows] = found.float().cpu().numpy()
+        spread = each.std(axis=0, ddof=1)[place] if len(self.models) > 1 else None
+        return each.mean(axis=0)[place], spread, vectors[place]
+
+
+class Heads:
+    """Heads on a checkpoint's vectors, one a target.
+
+    Args:
+        embedder: Of the vectors.
+        estimators: What `fit_head` returned.
+        task: Of theirs: `"regression"`, `"binary"` or `"multiclass"`.
+        classes: As `fit_head` was told.
+    """
+
+    def __init__(
+        self,
+        embedder: MoleculeEmbedder,
+        estimators: Sequence[BaseEstimator],
+        task: str,
+        classes: int,
+    ) -> None:
+        """Keep them."""
+        self.embedder, self.estimators = embedder, estimators
+        self._task, self._classes = task, classes
+        self.tokenizer = embedder.tokenizer
+        self.max_length = embedder.model.config.max_position_embeddings
+
+    def __call__(self, encoded: EncodedRows) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+        """See [`Members`]; the spread is that of a Gaussian process or of a forest's trees."""
+        vectors = self.embedder.embed_encoded(encoded)
+        found = [predict_head(one, vectors, self._classes) for one in self.estimators]
+        values, spreads = zip(*found, strict=True)
+        spread = None if spreads[0] is None else self._columns(spreads)
+        return self._columns(values), spread, vectors
+
+    def _columns(self, found: Sequence[np.ndarray]) -> np.ndarray:
+        """(rows, outputs), of each target's numbers or classes."""
+        if self._task == "multiclass":
+            return found[0]
+        return np.stack([one[:, 1] if self._task == "binary" else one for one in found], axis=1)
+
+
+def save_heads(folder: Path, estimators: Sequence[BaseEstimator]) -> list[str]:
+    """Write each to a file by skops, which holds no code; the files' names."""
+    import skops.io
+
+    names = [f"head-{number}.skops" for number in range(len(estimators))]
+    for name, estimator in zip(names, estimators, strict=True):
+        skops.io.dump(estimator, folder / name)
+    return names
+
+
+def load_heads(folder: Path, names: Sequence[str]) -> list[BaseEstimator]:
+    """Read what `save_heads` wrote.
+
+    Raises:
+        ImportError: skops is not installed.
+        ValueError: A file holds something else than scikit-learn's own models.
+    """
+    try:
+        import skops.io
+    except ImportError as error:
+        raise ImportError(
+            f"The heads in {folder} need skops to be read: pip install 'cmim-hf[predict]'"
+        ) from error
+    found = []
+    for name in names:
+        try:
+            found.append(skops.io.load(folder / name, trusted=_TRUSTED))
+        except skops.io.exceptions.UntrustedTypesFoundException as error:
+            raise ValueError(f"{folder / name} holds what no head of ours does: {error}") from error
+    return found
