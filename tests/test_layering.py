@@ -55,6 +55,7 @@ ARROWS = {
     "prediction": {
         "atomic_files",
         "checkpoints",
+        "chemistry",
         "cpu_kernels",
         "data",
         "embedding",

@@ -44,6 +44,11 @@ def read_property_scale(folder: str | os.PathLike) -> PropertyScale | None:
     return PropertyScale(tuple(model.config.property_names), quantiles) if quantiles.any() else None
 
 
+def is_missing(cell: object) -> bool:
+    """Whether a cell is empty, or says that there is nothing: na, n/a, nan, null, none, -."""
+    return cell is None or str(cell).strip().lower() in _MISSING_WORDS
+
+
 def numbers(batch: Batch, column: str, argument: str = "property_columns") -> list[float]:
     """The numbers in a column, NaN where a cell is empty or says that there is none.
 
@@ -55,9 +60,8 @@ def numbers(batch: Batch, column: str, argument: str = "property_columns") -> li
     name = find_column(batch.columns.column_names, column, batch.source, argument)
     values = []
     for row, cell in enumerate(batch.columns.column(name).to_pylist(), batch.start):
-        missing = cell is None or str(cell).strip().lower() in _MISSING_WORDS
         try:
-            values.append(np.nan if missing else float(cell))
+            values.append(np.nan if is_missing(cell) else float(cell))
         except (TypeError, ValueError):
             values.append(np.inf)
         if np.isinf(values[-1]):

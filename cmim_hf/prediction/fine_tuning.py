@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from scipy.special import expit, softmax
 from transformers import (
     AutoTokenizer,
     DataCollatorWithPadding,
     EarlyStoppingCallback,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    Trainer,
     TrainingArguments,
     set_seed,
 )
@@ -32,9 +32,10 @@ from ..checkpoints.loading import load_checkpoint, weights_fingerprint
 from ..cpu_kernels import sped_up
 from ..model.sequence_classification_cmim import CMIMForSequenceClassification
 from ..version import __version__
+from .class_weights import ClassWeightedTrainer, balanced_weights
 from .fine_tuning_arguments import FineTuningArguments
-from .labelled_parts import Part, leave_out_copies, read_parts
-from .prediction_tasks import CHOSEN_BY, PROBLEMS, check_task, guess_task, measure, summary
+from .labelled_parts import LabelledParts, leave_out_copies, read_parts
+from .prediction_tasks import CHOSEN_BY, PROBLEMS, check_labels, measure, summary
 
 ATTENTION = ["qkv_proj", "q_proj", "kv_proj", "v_proj", "out_proj"]
 """What LoRA adapts: query, key, value and output of every attention, the posterior's too."""
@@ -57,28 +58,35 @@ def fine_tune(args: FineTuningArguments, command: Sequence[str]) -> dict[str, An
         ValueError: Tables or labels that cannot be learned from, before anything is written.
     """
     tokenizer = AutoTokenizer.from_pretrained(args.checkpoint)
-    parts, rejects = read_parts(args, tokenizer)
-    copies = 0 if args.copies else leave_out_copies(parts)
-    task = args.task or guess_task(parts)
-    check_task(parts, task, args.targets)
+    data = read_parts(args, tokenizer)
+    copies = 0 if args.copies else leave_out_copies(data.parts)
+    check_labels(data)
     folder = Path(args.output)
     folder.mkdir(parents=True, exist_ok=True)
-    rejects.write(folder / "rejects.tsv")
-    counts = {name: len(part.rows) for name, part in parts.items()}
-    print(f"{task} of {', '.join(args.targets)}; usable rows {counts}")
+    data.rejects.write(folder / "rejects.tsv")
+    counts = {name: len(part.rows) for name, part in data.parts.items()}
+    for note in data.notes:
+        print(note)
+    print(f"{data.task} of {', '.join(args.targets)}; usable rows {counts}")
     if copies:
-        print(f"{copies} rows of train or valid are left out: a later part has their molecules.")
-    print(f"{len(rejects)} rows cannot be used {rejects.counts or ''}: {folder / 'rejects.tsv'}")
+        print(
+            f"{copies} rows of train or valid are left out: a later part has their molecules, "
+            "marks of stereo aside."
+        )
+    rejected = data.rejects.counts
+    print(f"{len(data.rejects)} rows cannot be used {rejected or ''}: {folder / 'rejects.tsv'}")
     runs = [
-        _run_seed(args, task, parts, tokenizer, seed, folder / f"seed-{seed}")
+        _run_seed(args, data, tokenizer, seed, folder / f"seed-{seed}")
         for seed in range(args.seeds)
     ]
     report = {
         **_origin(args, command),
-        "task": task,
+        "task": data.task,
+        "classes": data.classes,
+        "split": data.split,
         "rows": counts,
-        "rejected": rejects.counts,
-        "chosen_by": CHOSEN_BY[task],
+        "rejected": rejected,
+        "chosen_by": CHOSEN_BY[data.task],
         "test": summary([run["test"]["mean"] for run in runs]),
         "runs": runs,
     }
@@ -106,56 +114,61 @@ def _origin(args: FineTuningArguments, command: Sequence[str]) -> dict[str, Any]
 
 def _run_seed(
     args: FineTuningArguments,
-    task: str,
-    parts: dict[str, Part],
+    data: LabelledParts,
     tokenizer: PreTrainedTokenizerBase,
     seed: int,
     folder: Path,
 ) -> dict[str, Any]:
     """Train, measure and write one model."""
     set_seed(seed)
-    model = _new_model(args, task, parts["train"].labels)
+    task, parts = data.task, data.parts
+    balanced = args.class_weights == "balanced"
     with TemporaryDirectory() as scratch:
-        trainer = Trainer(
-            model,
+        trainer = ClassWeightedTrainer(
+            _new_model(args, data),
             _training_arguments(args, task, seed, scratch),
             data_collator=DataCollatorWithPadding(tokenizer),
-            train_dataset=parts["train"].examples(),
-            eval_dataset=parts["valid"].examples(),
+            train_dataset=parts["train"].examples(task),
+            eval_dataset=parts["valid"].examples(task),
             compute_metrics=lambda outputs: measure(
-                outputs.predictions, outputs.label_ids, task, args.targets
+                outputs.predictions, parts["valid"].labels, task, args.targets
             )["mean"],
             callbacks=[EarlyStoppingCallback(args.patience)],
+            class_weights=balanced_weights(parts["train"].labels, len(data.classes) or 2)
+            if balanced
+            else None,
         )
-        with writing(scratch), sped_up(model):
+        with writing(scratch), sped_up(trainer.model):
             trainer.train()
+    trainer.compute_metrics = None  # what is predicted now is measured by its own labels
     chosen_by = f"eval_{CHOSEN_BY[task]}"
     history = [log[chosen_by] for log in trainer.state.log_history if chosen_by in log]
     best = history.index(trainer.state.best_metric) + 1
     run: dict[str, Any] = {"seed": seed, "best_epoch": best, "history": history}
     for name in ("valid", "test"):
         part = parts[name]
-        with sped_up(model):
-            logits = trainer.predict(part.examples()).predictions
+        with sped_up(trainer.model):
+            logits = trainer.predict(part.examples(task)).predictions
         run[name] = measure(logits, part.labels, task, args.targets)
     folder.mkdir(exist_ok=True)
-    _write_predictions(folder / "predictions.csv", parts["test"], logits, task, args.targets)
+    _write_predictions(folder / "predictions.csv", data, logits, args.targets)
     _save(trainer.model, tokenizer, folder)
     print(f"seed {seed}: best epoch {best}, test {run['test']}")
     return run
 
 
-def _new_model(args: FineTuningArguments, task: str, labels: np.ndarray) -> PreTrainedModel:
+def _new_model(args: FineTuningArguments, data: LabelledParts) -> PreTrainedModel:
     """The checkpoint with a new head, and LoRA where asked for."""
+    names = data.classes or args.targets
     model = CMIMForSequenceClassification.from_pretrained(
         args.checkpoint,
-        problem_type=PROBLEMS[task],
-        id2label=dict(enumerate(args.targets)),
-        label2id={target: place for place, target in enumerate(args.targets)},
+        problem_type=PROBLEMS[data.task],
+        id2label=dict(enumerate(names)),
+        label2id={name: place for place, name in enumerate(names)},
         dtype=torch.float32,
     )
-    if task == "regression":
-        model.fit_label_scale(torch.from_numpy(labels))
+    if data.task == "regression":
+        model.fit_label_scale(torch.from_numpy(data.parts["train"].labels))
     if args.lora == 0:
         return model
     from peft import LoraConfig, get_peft_model
@@ -200,14 +213,26 @@ def _training_arguments(
 
 
 def _write_predictions(
-    path: Path, part: Part, logits: np.ndarray, task: str, targets: Sequence[str]
+    path: Path, data: LabelledParts, logits: np.ndarray, targets: Sequence[str]
 ) -> None:
-    """One line a row: its place in the table, SMILES, and label and prediction of each target."""
+    """One line a test row: its place in the table, SMILES, and label and prediction of each target.
+
+    Of one class of several, the prediction is the likeliest, and all have a probability.
+    """
+    part = data.parts["test"]
     frame = {"row": [row.number for row in part.rows], "smiles": [row.text for row in part.rows]}
-    predicted = logits if task == "regression" else torch.from_numpy(logits).sigmoid().numpy()
-    for place, target in enumerate(targets):
-        frame[target] = part.labels[:, place]
-        frame[f"{target}_predicted"] = predicted[:, place]
+    if data.task == "multiclass":
+        (target,) = targets
+        names = np.array([*data.classes, ""], object)
+        frame[target] = names[np.nan_to_num(part.labels[:, 0], nan=-1).astype(int)]
+        frame[f"{target}_predicted"] = names[logits.argmax(axis=1)]
+        for name, column in zip(data.classes, softmax(logits, axis=1).T, strict=True):
+            frame[f"{target}_probability_{name}"] = column
+    else:
+        predicted = logits if data.task == "regression" else expit(logits)
+        for place, target in enumerate(targets):
+            frame[target] = part.labels[:, place]
+            frame[f"{target}_predicted"] = predicted[:, place]
     write_whole(path, pd.DataFrame(frame).to_csv(index=False))
 
 

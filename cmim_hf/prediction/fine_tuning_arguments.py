@@ -10,6 +10,14 @@ from pathlib import Path
 from transformers.hf_argparser import HfArg
 
 from ..checkpoints import DEFAULT_CHECKPOINT, checkpoint_path
+from ..data.argument_checks import check_choice
+
+TASKS = ["regression", "binary", "multiclass"]
+DRAWN = ["random", "scaffold", "time"]
+"""How a table without a column of parts is divided."""
+
+FRACTIONS = [0.8, 0.1, 0.1]
+_CHOICES = {"task": TASKS, "split": [*DRAWN, "column"], "class_weights": ["none", "balanced"]}
 
 
 @dataclass
@@ -31,8 +39,25 @@ class FineTuningArguments:
     )
     task: str | None = HfArg(
         default=None,
-        help="regression or binary; if not given, binary where all labels are 0 or 1.",
-        metadata={"choices": ["regression", "binary"]},
+        help="regression, binary or multiclass (one target); if not given, read off the labels.",
+        metadata={"choices": TASKS},
+    )
+    class_weights: str = HfArg(
+        default="none",
+        help="balanced weighs a class by its inverse frequency among the training labels.",
+        metadata={"choices": _CHOICES["class_weights"]},
+    )
+    split: str | None = HfArg(
+        default=None,
+        help="How --data is divided: random, scaffold (Bemis-Murcko), time, or as its column "
+        "split says; if not given, column where there is one, else random.",
+        metadata={"choices": _CHOICES["split"]},
+    )
+    time_column: str | None = HfArg(
+        default=None, help="Of --split time: numbers or ISO dates; the latest rows are test."
+    )
+    fractions: list[float] = HfArg(
+        default_factory=lambda: [*FRACTIONS], help="Train, valid and test of a divided table."
     )
     checkpoint: str = HfArg(default=DEFAULT_CHECKPOINT, help="Folder, Hub id, or tiny or small.")
     lora: int = HfArg(default=0, help="Rank of LoRA on all attentions; 0 trains all weights.")
@@ -41,7 +66,9 @@ class FineTuningArguments:
     patience: int = HfArg(default=15, help="Epochs without a gain before stopping.")
     batch_size: int = HfArg(default=32, help="Molecules of a step.")
     copies: bool = HfArg(
-        default=False, help="Let a molecule be in several parts; else earlier parts lose it."
+        default=False,
+        help="Let a molecule and its stereoisomers be in several parts; else earlier parts lose "
+        "them.",
     )
     seeds: int = HfArg(default=1, help="Runs, of the seeds 0, 1, ...")
 
@@ -49,7 +76,8 @@ class FineTuningArguments:
         """Take FreeSolv where no table is named.
 
         Raises:
-            ValueError: No targets, tables that are missing or too many, or a count below 1.
+            ValueError: No targets, tables that are missing or too many, a count below 1, or options
+                that do not go together.
         """
         tables = {"train": self.train, "validation": self.validation, "test": self.test}
         if not any((self.data, *tables.values(), self.targets)):
@@ -65,6 +93,24 @@ class FineTuningArguments:
         for name in ("epochs", "patience", "batch_size", "seeds"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} is at least 1, not {getattr(self, name)}.")
+        self._check_choices()
+
+    def _check_choices(self) -> None:
+        for name, known in _CHOICES.items():
+            if (value := getattr(self, name)) is not None:
+                check_choice(f"--{name}", value, known)
+        if twice := {name for name in self.targets if self.targets.count(name) > 1}:
+            raise ValueError(f"--targets names {', '.join(sorted(twice))} twice.")
+        if self.split and not self.data:
+            raise ValueError("--split divides one table: give --data, or leave it out.")
+        if (self.split == "time") != (self.time_column is not None):
+            raise ValueError("--split time and --time_column go together: give both, or neither.")
+        shares = self.fractions
+        if len(shares) != 3 or not min(shares) > 0 or not abs(sum(shares) - 1) < 1e-6:
+            raise ValueError(
+                "--fractions are three numbers above 0 whose sum is 1, of train, valid and test, "
+                f"not {' '.join(map(str, shares))}."
+            )
 
 
 def freesolv() -> str:

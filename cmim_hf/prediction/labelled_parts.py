@@ -3,22 +3,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from transformers import PreTrainedTokenizerBase
 
-from ..data.labelling import numbers
+from ..chemistry.scaffolds import stereo_free
 from ..data.row_encoder import EncodedRows, Rejects, RowEncoder, none_usable
-from ..data.smiles_files import Row, read_batches
-from .fine_tuning_arguments import FineTuningArguments
-
-PARTS = ("train", "valid", "test")
-_NAMES = {**dict(zip(PARTS, PARTS, strict=True)), "validation": "valid", "val": "valid"}
-_FEWEST = 10  # molecules of which a tenth is one
+from ..data.smiles_files import Batch, Row, read_batches
+from ..data.tables import find_column
+from .fine_tuning_arguments import DRAWN, FRACTIONS, FineTuningArguments
+from .label_columns import read_labels
+from .table_division import (
+    PARTS,
+    given_split,
+    random_split,
+    read_times,
+    scaffold_split,
+    time_split,
+)
 
 
 @dataclass
@@ -29,15 +34,20 @@ class Part:
         rows: As they stand in the table.
         tokens: Ids of each.
         labels: (rows, targets), NaN where missing.
+        keys: The molecule of each, without marks of stereo: what is not to be in two parts.
     """
 
     rows: list[Row]
     tokens: list[list[int]]
     labels: np.ndarray
+    keys: list[str]
 
-    def examples(self) -> list[dict[str, Any]]:
-        """What the Trainer's collator takes."""
-        pairs = zip(self.tokens, self.labels.tolist(), strict=True)
+    def examples(self, task: str) -> list[dict[str, Any]]:
+        """What the Trainer's collator takes; classes are whole numbers, -100 where missing."""
+        labels = self.labels
+        if task == "multiclass":
+            labels = np.nan_to_num(labels, nan=-100).astype(int)
+        pairs = zip(self.tokens, labels.tolist(), strict=True)
         return [{"input_ids": ids, "labels": labels} for ids, labels in pairs]
 
     def encoded(self) -> EncodedRows:
@@ -52,94 +62,158 @@ class Part:
             [self.rows[place] for place in places],
             [self.tokens[place] for place in places],
             self.labels[places],
+            [self.keys[place] for place in places],
         )
 
 
-def read_parts(
-    args: FineTuningArguments, tokenizer: PreTrainedTokenizerBase
-) -> tuple[dict[str, Part], Rejects]:
-    """Read, parse and tokenise `train`, `valid` and `test`; what is unusable is set aside.
+@dataclass
+class LabelledParts:
+    """What a run learns from.
+
+    Attributes:
+        parts: `train`, `valid` and `test`.
+        task: `regression`, `binary` or `multiclass`.
+        classes: The names of the classes of `multiclass`, by number; else none.
+        split: What divided the table: `random`, `scaffold`, `time`, `column`; or `tables`.
+        rejects: The rows that cannot be used.
+        notes: How labels and split were read, to be told.
+    """
+
+    parts: dict[str, Part]
+    task: str
+    classes: list[str]
+    split: str
+    rejects: Rejects
+    notes: list[str]
+
+
+@dataclass
+class _Table:
+    """All rows, the cells of each target, what divides them, and the cells that it goes by."""
+
+    rows: list[Row]
+    targets: dict[str, list[Any]]
+    split: str
+    division: list[Any]
+
+
+def read_parts(args: FineTuningArguments, tokenizer: PreTrainedTokenizerBase) -> LabelledParts:
+    """Read, parse, tokenise and divide; what is unusable is set aside.
 
     Raises:
-        ValueError: A missing column, a label that is no number, or a part without a usable row.
+        ValueError: A missing column, labels or times that cannot be read, or a part without a
+            usable row.
     """
-    rows, labels, split = [], [], []
+    table = _read(args)
+    encoded = RowEncoder(tokenizer, tokenizer.model_max_length, canonicalize=True)(table.rows)
+    kept = encoded.kept.tolist()
+    if not kept:
+        raise none_usable(len(table.rows), encoded.rejects)
+    rows = [table.rows[place] for place in kept]
+    cells = {name: [column[place] for place in kept] for name, column in table.targets.items()}
+    labels = read_labels(rows, cells, args.task)
+    if args.class_weights == "balanced" and labels.task == "regression":
+        raise ValueError("--class_weights balanced is for classes; the labels are numbers.")
+    tokens = [ids.tolist() for ids in np.split(encoded.tokens, np.cumsum(encoded.lengths)[:-1])]
+    usable = Part(rows, tokens, labels.values, [stereo_free(row.text) for row in rows])
+    if table.split in DRAWN:
+        names = _drawn(args, table.split, usable, [table.division[place] for place in kept])
+    else:
+        everywhere = given_split(table.division, args.data)
+        names = everywhere[kept]
+        for part in (part for part in PARTS if part not in names):
+            own = [row for row, name in zip(table.rows, everywhere, strict=True) if name == part]
+            unusable = [reject for reject in encoded.rejects if reject.row in own]
+            raise ValueError(f"{part}: {none_usable(len(own), unusable)}")
+    parts = {part: usable.take(np.flatnonzero(names == part)) for part in PARTS}
+    notes = [*labels.notes, *_told(args, table.split)]
+    rejects = Rejects(encoded.rejects)
+    return LabelledParts(parts, labels.task, labels.classes, table.split, rejects, notes)
+
+
+def _read(args: FineTuningArguments) -> _Table:
+    table = _Table([], {name: [] for name in args.targets}, args.split or "", [])
     three = zip(PARTS, (args.train, args.validation, args.test), strict=True)
-    for part, path in three if args.data is None else [(None, args.data)]:
+    for part, path in three if args.data is None else [("", args.data)]:
         for batch in read_batches(path, column=args.smiles_column):
-            rows += batch.rows()
-            labels += zip(
-                *(numbers(batch, name, "--targets") for name in args.targets), strict=True
-            )
-            if part is not None:
-                split += [part] * len(batch.smiles)
-            elif "split" in batch.columns.column_names:
-                split += batch.columns["split"].to_pylist()
-    encoded = RowEncoder(tokenizer, tokenizer.model_max_length, canonicalize=True)(rows)
-    names = _named(split, args.data) if split else _drawn(rows, encoded, args.data)
-    kept = encoded.kept
-    sequences = [ids.tolist() for ids in _sequences(encoded)]
-    usable = Part([rows[place] for place in kept], sequences, np.array(labels, float)[kept])
-    parts = {part: usable.take(np.flatnonzero(names[kept] == part)) for part in PARTS}
-    for part in (name for name in PARTS if not parts[name].rows):
-        own = [row for row, name in zip(rows, names, strict=True) if name == part]
-        rejects = [reject for reject in encoded.rejects if reject.row in own]
-        raise ValueError(f"{part}: {none_usable(len(own), rejects)}")
-    return parts, Rejects(encoded.rejects)
-
-
-def _named(split: list[Any], path: str | None) -> np.ndarray:
-    names = [str(text).strip().lower() for text in split]
-    if unknown := sorted(set(names) - set(_NAMES)):
-        raise ValueError(f"Column split of {path} holds {unknown}; expected {list(_NAMES)}.")
-    return np.array([_NAMES[name] for name in names])
-
-
-def _drawn(rows: list[Row], encoded: EncodedRows, path: str) -> np.ndarray:
-    keys: list[Hashable] = [row.text for row in rows]
-    for place, ids in zip(encoded.kept.tolist(), _sequences(encoded), strict=True):
-        keys[place] = tuple(ids)
-    if (molecules := len(set(keys))) < _FEWEST:
+            table.rows += batch.rows()
+            for name, cells in table.targets.items():
+                cells += _cells(batch, name, "--targets")
+            if part:
+                table.split = "tables"
+            elif not table.split:
+                named = "split" in map(str.lower, batch.columns.column_names)
+                table.split = "column" if named else "random"
+            table.division += _division(args, table.split, part, batch)
+    if table.split not in DRAWN and args.fractions != FRACTIONS:
         raise ValueError(
-            f"{path} has {molecules} molecules and no column split: a tenth of them, to choose the "
-            f"epoch by, and another, to test, is none. Give at least {_FEWEST}, or a column split "
-            "(train, valid, test), or three tables (--train, --validation, --test)."
+            "--fractions is for a table that is divided here: pass --split random, scaffold or "
+            "time, or leave it out."
         )
-    print(f"{path} has no column split: a random tenth of the molecules is valid, another is test.")
-    return random_split(keys)
+    return table
 
 
-def random_split(keys: Sequence[Hashable]) -> np.ndarray:
-    """A tenth of the molecules valid, a tenth test, the others train; the same in every run.
-
-    Args:
-        keys: Of each row's molecule: equal ones, however they are written, go to one part.
-
-    >>> random_split(["CCO"] * 11 + [str(number) for number in range(9)]).tolist().count("test")
-    1
-    """
-    molecule, different = pd.factorize(pd.Series(keys, dtype=object), use_na_sentinel=False)
-    order = np.random.default_rng(0).permutation(len(different))
-    names = np.full(len(different), "train")
-    tenth = len(different) // 10
-    names[order[:tenth]], names[order[tenth : 2 * tenth]] = "valid", "test"
-    return names[molecule]
+def _division(args: FineTuningArguments, split: str, part: str, batch: Batch) -> list[Any]:
+    if split == "column":
+        return _cells(batch, "split", "--split")
+    if split == "time":
+        return _cells(batch, args.time_column, "--time_column")
+    return [part] * len(batch.smiles)
 
 
-def _sequences(encoded: EncodedRows) -> list[np.ndarray]:
-    return np.split(encoded.tokens, np.cumsum(encoded.lengths))[:-1]
+def _cells(batch: Batch, column: str, argument: str) -> list[Any]:
+    name = find_column(batch.columns.column_names, column, batch.source, argument)
+    return batch.columns.column(name).to_pylist()
+
+
+def _drawn(args: FineTuningArguments, split: str, usable: Part, cells: list[Any]) -> np.ndarray:
+    """The part of each usable row of a table that is divided here."""
+    if split == "random":
+        molecules = range(len(usable.rows)) if args.copies else usable.keys
+        names = random_split(molecules, args.fractions)
+    elif split == "scaffold":
+        names = scaffold_split(usable.keys, args.fractions)
+    else:
+        times = read_times(usable.rows, args.time_column, cells)
+        names = time_split(times, args.fractions)
+    if empty := [part for part in PARTS if part not in names]:
+        raise ValueError(
+            f"{args.data} has {len(set(usable.keys))} molecules; divided by --split {split} with "
+            f"--fractions {' '.join(map(str, args.fractions))} they leave none for "
+            f"{' and '.join(empty)}. Give more molecules, another --split or other --fractions, a "
+            "column split (train, valid, test), or three tables (--train, --validation, --test)."
+        )
+    return names
+
+
+def _told(args: FineTuningArguments, split: str) -> list[str]:
+    """What divides the table, in words."""
+    if split == "tables":
+        return []
+    if split == "column":
+        return [f"The column split of {args.data} says what is train, valid and test."]
+    train, valid, test = (f"{100 * fraction:g} %" for fraction in args.fractions)
+    ways = {
+        "random": "of the molecules, drawn at random",
+        "scaffold": "of the rows, by whole scaffolds, the commonest in train",
+        "time": f"of the rows, the latest by {args.time_column} in test",
+    }
+    why = "" if args.split else f"{args.data} has no column split: "
+    return [f"{why}train, valid and test are {train}, {valid} and {test} {ways[split]}."]
 
 
 def leave_out_copies(parts: dict[str, Part]) -> int:
     """Leave out of train and valid the molecules that a later part has; how many rows these are.
 
+    Molecules that differ in marks of stereo alone are one.
+
     Raises:
         ValueError: Nothing would be left of a part.
     """
-    seen: set[tuple[int, ...]] = set()
+    seen: set[str] = set()
     left_out = 0
     for name in reversed(PARTS):
-        own = [tuple(ids) for ids in parts[name].tokens]
+        own = parts[name].keys
         kept = [place for place, molecule in enumerate(own) if molecule not in seen]
         if not kept:
             raise ValueError(

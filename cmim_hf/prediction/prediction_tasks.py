@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Regression and yes-or-no prediction: which of them labels are for, and how it is measured."""
+"""Regression, yes or no, one class of several: what each is for the model, and its metrics."""
 
 from __future__ import annotations
 
@@ -7,56 +7,49 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
-from sklearn.metrics import mean_absolute_error, r2_score, roc_auc_score, root_mean_squared_error
+from scipy import special, stats
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    balanced_accuracy_score,
+    f1_score,
+    mean_absolute_error,
+    r2_score,
+    recall_score,
+    roc_auc_score,
+    root_mean_squared_error,
+)
 
-from .labelled_parts import Part
+from .labelled_parts import LabelledParts
 
-PROBLEMS = {"regression": "regression", "binary": "multi_label_classification"}
-CHOSEN_BY = {"regression": "r2", "binary": "roc_auc"}  # neither depends on a target's unit
-_METRICS = {"regression": ("rmse", "mae", "r2"), "binary": ("roc_auc",)}
-_FEW_CLASSES = 20
+PROBLEMS = {
+    "regression": "regression",
+    "binary": "multi_label_classification",
+    "multiclass": "single_label_classification",
+}
+CHOSEN_BY = {"regression": "r2", "binary": "roc_auc", "multiclass": "roc_auc"}
+"""By what the epoch is chosen: neither depends on a target's unit or on a threshold."""
 
-
-def guess_task(parts: dict[str, Part]) -> str:
-    """Binary if every label is 0 or 1, or -1 or 1 (then -1 becomes 0); else regression.
-
-    Raises:
-        ValueError: A few whole numbers from 0, which may be classes.
-    """
-    labels = np.concatenate([part.labels.ravel() for part in parts.values()])
-    values = set(labels[~np.isnan(labels)])
-    if values == {-1.0, 1.0}:
-        print("The labels are -1 and 1: -1 is read as 0.")
-        for part in parts.values():
-            part.labels[part.labels == -1] = 0.0
-        return "binary"
-    if values <= {0.0, 1.0}:
-        return "binary"
-    if len(values) <= _FEW_CLASSES and values == set(range(len(values))):
-        raise ValueError(
-            f"The labels are the whole numbers 0 to {len(values) - 1}: amounts, or classes? Pass "
-            "--task regression for amounts. Several classes this script does not learn: see "
-            "CMIMForSequenceClassification, problem_type='single_label_classification'."
-        )
-    return "regression"
+_METRICS = {
+    "regression": ("rmse", "mae", "r2"),
+    "binary": ("roc_auc", "average_precision", "balanced_accuracy"),
+    "multiclass": ("roc_auc", "accuracy", "balanced_accuracy", "f1"),
+}
 
 
-def check_task(parts: dict[str, Part], task: str, targets: Sequence[str]) -> None:
-    """Stop where the task and the labels do not go together."""
-    if task == "binary" and guess_task(parts) != "binary":
-        raise ValueError(
-            "--task binary needs labels 0 and 1 (or -1 and 1), or nothing where one is missing; "
-            "leave --task out to guess."
-        )
-    if np.isnan(parts["train"].labels).all():
+def check_labels(data: LabelledParts) -> None:
+    """Note classes without a training row; ValueError where nothing can be learned or chosen."""
+    train, valid = data.parts["train"].labels, data.parts["valid"].labels
+    if np.isnan(train).all():
         raise ValueError("No training row has a label.")
-    valid = parts["valid"]
-    if CHOSEN_BY[task] not in measure(valid.labels, valid.labels, task, targets)["mean"]:
+    if not any(_varies(column[~np.isnan(column)]) for column in valid.T):
         raise ValueError(
-            f"The validation rows cannot choose the epoch: {CHOSEN_BY[task]} is defined for no "
-            "target, because all labels of each are alike or missing."
+            f"The validation rows cannot choose the epoch: {CHOSEN_BY[data.task]} is defined for "
+            "no target, because all labels of each are alike or missing."
         )
+    unseen = [name for number, name in enumerate(data.classes) if number not in train]
+    if unseen:
+        data.notes.append(f"No training row is of the classes {', '.join(unseen)}.")
 
 
 def measure(
@@ -65,36 +58,69 @@ def measure(
     """Metrics by target, over the labels that are there, and their means over the targets.
 
     Args:
-        logits: (rows, targets), numbers or log-odds.
+        logits: (rows, targets), numbers or log-odds; (rows, classes), unnormalised, of the one
+            target of `multiclass`.
         labels: (rows, targets), NaN where missing.
-        task: `"regression"`: RMSE, MAE, R². `"binary"`: ROC-AUC.
+        task: `"regression"`: RMSE, MAE, R². `"binary"`: ROC-AUC, average precision, and at
+            probability .5 the mean of the two classes' recalls. `"multiclass"`: the mean over the
+            classes of the ROC-AUC of each against the others; accuracy of the likeliest class,
+            mean of the classes' recalls, mean of their F1. Classes that no label is of have no
+            ROC-AUC and no recall.
         targets: their names.
 
     Returns:
         `mean`: metric to mean; `by_target`: target to metric to value; `undefined`: target to the
         metrics that its labels do not define (all alike, or none), which no mean counts.
     """
+    of_task = {"regression": _of_numbers, "binary": _of_yes_and_no, "multiclass": _of_classes}[task]
     by_target: dict[str, dict[str, float]] = {}
     undefined: dict[str, list[str]] = {}
     names = _METRICS[task]
-    for target, predicted, expected in zip(targets, logits.T, labels.T, strict=True):
+    predictions = [logits] if task == "multiclass" else logits.T
+    for target, predicted, expected in zip(targets, predictions, labels.T, strict=True):
         there = ~np.isnan(expected)
-        predicted, expected = predicted[there], expected[there]
-        values: dict[str, float] = {}
-        varies = len(set(expected)) > 1
-        if task == "binary" and varies:
-            values["roc_auc"] = float(roc_auc_score(expected, predicted))
-        elif task == "regression" and len(expected):
-            values["rmse"] = float(root_mean_squared_error(expected, predicted))
-            values["mae"] = float(mean_absolute_error(expected, predicted))
-            if varies:
-                values["r2"] = float(r2_score(expected, predicted))
-        by_target[target] = values
+        values = of_task(predicted[there], expected[there]) if there.any() else {}
+        by_target[target] = {name: float(value) for name, value in values.items()}
         if gaps := [name for name in names if name not in values]:
             undefined[target] = gaps
     found = {name: [v[name] for v in by_target.values() if name in v] for name in names}
     mean = {name: float(np.mean(values)) for name, values in found.items() if values}
     return {"mean": mean, "by_target": by_target, "undefined": undefined}
+
+
+def _varies(labels: np.ndarray) -> bool:
+    return len(set(labels)) > 1
+
+
+def _of_numbers(predicted: np.ndarray, expected: np.ndarray) -> dict[str, float]:
+    values = {
+        "rmse": root_mean_squared_error(expected, predicted),
+        "mae": mean_absolute_error(expected, predicted),
+    }
+    return values | ({"r2": r2_score(expected, predicted)} if _varies(expected) else {})
+
+
+def _of_yes_and_no(log_odds: np.ndarray, expected: np.ndarray) -> dict[str, float]:
+    if not _varies(expected):
+        return {}
+    return {
+        "roc_auc": roc_auc_score(expected, log_odds),
+        "average_precision": average_precision_score(expected, log_odds),
+        "balanced_accuracy": balanced_accuracy_score(expected, log_odds > 0),
+    }
+
+
+def _of_classes(logits: np.ndarray, expected: np.ndarray) -> dict[str, float]:
+    probabilities, likeliest = special.softmax(logits, axis=1), logits.argmax(axis=1)
+    expected = expected.astype(int)
+    values = {"accuracy": accuracy_score(expected, likeliest)}
+    if not _varies(expected):
+        return values
+    known = np.unique(expected)
+    each = [roc_auc_score(expected == number, probabilities[:, number]) for number in known]
+    recall = recall_score(expected, likeliest, labels=known, average="macro")
+    f1 = f1_score(expected, likeliest, average="macro")
+    return {"roc_auc": np.mean(each), **values, "balanced_accuracy": recall, "f1": f1}
 
 
 def summary(runs: Sequence[dict[str, float]]) -> dict[str, dict[str, float | None]]:

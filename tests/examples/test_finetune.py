@@ -12,13 +12,11 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from cmim_hf import CMIMForSequenceClassification, MoleculeEmbedder, list_checkpoints
+from cmim_hf.chemistry.smiles import canonicalize
 from cmim_hf.prediction.fine_tuning import ATTENTION
-from cmim_hf.prediction.fine_tuning_arguments import FineTuningArguments
-from cmim_hf.prediction.labelled_parts import Part, leave_out_copies, random_split, read_parts
-from cmim_hf.prediction.prediction_tasks import guess_task, measure, summary
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "finetune.py"
 HEAVY_ATOMS = {
@@ -150,6 +148,11 @@ def test_the_epoch_that_is_best_in_validation_is_kept(finetune, tmp_path):
     assert run["best_epoch"] + 4 == len(history) < 30
     assert max(history) == history[run["best_epoch"] - 1] > history[-1] + 0.05
     assert run["valid"]["mean"]["r2"] == pytest.approx(max(history), abs=1e-4)
+    kept = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run" / "seed-0" / "model")
+    atoms = 13 - np.array([*HEAVY_ATOMS.values()])
+    errors = predict(kept, [canonicalize(text) for text in HEAVY_ATOMS])[:, 0] - atoms
+    of_the_kept = 1 - np.square(errors).mean() / atoms.var()
+    assert of_the_kept == pytest.approx(max(history), abs=1e-3)
     assert run["test"]["undefined"] == {"atoms": ["r2"]}
 
 
@@ -166,9 +169,12 @@ def test_two_yes_or_no_targets_with_lora_and_two_seeds(finetune, tmp_path):
     assert report["task"] == "binary"
     values = [run["test"]["by_target"]["ring"]["roc_auc"] for run in report["runs"]]
     for run in report["runs"]:
-        assert run["test"]["undefined"] == {"oxygen": ["roc_auc"]}
+        assert run["test"]["undefined"] == {
+            "oxygen": ["roc_auc", "average_precision", "balanced_accuracy"]
+        }
         assert run["valid"]["by_target"].keys() == {"ring", "oxygen"}
         assert run["valid"]["by_target"]["ring"]["roc_auc"] > 0.9
+        assert run["valid"]["mean"]["roc_auc"] == pytest.approx(max(run["history"]))
     assert report["test"]["roc_auc"]["mean"] == pytest.approx(np.mean(values))
     models = []
     for seed in range(2):
@@ -197,29 +203,54 @@ def test_two_yes_or_no_targets_with_lora_and_two_seeds(finetune, tmp_path):
     assert again == pytest.approx(first, abs=1e-3)
 
 
-def test_metrics_by_hand():
-    nan = float("nan")
-    labels = np.array([[1.0, 5, nan], [2, 5, nan], [4, nan, nan]])
-    logits = np.array([[1.0, 6, 0], [3, 4, 0], [4, 9, 0]])
-    result = measure(logits, labels, "regression", ["a", "b", "c"])
-    assert result["by_target"]["a"] == pytest.approx(
-        {"rmse": (1 / 3) ** 0.5, "mae": 1 / 3, "r2": 1 - 1 / (14 / 3)}
-    )
-    assert result["by_target"]["b"] == {"rmse": 1, "mae": 1}
-    assert result["by_target"]["c"] == {}
-    assert result["undefined"] == {"b": ["r2"], "c": ["rmse", "mae", "r2"]}
-    assert result["mean"]["mae"] == pytest.approx(2 / 3)
-    assert result["mean"]["r2"] == result["by_target"]["a"]["r2"]
-    yes = np.array([[0.0, 1], [1, 1], [0, nan], [1, nan]])
-    ranks = np.array([[1.0, 0], [2, 0], [3, 0], [4, 0]])
-    result = measure(ranks, yes, "binary", ["a", "b"])
-    assert result["mean"] == {"roc_auc": 0.75} and result["undefined"] == {"b": ["roc_auc"]}
+KINDS = {"chain": range(1, 6), "arene": range(6, 10), "ester": range(10, 13)}  # of heavy atoms
 
 
-def test_the_interval_of_three_seeds():
-    found = summary([{"rmse": 1.0}, {"rmse": 2.0}, {"rmse": 4.0}])["rmse"]
-    half = 4.302653 * 1.527525 / 3**0.5  # Student's t of two degrees, deviation of the three
-    assert found == pytest.approx({"mean": 7 / 3, "low": 7 / 3 - half, "high": 7 / 3 + half})
+def kind(count):
+    return next(name for name, counts in KINDS.items() if count in counts)
+
+
+def test_one_class_of_several(finetune, tmp_path, capsys):
+    rows = []
+    for part in ("train", "valid", "test"):
+        rows += [[smiles, kind(count), part] for smiles, count in HEAVY_ATOMS.items()]
+    rows.append(["CCC", "", "test"])
+    data = write(tmp_path / "kinds.csv", ["smiles", "kind", "split"], rows)
+    options = ["--epochs", "15", "--class_weights", "balanced", "--output", str(tmp_path / "run")]
+    finetune.main(["--data", data, "--targets", "kind", *options, *QUIET])
+    assert "The classes are arene, chain, ester." in capsys.readouterr().out
+    report = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert report["task"] == "multiclass" and report["classes"] == ["arene", "chain", "ester"]
+    (run,) = report["runs"]
+    assert run["valid"]["mean"]["roc_auc"] == pytest.approx(max(run["history"]))
+    assert max(run["history"]) > 0.9
+    written = table(tmp_path / "run" / "seed-0" / "predictions.csv")
+    assert written[-1]["kind"] == "" and written[-1]["kind_predicted"] in KINDS
+    names = [f"kind_probability_{name}" for name in report["classes"]]
+    found = np.array([[float(row[name]) for name in names] for row in written])
+    assert found.sum(axis=1) == pytest.approx(1)
+    labelled = written[:-1]
+    right = np.mean([row["kind"] == row["kind_predicted"] for row in labelled])
+    assert report["test"]["accuracy"]["mean"] == right
+    assert [row["kind"] for row in labelled] == [kind(count) for count in HEAVY_ATOMS.values()]
+    model = str(tmp_path / "run" / "seed-0" / "model")
+    predicted = pipeline("molecule-prediction", model=model)([row["smiles"] for row in written])
+    again = [[row[name] for name in report["classes"]] for row in predicted]
+    np.testing.assert_allclose(again, found, atol=1e-3)
+
+
+def test_balanced_weights_lift_the_rare_class(finetune, tmp_path):
+    rows = [[smiles, int(count > 10)] for smiles, count in HEAVY_ATOMS.items()]
+    files = [write(tmp_path / f"{name}.csv", ["smiles", "big"], rows) for name in "abc"]
+    options = ["--train", files[0], "--validation", files[1], "--test", files[2]]
+    means = {}
+    for weights in ("none", "balanced"):
+        folder = tmp_path / weights
+        finetune.main([*options, "--targets", "big", "--epochs", "1", "--class_weights", weights,
+                       "--output", str(folder), *QUIET])  # fmt: skip
+        written = table(folder / "seed-0" / "predictions.csv")
+        means[weights] = np.mean([float(row["big_predicted"]) for row in written])
+    assert means["none"] + 0.05 < means["balanced"]
 
 
 @pytest.mark.parametrize(
@@ -227,7 +258,22 @@ def test_the_interval_of_three_seeds():
     [
         ([[text, 1, "train"] for text in ("C", "N")], [], "valid: The rows to prepare are empty"),
         ([["C", "1", "train"]], ["--seeds", "0"], "--seeds is at least 1, not 0"),
-        ([["C", "low", "train"]], [], "row 1: column 'y' holds 'low'"),
+        ([["C", "low", "train"]], [], "Column 'y' holds 'low', and which is yes"),
+        (
+            [["C", "1", "train"], ["N", ">2", "val"]],
+            [],
+            "row 2: column 'y' holds '>2', which is no",
+        ),
+        ([["C", "yes", "train"], ["N", "1", "val"]], [], "row 2: column 'y' holds '1', which is a"),
+        ([["C", "1", "train"]], ["--split", "time"], "--split time and --time_column go together"),
+        (
+            [["C", "1", "train"]],
+            ["--fractions", "0.5", "0.5"],
+            "three numbers above 0.*not 0.5 0.5",
+        ),
+        ([["C", "1", "train"]], ["--fractions", "0.5", "0.3", "0.2"], "divided here: pass --split"),
+        ([["C", "1.5", "train"]], ["--class_weights", "balanced"], "is for classes"),
+        ([["C", "1", "train"]], ["--targets", "y", "y"], "--targets names y twice"),
         ([["C", "1", "hold"]], [], r"holds \['hold'\]"),
         ([["C", "1", "train"]], ["--test", "x.csv"], "not both"),
         ([["C", "1", "train"]], ["--targets", "z"], "no column 'z'.*`--targets`"),
@@ -238,7 +284,7 @@ def test_the_interval_of_three_seeds():
         (
             [["C", "2", "train"], ["N", "1", "val"], ["O", "1", "test"]],
             ["--task", "binary"],
-            "needs labels 0 and 1",
+            "--task binary needs yes and no, 0 and 1 or -1 and 1.*'y' holds '1', '2'",
         ),
     ],
 )
@@ -253,7 +299,9 @@ def test_data_that_cannot_be_learned_from_is_named(finetune, tmp_path, rows, opt
 
 def test_too_few_molecules_to_divide_are_counted(finetune, tmp_path):
     data = write(tmp_path / "seven.csv", ["smiles", "y"], [["C" * n, n] for n in range(1, 8)])
-    with pytest.raises(ValueError, match="seven.csv has 7 molecules and no column split.*least 10"):
+    with pytest.raises(
+        ValueError, match="seven.csv has 7 molecules.*0.8 0.1 0.1 they leave none for valid and"
+    ):
         finetune.main(["--data", data, "--targets", "y"])
 
 
@@ -264,59 +312,12 @@ def test_a_table_of_which_nothing_parses_says_so(finetune, tmp_path):
         finetune.main(["--data", data, "--targets", "y"])
 
 
-def test_without_a_column_split_a_tenth_each_is_held_out():
-    keys = ["C" * number for number in range(1, 26)]
-    parts = random_split(keys).tolist()
-    assert [parts.count(name) for name in ("train", "valid", "test")] == [21, 2, 2]
-    assert parts == random_split(keys).tolist() != sorted(parts)
-
-
 def test_no_table_at_all_is_freesolv(finetune, tmp_path):
     finetune.main(["--epochs", "1", "--checkpoint", TINY, "--output", str(tmp_path / "run")])
     report = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert report["rows"] == {"train": 514, "valid": 64, "test": 64}
+    assert report["rows"] == {"train": 516, "valid": 63, "test": 63}
     assert report["arguments"]["targets"] == ["expt"] and not report["rejected"]
     assert report["test"]["rmse"]["mean"] < 4  # their spread is 3.8 kcal/mol
     for half, message in ((["--data", "a.csv"], "--targets"), (["--targets", "y"], "No data")):
         with pytest.raises(ValueError, match=message):
             finetune.main([*half, "--output", str(tmp_path / "other")])
-
-
-def parts_of(data):
-    tokenizer = AutoTokenizer.from_pretrained(TINY)
-    return read_parts(FineTuningArguments(data=data, targets=["y"]), tokenizer)[0]
-
-
-def test_all_writings_of_a_molecule_go_to_one_part(tmp_path):
-    molecules = [f"{'C' * i}{tail}" for i in range(1, 31) for tail in ("O", "N")]
-    rows = [[text, 1.0 + len(text)] for text in molecules]
-    rows += [[text[::-1], 1.0 + len(text)] for text in molecules]  # OCC for CCO
-    parts = parts_of(write(tmp_path / "twice.csv", ["SMILES", "y"], rows))
-    assert [len(part.rows) for part in parts.values()] == [96, 12, 12]
-    own = {name: {tuple(ids) for ids in part.tokens} for name, part in parts.items()}
-    assert not own["train"] & own["test"] and not own["train"] & own["valid"]
-
-
-def test_molecules_of_later_parts_are_left_out_of_earlier_ones(tmp_path):
-    rows = [["CCO", 1, "train"], ["CCN", 2, "train"], ["CCCl", 3, "train"], ["OCC", 4, "test"]]
-    rows += [["CCF", 5, "test"], ["NCC", 6, "valid"], ["CCBr", 7, "valid"]]
-    parts = parts_of(write(tmp_path / "leaks.csv", ["SMILES", "y", "split"], rows))
-    assert leave_out_copies(parts) == 2
-    assert [row.text for row in parts["train"].rows] == ["CCCl"]
-    assert parts["train"].labels.tolist() == [[3.0]]
-
-
-@pytest.mark.parametrize(
-    ("values", "task", "becomes"),
-    [((-1, 1), "binary", {0, 1}), ((0, 1), "binary", {0, 1}), ((1.5, 2), "regression", {1.5, 2})],
-)
-def test_the_task_is_read_off_the_labels(values, task, becomes):
-    part = Part([], [], np.array([[value] for value in values * 3], float))
-    assert guess_task({"train": part}) == task
-    assert set(part.labels.ravel()) == becomes
-
-
-def test_whole_numbers_may_be_classes():
-    part = Part([], [], np.array([[0.0], [1.0], [2.0]]))
-    with pytest.raises(ValueError, match="0 to 2: amounts, or classes.*--task regression"):
-        guess_task({"train": part})

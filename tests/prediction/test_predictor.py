@@ -40,11 +40,12 @@ def whole(sample, embedder):
     tokens = np.split(encoded.tokens, np.cumsum(encoded.lengths))[:-1]
     found = [Chem.MolFromSmiles(row.text) for row in rows]
     labels = [[one.GetNumHeavyAtoms(), one.GetRingInfo().NumRings()] for one in found]
-    return Part(rows, [ids.tolist() for ids in tokens], np.array(labels, float))
+    keys = [row.text for row in rows]
+    return Part(rows, [ids.tolist() for ids in tokens], np.array(labels, float), keys)
 
 
 def parts_of(whole, labels):
-    part = Part(whole.rows, whole.tokens, labels)
+    part = Part(whole.rows, whole.tokens, labels, whole.keys)
     return {"train": part.take(range(140)), "valid": part.take(range(140, 200))}
 
 
