@@ -5,7 +5,7 @@ from rdkit import Chem
 from rdkit.Chem.Scaffolds import MurckoScaffold
 
 from .moses import smiles_without_stereo
-from .smiles import canonicalize, parse
+from .smiles import parse
 
 
 def stereo_free(smiles: str) -> str:
@@ -16,21 +16,21 @@ def stereo_free(smiles: str) -> str:
     >>> stereo_free("O[C@@H](F)Cl") == stereo_free("FC(O)Cl")
     True
     """
-    return smiles_without_stereo(parse(canonicalize(smiles)))
+    return smiles_without_stereo(parse(smiles))
 
 
 def murcko_scaffold(smiles: str) -> str:
-    """SMILES of a molecule's Bemis-Murcko scaffold, its own where it has no ring; no marks.
+    """SMILES of a molecule's Bemis-Murcko scaffold, its own where it has no ring; without stereo.
 
     Bemis and Murcko, J. Med. Chem. 1996, 39, 2887: the rings and what links them, with the atoms
-    double-bonded to either; elements and bonds stay as they are. Isomers that differ in stereo
-    alone have one scaffold. Takes and raises what `smiles.parse` does.
+    double-bonded to either; elements and bonds stay as they are. Takes and raises what
+    `smiles.parse` does.
 
     >>> murcko_scaffold("CCOC(=O)c1ccc(Cc2ccncc2)cc1")
     'c1ccc(Cc2ccncc2)cc1'
     >>> murcko_scaffold("OCC")
     'CCO'
     """
-    flat = stereo_free(smiles)
-    scaffold = MurckoScaffold.GetScaffoldForMol(parse(flat))
-    return Chem.MolToSmiles(scaffold, isomericSmiles=False) or flat
+    molecule = parse(smiles)
+    scaffold = MurckoScaffold.GetScaffoldForMol(molecule)
+    return Chem.MolToSmiles(scaffold, isomericSmiles=False) or smiles_without_stereo(molecule)

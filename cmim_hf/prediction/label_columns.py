@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ WORD_PAIRS = (("false", "true"), ("no", "yes"), ("inactive", "active"), ("negati
 MOST_CLASSES = 50
 """More different words in a column are taken for classes only where the task is stated."""
 
+_LIKE_A_NUMBER = re.compile(r"[<>=~≤≥±]*\s*[-+−]?[.,]?\d")
 _FEW_NUMBERS = 20  # up to so many whole numbers from 0 may be classes
 
 
@@ -92,7 +94,7 @@ def read_labels(
     columns = [_read(rows, name, column) for name, column in cells.items()]
     task = task or _guess(columns)
     notes = [
-        f"Column {column.name!r}: {word!r} is read as no label ({count} cells)."
+        f"Column {column.name!r}: {word!r} is read as no label, {count} times."
         for column in columns
         for word, count in column.missing.items()
     ]
@@ -181,6 +183,11 @@ def _check_classes(column: _Column) -> None:
         raise ValueError(
             f"{held}: yes and no in {len(known)} writings. Write one of them throughout, or pass "
             "--task multiclass if each word is a class."
+        )
+    if like := [text for word, text in column.shown.items() if _LIKE_A_NUMBER.match(word)]:
+        raise ValueError(
+            f"{held}, of which {like[0]!r} begins like a number: write numbers with a point, "
+            "without units, < or >, or pass --task multiclass if each is the name of a class."
         )
     if len(column.shown) <= 2:
         pairs = ", ".join("/".join(reversed(pair)) for pair in WORD_PAIRS)

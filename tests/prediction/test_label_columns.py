@@ -35,7 +35,7 @@ def test_yes_and_no_in_any_writing(cells, read):
 def test_what_was_read_as_what_is_told():
     labels = labels_of(["Yes", "no", "YES", "Yes", "none"], ["-1", "1", "1", "", ""], ["0"] * 5)
     assert labels.notes == [
-        "Column 'y0': 'none' is read as no label (1 cells).",
+        "Column 'y0': 'none' is read as no label, 1 times.",
         "Column 'y0': 'no' is read as 0, 'Yes' as 1.",
         "Column 'y1': -1 is read as 0, 1 as 1.",
     ]
@@ -66,6 +66,7 @@ def test_words_are_classes_in_the_order_of_their_names():
         (["0", "2", "1", ""], ["0", "1", "2"], [0, 2, 1, np.nan]),
         (["10", "9", "-3"], ["-3", "9", "10"], [2, 1, 0]),
         (["toxic", "safe"], ["safe", "toxic"], [1, 0]),
+        (["3A4", "2D6"], ["2D6", "3A4"], [1, 0]),
         (["yes", "no"], ["no", "yes"], [1, 0]),
     ],
 )
@@ -83,6 +84,8 @@ def test_stated_classes(cells, classes, values):
         ([["1", "0", "yes"]], "binary", "row 3: column 'y0' holds 'yes'"),
         ([["1", "inf"]], None, "row 2: column 'y0' holds 'inf', which is no finite number"),
         ([["yes", "no", "true"]], None, "yes and no in 2 writings"),
+        ([["0,5", "1,25", "0,75"]], None, "'0,5' begins like a number: write numbers with a point"),
+        ([[">10 uM", "low", "none", "high"]], None, "'>10 uM' begins like a number"),
         ([["toxic", "safe"]], None, "'safe', 'toxic'.*which is yes.*--task multiclass"),
         ([["w" * n for n in range(1, 52)]], None, "51 different words.*--task multiclass"),
         ([["0", "1", "2"]], None, "0 to 2: amounts, or.*--task regression.*--task multiclass"),
