@@ -87,3 +87,13 @@ def test_a_column_split_is_passed_over_where_another_is_asked_for(tmp_path):
     with pytest.raises(ValueError, match="by --split scaffold.*leave none for valid and test"):
         rings = [[f"{'C' * n}c1ccccc1", n + 0.5] for n in range(1, 13)]
         data_of(write(tmp_path / "c.csv", ["smiles", "y"], rings), split="scaffold")
+
+
+def test_missing_classes_are_none_in_training(tmp_path):
+    rows = [["C", "low", "train"], ["CC", "", "train"], ["CCC", "mid", "valid"]]
+    rows += [["CCO", "high", "test"]]
+    data = data_of(write(tmp_path / "a.csv", ["smiles", "y", "split"], rows))
+    assert data.task == "multiclass" and data.classes == ["high", "low", "mid"]
+    examples = data.parts["train"].examples(data.task)
+    assert [example["labels"] for example in examples] == [[1], [-100]]
+    assert data.parts["test"].examples("regression")[0]["labels"] == [0.0]
