@@ -30,12 +30,18 @@ from transformers import (
 from ..atomic_files import whole_folder, write_whole, writing
 from ..checkpoints.loading import load_checkpoint, weights_fingerprint
 from ..cpu_kernels import sped_up
+from ..embedding.embedder import MoleculeEmbedder
 from ..model.sequence_classification_cmim import CMIMForSequenceClassification
 from ..version import __version__
 from .class_weights import ClassWeightedTrainer, balanced_weights
 from .fine_tuning_arguments import FineTuningArguments
+from .head_run import fit_heads
 from .labelled_parts import LabelledParts, leave_out_copies, read_parts
-from .prediction_tasks import CHOSEN_BY, PROBLEMS, check_labels, measure, summary
+from .members import Heads, save_heads
+from .prediction_tasks import CHOSEN_BY, PROBLEMS, as_logits, check_labels, measure, summary
+from .predictor import MoleculePredictor
+from .predictor_files import load_networks, save_calibrated
+from .report import write_report
 
 ATTENTION = ["qkv_proj", "q_proj", "kv_proj", "v_proj", "out_proj"]
 """What LoRA adapts: query, key, value and output of every attention, the posterior's too."""
@@ -45,10 +51,12 @@ _FILES = ("data", "train", "validation", "test", "checkpoint", "output")
 
 
 def fine_tune(args: FineTuningArguments, command: Sequence[str]) -> dict[str, Any]:
-    """Train once for each seed, measure, and write the models and what they reached.
+    """Train once for each seed, or fit a head; measure, and write a predictor and its report.
 
-    The output folder holds `rejects.tsv` (rows that cannot be used), `metrics.json`, and for each
-    seed a folder with `predictions.csv` (test rows), `model` and, of LoRA, `adapter`.
+    The output folder holds `rejects.tsv` (rows that cannot be used), `metrics.json`, `report.html`,
+    and for each seed a folder with `predictions.csv` (test rows), `model` and, of LoRA, `adapter`;
+    of a head `predictions.csv` and its files. [`~cmim_hf.MoleculePredictor`] opens it, calibrated
+    on the validation rows.
 
     Returns:
         What `metrics.json` holds, the words of `command` among it: `test` has the mean over the
@@ -75,10 +83,16 @@ def fine_tune(args: FineTuningArguments, command: Sequence[str]) -> dict[str, An
         )
     rejected = data.rejects.counts
     print(f"{len(data.rejects)} rows cannot be used {rejected or ''}: {folder / 'rejects.tsv'}")
-    runs = [
-        _run_seed(args, data, tokenizer, seed, folder / f"seed-{seed}")
-        for seed in range(args.seeds)
-    ]
+    if args.head == "network":
+        runs = [
+            _run_seed(args, data, tokenizer, seed, folder / f"seed-{seed}")
+            for seed in range(args.seeds)
+        ]
+        names = [f"seed-{seed}/model" for seed in range(args.seeds)]
+        members, made = load_networks([folder / name for name in names]), {"networks": names}
+    else:
+        run, members, made = _run_head(args, data, folder)
+        runs = [run]
     report = {
         **_origin(args, command),
         "task": data.task,
@@ -91,10 +105,43 @@ def fine_tune(args: FineTuningArguments, command: Sequence[str]) -> dict[str, An
         "runs": runs,
     }
     write_whole(folder / "metrics.json", json.dumps(report, indent=2) + "\n")
+    about = {name: report[name] for name in ("task", "weights", "rows", "date", "versions")}
+    about |= {"targets": args.targets, "classes": _classes(data), "calibrated_on": "valid", **made}
+    save_calibrated(folder, about, members, data.parts["train"], data.parts["valid"])
+    predictor = MoleculePredictor(folder, checkpoint=args.checkpoint, progress=False)
+    write_report(folder / "report.html", report, predictor, data.parts["test"])
     for name, value in report["test"].items():
         spread = "" if value["low"] is None else f" ({value['low']:.4f} to {value['high']:.4f})"
         print(f"test {name}, mean of {args.seeds} seeds: {value['mean']:.4f}{spread}")
     return report
+
+
+def _classes(data: LabelledParts) -> list[str]:
+    """Names of the classes, 0 and 1 of yes or no, none of numbers."""
+    return data.classes or (["0", "1"] if data.task == "binary" else [])
+
+
+def _run_head(
+    args: FineTuningArguments, data: LabelledParts, folder: Path
+) -> tuple[dict[str, Any], Heads, dict[str, Any]]:
+    """Fit a head of scikit-learn to each target, measure and write; what a predictor is told."""
+    embedder = MoleculeEmbedder(args.checkpoint, representation="both", dtype=torch.float32)
+    balanced, classes = args.class_weights == "balanced", len(_classes(data))
+    heads = fit_heads(
+        embedder, args.head, data.task, classes, data.parts, args.targets, balanced=balanced
+    )
+    run: dict[str, Any] = {"head": args.head}
+    for name in ("valid", "test"):
+        part = data.parts[name]
+        logits = as_logits(heads(part.encoded()).values, data.task)
+        run[name] = measure(logits, part.labels, data.task, args.targets)
+    _write_predictions(folder / "predictions.csv", data, logits, args.targets)
+    made = {
+        "heads": save_heads(folder, heads.estimators),
+        "checkpoint": args.checkpoint,
+        "representation": embedder.representation,
+    }
+    return run, heads, made
 
 
 def _origin(args: FineTuningArguments, command: Sequence[str]) -> dict[str, Any]:

@@ -17,7 +17,15 @@ DRAWN = ["random", "scaffold", "time"]
 """How a table without a column of parts is divided."""
 
 FRACTIONS = [0.8, 0.1, 0.1]
-_CHOICES = {"task": TASKS, "split": [*DRAWN, "column"], "class_weights": ["none", "balanced"]}
+HEADS = ("ridge", "svm", "rf", "gp")
+"""Ridge or logistic regression, a support vector machine, a random forest, a Gaussian process."""
+
+_CHOICES = {
+    "task": TASKS,
+    "split": [*DRAWN, "column"],
+    "class_weights": ["none", "balanced"],
+    "head": ["network", *HEADS],
+}
 
 
 @dataclass
@@ -60,6 +68,12 @@ class FineTuningArguments:
         default_factory=lambda: [*FRACTIONS], help="Train, valid and test of a divided table."
     )
     checkpoint: str = HfArg(default=DEFAULT_CHECKPOINT, help="Folder, Hub id, or tiny or small.")
+    head: str = HfArg(
+        default="network",
+        help="network trains the checkpoint; ridge, svm (support vector machine), rf (random "
+        "forest) or gp (Gaussian process) fits one of scikit-learn's to its vectors, in seconds.",
+        metadata={"choices": ["network", *HEADS]},
+    )
     lora: int = HfArg(default=0, help="Rank of LoRA on all attentions; 0 trains all weights.")
     learning_rate: float | None = HfArg(default=None, help="If not given, 1e-3, or 3e-3 for LoRA.")
     epochs: int = HfArg(default=60, help="At most; the rate falls to 0 over them.")
@@ -105,6 +119,8 @@ class FineTuningArguments:
             raise ValueError("--split divides one table: give --data, or leave it out.")
         if (self.split == "time") != (self.time_column is not None):
             raise ValueError("--split time and --time_column go together: give both, or neither.")
+        if self.head != "network" and (self.lora or self.seeds > 1):
+            raise ValueError(f"--lora and --seeds are for --head network, not for {self.head}.")
         shares = self.fractions
         if len(shares) != 3 or not min(shares) > 0 or not abs(sum(shares) - 1) < 1e-6:
             raise ValueError(

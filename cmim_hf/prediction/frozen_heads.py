@@ -18,8 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, SVR
 
-HEADS = ("ridge", "svm", "rf", "gp")
-"""Ridge or logistic regression, a support vector machine, a random forest, a Gaussian process."""
+from .fine_tuning_arguments import HEADS
 
 MOST_OF_A_PROCESS = 2000
 """Training rows of a Gaussian process, whose time grows with their cube."""

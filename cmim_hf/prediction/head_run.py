@@ -20,6 +20,7 @@ def fit_heads(
     classes: int,
     parts: dict[str, Part],
     targets: Sequence[str],
+    *,
     balanced: bool = False,
 ) -> Heads:
     """A head for each target, from the rows that have its label.

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -31,17 +31,28 @@ _TRUSTED = [
 ]
 
 
+class Outputs(NamedTuple):
+    """What models say of molecules.
+
+    Attributes:
+        values: (rows, outputs): numbers, or probabilities, of yes for each target or of each class.
+        spread: Likewise, how far the models disagree; None where there is one.
+        vectors: (rows, size), by which molecules are near or far.
+    """
+
+    values: np.ndarray
+    spread: np.ndarray | None
+    vectors: np.ndarray
+
+
 class Members(Protocol):
     """What predicts, and the vectors by which molecules are near or far."""
 
     tokenizer: PreTrainedTokenizerBase
     max_length: int
 
-    def __call__(self, encoded: EncodedRows) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-        """Outputs (rows, outputs), their spread or None, and vectors (rows, size).
-
-        Outputs are numbers, or probabilities: of yes for each target, or of each class.
-        """
+    def __call__(self, encoded: EncodedRows) -> Outputs:
+        """Of the usable rows."""
 
 
 class Networks:
@@ -64,7 +75,7 @@ class Networks:
             speed_up(model)
 
     @torch.inference_mode()
-    def __call__(self, encoded: EncodedRows) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    def __call__(self, encoded: EncodedRows) -> Outputs:
         """See [`Members`]; the spread is the standard deviation over the networks."""
         config, device = self.models[0].config, self.models[0].device
         first, place = distinct_rows(encoded)
@@ -84,7 +95,7 @@ class Networks:
             found = cmim.get_representation(*inputs, representation="informative", pooling="mean")
             vectors[rows] = found.float().cpu().numpy()
         spread = each.std(axis=0, ddof=1)[place] if len(self.models) > 1 else None
-        return each.mean(axis=0)[place], spread, vectors[place]
+        return Outputs(each.mean(axis=0)[place], spread, vectors[place])
 
 
 class Heads:
@@ -110,13 +121,13 @@ class Heads:
         self.tokenizer = embedder.tokenizer
         self.max_length = embedder.model.config.max_position_embeddings
 
-    def __call__(self, encoded: EncodedRows) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    def __call__(self, encoded: EncodedRows) -> Outputs:
         """See [`Members`]; the spread is that of a Gaussian process or of a forest's trees."""
         vectors = self.embedder.embed_encoded(encoded)
         found = [predict_head(one, vectors, self._classes) for one in self.estimators]
         values, spreads = zip(*found, strict=True)
         spread = None if spreads[0] is None else self._columns(spreads)
-        return self._columns(values), spread, vectors
+        return Outputs(self._columns(values), spread, vectors)
 
     def _columns(self, found: Sequence[np.ndarray]) -> np.ndarray:
         """(rows, outputs), of each target's numbers or classes."""

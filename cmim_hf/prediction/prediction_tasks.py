@@ -88,6 +88,18 @@ def measure(
     return {"mean": mean, "by_target": by_target, "undefined": undefined}
 
 
+def as_logits(values: np.ndarray, task: str) -> np.ndarray:
+    """What `measure` takes, of numbers or probabilities as predictors give them.
+
+    >>> as_logits(np.array([[0.5]]), "binary").tolist()
+    [[0.0]]
+    """
+    if task == "regression":
+        return values
+    clipped = np.clip(values, 1e-12, 1 - 1e-12)
+    return special.logit(clipped) if task == "binary" else np.log(clipped)
+
+
 def _varies(labels: np.ndarray) -> bool:
     return len(set(labels)) > 1
 

@@ -17,6 +17,8 @@ from .conformal import bound, checked_level, label_bounds
 if TYPE_CHECKING:
     import pandas
 
+    from .members import Outputs
+
 
 class MoleculePredictor:
     """Predicts what a model was fine-tuned for, for molecules given as SMILES.
@@ -105,7 +107,18 @@ class MoleculePredictor:
         self, encoded: EncodedRows, level: float = 0.9, on_invalid: str = "skip"
     ) -> dict[str, np.ndarray]:
         """The columns of `predict`, of rows that `encoder` encoded; `"none"` gives all of them."""
-        values, spread, vectors = self._members(encoded)
+        columns = self.columns(self.outputs(encoded), level)
+        if on_invalid == "none" and encoded.rejects:
+            return {name: _in_place(column, encoded) for name, column in columns.items()}
+        return columns
+
+    def outputs(self, encoded: EncodedRows) -> Outputs:
+        """What the models say of rows that `encoder` encoded."""
+        return self._members(encoded)
+
+    def columns(self, outputs: Outputs, level: float) -> dict[str, np.ndarray]:
+        """The columns of `predict` of what the models said."""
+        values, spread, vectors = outputs
         columns: dict[str, np.ndarray] = {}
         if self.task == "multiclass":
             columns = self._class_columns(values, spread, level)
@@ -116,8 +129,6 @@ class MoleculePredictor:
                     columns[f"{target}_std"] = spread[:, place]
                 columns |= self._bounds(target, place, values[:, place], level)
         columns["distance_percentile"] = self._domain.percentiles(vectors)
-        if on_invalid == "none" and encoded.rejects:
-            return {name: _in_place(column, encoded) for name, column in columns.items()}
         return columns
 
     def _bounds(

@@ -10,16 +10,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 from transformers import AutoTokenizer
 
-from ..atomic_files import write_whole, written_whole
+from ..atomic_files import write_whole
 from ..checkpoints.loading import default_device, torch_device
 from ..embedding.embedder import MoleculeEmbedder
 from ..model.sequence_classification_cmim import CMIMForSequenceClassification
@@ -55,8 +55,8 @@ def save_predictor(
     """
     arrays = {f"domain.{name}": array for name, array in domain.arrays().items()}
     arrays |= {f"calibration.{name}": array for name, array in calibration.items()}
-    with written_whole(folder / ARRAYS) as new:
-        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, new)
+    content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    write_whole(folder / ARRAYS, content)
     files = [folder / ARRAYS, *(folder / name for name in about.get("heads", ()))]
     for name in about.get("networks", ()):
         files += [file for kind in _OF_A_MODEL for file in sorted((folder / name).glob(kind))]
@@ -71,9 +71,9 @@ def save_calibrated(
 ) -> None:
     """Write a predictor whose domain are the molecules of `train`, calibrated on `held_out`."""
     molecules = list({tuple(ids): place for place, ids in enumerate(train.tokens)}.values())
-    vectors = members(train.take(molecules).encoded())[2]
-    outputs = members(held_out.encoded())[0]
-    calibration = {"outputs": outputs, "labels": held_out.labels}
+    vectors = members(train.take(molecules).encoded()).vectors
+    values = members(held_out.encoded()).values
+    calibration = {"outputs": values, "labels": held_out.labels}
     save_predictor(folder, about, ApplicabilityDomain.fit(vectors), calibration)
 
 
@@ -93,8 +93,10 @@ def load_predictor(
     for name, array in arrays.items():
         part, _, rest = name.partition(".")
         parts[part][rest] = array
-    members = _networks(folder, about, device) if "networks" in about else None
-    members = members or _heads(folder, about, checkpoint, device)
+    if "networks" in about:
+        members = load_networks([folder / name for name in about["networks"]], device)
+    else:
+        members = _heads(folder, about, checkpoint, device)
     return about, members, ApplicabilityDomain(parts["domain"]), parts["calibration"]
 
 
@@ -130,9 +132,9 @@ def _read_about(folder: Path) -> dict[str, Any]:
     return about
 
 
-def _networks(folder: Path, about: Mapping[str, Any], device: str | None) -> Networks:
+def load_networks(folders: Sequence[Path], device: str | None = None) -> Networks:
+    """Fine-tuned networks, each in a folder of its own."""
     where = default_device() if device is None else torch_device(device)
-    folders = [folder / name for name in about["networks"]]
     models = [
         CMIMForSequenceClassification.from_pretrained(one, dtype=torch.float32).to(where).eval()
         for one in folders

@@ -14,7 +14,12 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-from cmim_hf import CMIMForSequenceClassification, MoleculeEmbedder, list_checkpoints
+from cmim_hf import (
+    CMIMForSequenceClassification,
+    MoleculeEmbedder,
+    MoleculePredictor,
+    list_checkpoints,
+)
 from cmim_hf.chemistry.smiles import canonicalize
 from cmim_hf.prediction.fine_tuning import ATTENTION
 
@@ -79,6 +84,48 @@ def counted(finetune, tmp_path_factory):
     options = ["--epochs", "40", "--patience", "40", "--output", str(folder / "run")]
     finetune.main(["--data", data, "--targets", "atoms", *options, *QUIET])
     return folder / "run"
+
+
+def test_the_folder_is_a_predictor_with_a_report(counted):
+    predictor = MoleculePredictor(counted, progress=False)
+    found = predictor.predict(["OCC", "CCCCCC"], level=0.5)
+    model = AutoModelForSequenceClassification.from_pretrained(counted / "seed-0" / "model")
+    expected = predict(model, ["CCO", "CCCCCC"])[:, 0]
+    assert found["atoms_predicted"].to_numpy() == pytest.approx(expected, abs=1e-4)
+    valid = json.loads((counted / "metrics.json").read_text())["runs"][0]["valid"]["mean"]
+    radius = (found["atoms_high"] - found["atoms_low"])[0] / 2
+    assert 0 < radius < 2 * valid["mae"]
+    page = (counted / "report.html").read_text()
+    assert "<td>rmse<td>" in page and page.count("<svg") == 1 and "python examples/finetune" in page
+
+
+@pytest.mark.parametrize("head", ["ridge", "rf"])
+@pytest.mark.parametrize("task", ["regression", "binary", "multiclass"])
+def test_a_head_on_frozen_vectors_by_the_same_command(finetune, head, task, tmp_path):
+    names = {"regression": str, "binary": lambda n: "yes" if n > 6 else "No"}
+    name = names.get(task, lambda n: "small" if n < 5 else "middle" if n < 9 else "large")
+    rows = [
+        [smiles, name(count), part]
+        for part in ("train", "valid", "test")
+        for smiles, count in HEAVY_ATOMS.items()
+    ]
+    data = write(tmp_path / "atoms.csv", ["SMILES", "size", "split"], rows)
+    output = tmp_path / "run"
+    words = ["--data", data, "--targets", "size", "--head", head, "--output", str(output)]
+    finetune.main([*words, *QUIET])
+    report = json.loads((output / "metrics.json").read_text())
+    assert report["task"] == task and len(report["runs"]) == 1
+    best = report["test"]["r2" if task == "regression" else "roc_auc"]["mean"]
+    assert best > 0.7
+    told = table(output / "predictions.csv")
+    found = MoleculePredictor(output, progress=False).predict([row["smiles"] for row in told])
+    if task == "multiclass":
+        assert [row["size_predicted"] for row in told] == found["size_predicted"].tolist()
+    else:
+        values = [float(row["size_predicted"]) for row in told]
+        assert found["size_predicted"].to_numpy() == pytest.approx(values, abs=1e-5)
+    assert ("size_std" in found) == (task == "regression" and head == "rf")
+    assert "<svg" in (output / "report.html").read_text()
 
 
 def test_it_learns_to_count_atoms_in_their_unit(counted):
