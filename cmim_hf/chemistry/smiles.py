@@ -10,6 +10,7 @@ import re
 import threading
 from collections.abc import Callable, Iterable
 from functools import cache
+from typing import TypeVar
 
 import numpy as np
 from rdkit import Chem, DataStructs, rdBase
@@ -19,6 +20,8 @@ from ..model.smiles_text_cmim import text_problem, without_extension
 
 MAX_CHARACTERS = 10_000
 """Longest SMILES that is parsed: RDKit's time grows with the square of the length (1 s here)."""
+
+Given = TypeVar("Given", str, Chem.Mol)
 
 _LOCK = threading.Lock()
 _POSITION = re.compile(r"around position (\d+)")
@@ -61,10 +64,12 @@ def parse(smiles: str) -> Chem.Mol:
     return molecule
 
 
-def read_by(parser: Callable[[str], Chem.Mol | None], text: str) -> tuple[Chem.Mol | None, str]:
-    """What one of RDKit's parsers makes of a text, and its reason where that is None."""
+def read_by(
+    parser: Callable[[Given], Chem.Mol | None], given: Given
+) -> tuple[Chem.Mol | None, str]:
+    """What RDKit makes of a text or of a molecule, and its reason where that is None."""
     with _LOCK, rdBase.BlockLogs(), rdBase.CaptureErrorLog() as log:
-        molecule = parser(text)
+        molecule = parser(given)
         messages = log.messages
     return molecule, "" if molecule is not None else _reason(messages)
 

@@ -17,7 +17,9 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from ..atomic_files import written_whole
+from ..model.parent_molecule_cmim import STANDARDS
 from ..model.smiles_text_cmim import text_problem
+from .argument_checks import check_choice
 from .smiles_files import Row
 
 if TYPE_CHECKING:
@@ -69,6 +71,16 @@ def none_usable(number: int, first: Sequence[Reject]) -> ValueError:
     return ValueError(f"None of the {number} rows is usable. The first reasons: {reasons}")
 
 
+def check_standardize(standardize: str, canonicalize: bool) -> None:
+    """Raise a ValueError for an unknown choice, or for a parent of what shall not be parsed."""
+    check_choice("standardize", standardize, STANDARDS)
+    if standardize != "none" and not canonicalize:
+        raise ValueError(
+            f"`standardize` is {standardize!r}, for which molecules are parsed, but `canonicalize` "
+            "says to take their SMILES as they are: choose one."
+        )
+
+
 class EncodedRows(NamedTuple):
     """Usable rows, in order: `tokens` flat (sum of `lengths`), `lengths` (rows,); and the rest.
 
@@ -106,9 +118,11 @@ class RowEncoder:
             is a reject.
         canonicalize: Write each molecule as RDKit does first; without it rows are only checked to
             be printable, and RDKit is not imported.
+        standardize: `"parent"` takes the parent of each molecule (its largest fragment, neutral,
+            see [`~cmim_hf.model.parent_molecule_cmim.parent`]), `"none"` the molecule as it is.
 
     Raises:
-        ValueError: `max_length` leaves no room.
+        ValueError: `max_length` leaves no room, or the errors of `check_standardize`.
 
     >>> from cmim_hf import default_tokenizer
     >>> encode = RowEncoder(default_tokenizer(), max_length=64, canonicalize=True)
@@ -120,15 +134,20 @@ class RowEncoder:
     """
 
     def __init__(
-        self, tokenizer: "PreTrainedTokenizerBase", max_length: int, canonicalize: bool
+        self,
+        tokenizer: "PreTrainedTokenizerBase",
+        max_length: int,
+        canonicalize: bool,
+        standardize: str = "none",
     ) -> None:
         """Copy what is needed of the tokenizer."""
+        check_standardize(standardize, canonicalize)
         if max_length < 2:
             raise ValueError(
                 f"`max_length` is at least 2 (one token and the end), not {max_length}."
             )
         self.max_length = max_length
-        self.canonicalize = canonicalize
+        self.canonicalize, self.standardize = canonicalize, standardize
         # Free of the padding and truncation that a call of the tokenizer may leave.
         self._backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
         self._backend.no_padding()
@@ -166,9 +185,14 @@ class RowEncoder:
             return text, ("does not parse", row.reason)
         if (problem := text_problem(text)) or not self.canonicalize:
             return text, problem
-        from ..chemistry.smiles import SmilesError, canonicalize
+        from ..chemistry.smiles import SmilesError, parse, write
 
         try:
-            return canonicalize(text), None
+            molecule = parse(text)
+            if self.standardize == "parent":
+                from ..chemistry.standardization import standardized
+
+                molecule = standardized(molecule)
+            return write(molecule), None
         except SmilesError as error:
             return text, ("does not parse", f"it {error.reason}")

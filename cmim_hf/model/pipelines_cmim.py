@@ -25,6 +25,7 @@ from transformers import Pipeline
 
 from .decoding_cmim import decode_latents
 from .informative_embeddings_cmim import check_pooling
+from .parent_molecule_cmim import parent
 from .smiles_text_cmim import length_problem, refusal, text_problem, without_extension
 
 _MOST_CHARACTERS = 10_000  # RDKit's time grows with the square of the length
@@ -120,8 +121,7 @@ class _MoleculePipeline(Pipeline):
         problem = text_problem(text)
         reason = problem and problem[1]
         if canonicalize and not reason:
-            text = _canonical(text)
-            reason = None if text else "RDKit cannot read it, it is no molecule"
+            text, reason = _canonical(text, self._standard())
         ids = [] if reason else self.tokenizer(text, verbose=False)["input_ids"]
         reason = reason or length_problem(ids, self.model.config.max_position_embeddings)
         if reason and on_invalid == "raise":
@@ -134,6 +134,10 @@ class _MoleculePipeline(Pipeline):
             "attention_mask": torch.ones(1, len(ids), dtype=torch.long),
             "valid": torch.tensor([reason is None]),
         }
+
+    def _standard(self) -> str:
+        """What molecules are brought to before they are written."""
+        return "none"
 
 
 class MoleculeEmbeddingPipeline(_MoleculePipeline):
@@ -264,15 +268,16 @@ class MoleculePredictionPipeline(_MoleculePipeline):
     """Predicts the labels of a fine-tuned checkpoint: `"molecule-prediction"`.
 
     Molecules are rewritten as RDKit does first, as they were for training, so that every writing of
-    one gives the same prediction, and what is no molecule is refused. (The pipeline
-    `"text-classification"` of transformers takes any text as it stands.)
+    one gives the same prediction, and what is no molecule is refused; of a checkpoint that was
+    fine-tuned on parents of molecules (`standardize` in its config), their parents are taken first.
+    (The pipeline `"text-classification"` of transformers takes any text as it stands.)
 
     A text's output is a dictionary from the names of the labels to numbers: values in the labels'
     own units of a regression, probabilities otherwise.
 
     Args:
         canonicalize: Rewrite molecules, which needs RDKit; `False` takes SMILES that are canonical
-            already as they are.
+            already as they are, and is refused where parents are needed.
         on_invalid: See the module, also of what is no molecule; `"none"` gives NaN for each label.
 
     Raises:
@@ -283,8 +288,13 @@ class MoleculePredictionPipeline(_MoleculePipeline):
 
     _task, _gap = "predicted for", "predictions of NaN"
 
-    def _check(self, **choices: Any) -> None:
+    def _check(self, canonicalize: bool = True, **choices: Any) -> None:
         super()._check(**choices)
+        if not canonicalize and self._standard() != "none":
+            raise ValueError(
+                f"The checkpoint was fine-tuned with standardize={self._standard()!r} (see its "
+                "config), for which RDKit reads each molecule: leave out canonicalize=False."
+            )
         if self.model.config.problem_type is None and self.model.config.num_labels > 1:
             raise ValueError(
                 "The checkpoint does not say what its labels are (problem_type is None): fine-tune "
@@ -296,6 +306,9 @@ class MoleculePredictionPipeline(_MoleculePipeline):
     ) -> dict[str, torch.Tensor]:
         """As of the other pipelines, of the molecule's canonical writing."""
         return super().preprocess(text, on_invalid, canonicalize)
+
+    def _standard(self) -> str:
+        return self.model.config.standardize
 
     def _forward(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         kind = self.model.config.problem_type
@@ -312,8 +325,8 @@ class MoleculePredictionPipeline(_MoleculePipeline):
         return {names[place]: value for place, value in enumerate(outputs["scores"][0].tolist())}
 
 
-def _canonical(text: str) -> str | None:
-    """RDKit's canonical SMILES, or None of what is no molecule."""
+def _canonical(text: str, standard: str) -> tuple[str, str | None]:
+    """RDKit's canonical SMILES, of the molecule or its parent; the reason where there is none."""
     try:
         from rdkit import Chem, rdBase
     except ImportError as error:
@@ -323,4 +336,10 @@ def _canonical(text: str) -> str | None:
         ) from error
     with rdBase.BlockLogs():
         molecule = Chem.MolFromSmiles(text) if len(text) <= _MOST_CHARACTERS else None
-    return None if molecule is None else Chem.MolToSmiles(molecule)
+        if molecule is None:
+            return text, "RDKit cannot read it, it is no molecule"
+        try:
+            molecule = parent(molecule) if standard == "parent" else molecule
+        except ValueError as error:
+            return text, f"it cannot be standardised: {error}"
+    return Chem.MolToSmiles(molecule), None

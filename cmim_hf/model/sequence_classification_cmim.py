@@ -21,6 +21,7 @@ from .configuration_cmim import CMIMConfig
 from .encoder_decoder_cmim import CMIMPreTrainedModel
 from .informative_embeddings_cmim import pool_hidden_states
 from .modeling_cmim import CMIMModel
+from .parent_molecule_cmim import STANDARDS
 
 
 class CMIMClassificationHead(nn.Module):
@@ -69,18 +70,28 @@ class CMIMForSequenceClassification(CMIMPreTrainedModel):
         config: CMIMConfig,
         classifier_features: str | None = None,
         classifier_dropout: float | None = None,
+        standardize: str | None = None,
     ) -> None:
         """Random weights; `from_pretrained` takes the same arguments by name.
 
         Args:
-            config: Of the model; keeps the next two, under their names.
+            config: Of the model; keeps the others, under their names.
             classifier_features: The vector that the head reads: `"both"` (default), `"latent"` or
                 `"informative"`, as in [`~CMIMModel.get_representation`].
             classifier_dropout: Before each layer of the head, 0.1 by default.
+            standardize: What molecules are brought to before they are tokenised, in training and
+                for predictions: `"parent"` (see [`parent`]), or `"none"` by default. The model
+                itself reads tokens; this tells those who make them.
 
         Raises:
-            ValueError: Other features, or a dropout outside [0, 1].
+            ValueError: Other features, a dropout outside [0, 1], or another standard.
         """
+        _settle(config, "standardize", standardize, "none")
+        if config.standardize not in STANDARDS:
+            raise ValueError(
+                f"Unknown standardize {config.standardize!r}; choose one of {', '.join(STANDARDS)}."
+                " (If a newer cmim-hf saved it: pip install --upgrade cmim-hf)"
+            )
         _settle(config, "classifier_features", classifier_features, "both")
         _settle(config, "classifier_dropout", classifier_dropout, 0.1)
         super().__init__(config)

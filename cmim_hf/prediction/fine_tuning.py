@@ -107,6 +107,7 @@ def fine_tune(args: FineTuningArguments, command: Sequence[str]) -> dict[str, An
     write_whole(folder / "metrics.json", json.dumps(report, indent=2) + "\n")
     about = {name: report[name] for name in ("task", "weights", "rows", "date", "versions")}
     about |= {"targets": args.targets, "classes": _classes(data), "calibrated_on": "valid", **made}
+    about["standardize"] = args.standardize
     save_calibrated(folder, about, members, data.parts["train"], data.parts["valid"])
     predictor = MoleculePredictor(folder, checkpoint=args.checkpoint, progress=False)
     write_report(folder / "report.html", report, predictor, data.parts["test"])
@@ -212,6 +213,7 @@ def _new_model(args: FineTuningArguments, data: LabelledParts) -> PreTrainedMode
         problem_type=PROBLEMS[data.task],
         id2label=dict(enumerate(names)),
         label2id={name: place for place, name in enumerate(names)},
+        standardize=args.standardize,
         dtype=torch.float32,
     )
     if data.task == "regression":

@@ -11,6 +11,7 @@ from transformers.hf_argparser import HfArg
 
 from ..checkpoints import DEFAULT_CHECKPOINT, checkpoint_path
 from ..data.argument_checks import check_choice
+from ..model.parent_molecule_cmim import STANDARDS
 
 TASKS = ["regression", "binary", "multiclass"]
 DRAWN = ["random", "scaffold", "time"]
@@ -25,6 +26,7 @@ _CHOICES = {
     "split": [*DRAWN, "column"],
     "class_weights": ["none", "balanced"],
     "head": ["network", *HEADS],
+    "standardize": list(STANDARDS),
 }
 
 
@@ -66,6 +68,12 @@ class FineTuningArguments:
     )
     fractions: list[float] = HfArg(
         default_factory=lambda: [*FRACTIONS], help="Train, valid and test of a divided table."
+    )
+    standardize: str = HfArg(
+        default="none",
+        help="parent learns from the largest fragment of each molecule, neutral, and predictions "
+        "take it too.",
+        metadata={"choices": _CHOICES["standardize"]},
     )
     checkpoint: str = HfArg(default=DEFAULT_CHECKPOINT, help="Folder, Hub id, or tiny or small.")
     head: str = HfArg(

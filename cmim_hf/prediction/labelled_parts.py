@@ -105,7 +105,8 @@ def read_parts(args: FineTuningArguments, tokenizer: PreTrainedTokenizerBase) ->
             usable row.
     """
     table = _read(args)
-    encoded = RowEncoder(tokenizer, tokenizer.model_max_length, canonicalize=True)(table.rows)
+    encoder = RowEncoder(tokenizer, tokenizer.model_max_length, True, args.standardize)
+    encoded = encoder(table.rows)
     kept = encoded.kept.tolist()
     if not kept:
         raise none_usable(len(table.rows), encoded.rejects)
@@ -115,7 +116,8 @@ def read_parts(args: FineTuningArguments, tokenizer: PreTrainedTokenizerBase) ->
     if args.class_weights == "balanced" and labels.task == "regression":
         raise ValueError("--class_weights balanced is for classes; the labels are numbers.")
     tokens = [ids.tolist() for ids in np.split(encoded.tokens, np.cumsum(encoded.lengths)[:-1])]
-    usable = Part(rows, tokens, labels.values, [stereo_free(row.text) for row in rows])
+    written = tokenizer.batch_decode(tokens, skip_special_tokens=True)
+    usable = Part(rows, tokens, labels.values, [stereo_free(text) for text in written])
     if table.split in DRAWN:
         names = _drawn(args, table.split, usable, [table.division[place] for place in kept])
     else:

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 class MoleculePredictor:
     """Predicts what a model was fine-tuned for, for molecules given as SMILES.
 
-    Molecules are read as in training: rewritten as RDKit does, refused where one cannot be parsed.
+    Molecules are read as in training: rewritten as RDKit does, their parents taken if they were
+    (`standardize`), refused where one cannot be parsed.
     Of each prediction it is told how far it can be trusted:
 
     - an interval, or a set of labels, that holds the truth of at least `level` of molecules like
@@ -101,7 +102,8 @@ class MoleculePredictor:
 
     def encoder(self) -> RowEncoder:
         """What turns rows into this model's tokens; it can be sent to other processes."""
-        return RowEncoder(self._members.tokenizer, self._members.max_length, canonicalize=True)
+        standard = self.about.get("standardize", "none")
+        return RowEncoder(self._members.tokenizer, self._members.max_length, True, standard)
 
     def predict_encoded(
         self, encoded: EncodedRows, level: float = 0.9, on_invalid: str = "skip"

@@ -250,6 +250,36 @@ def test_two_yes_or_no_targets_with_lora_and_two_seeds(finetune, tmp_path):
     assert again == pytest.approx(first, abs=1e-3)
 
 
+@pytest.mark.parametrize("head", ["network", "ridge"])
+def test_parents_of_molecules_are_learned_and_predicted_alike(finetune, tmp_path, head):
+    acids = ["C" * length + "C(=O)O" for length in range(1, 6)]
+    salts = [f"{acid[:-1]}[O-].[Na+]" for acid in acids]
+    rows = [[acid, 2.5 * len(acid), "train"] for acid in (*acids, *HEAVY_ATOMS)]
+    rows += [[salt, 2.5 * len(salt), "test"] for salt in salts[:2]]
+    rows += [[salt, 2.5 * len(salt), "valid"] for salt in salts[2:4]]
+    data = write(tmp_path / "salts.csv", ["smiles", "y", "split"], rows)
+    run = tmp_path / "run"
+    options = ["--epochs", "1", "--checkpoint", TINY, "--head", head, "--output", str(run)]
+    finetune.main(["--data", data, "--targets", "y", *options, "--standardize", "parent"])
+    report = json.loads((run / "metrics.json").read_text())
+    assert report["arguments"]["standardize"] == "parent"
+    assert report["rows"] == {"train": 13, "valid": 2, "test": 2}  # the acids of four salts are out
+    folder = run / "seed-0" if head == "network" else run
+    written = table(folder / "predictions.csv")
+    assert [row["smiles"] for row in written] == salts[:2]
+    expected = pytest.approx([float(row["y_predicted"]) for row in written], abs=1e-3)
+    predictor = MoleculePredictor(run, progress=False)
+    assert predictor.about["standardize"] == "parent"
+    found = predictor.predict(salts[:2] + acids[:2])
+    assert found["y_predicted"][:2].tolist() == expected
+    assert found[:2].equals(found[2:].reset_index(drop=True))
+    if head == "network":
+        config = json.loads((folder / "model" / "config.json").read_text())
+        assert config["standardize"] == "parent"
+        predict = pipeline("molecule-prediction", model=str(folder / "model"))
+        assert [one["y"] for one in predict(salts[:2])] == expected
+
+
 KINDS = {"chain": range(1, 6), "arene": range(6, 10), "ester": range(10, 13)}  # of heavy atoms
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The transformers pipelines over a checkpoint."""
 
+import json
 from itertools import islice
 
 import numpy as np
@@ -367,6 +368,27 @@ def test_no_prediction_of_what_is_no_molecule(predictor, text):
         predict(text)
     good, bad = predict(["CCO", text], on_invalid="none")
     assert np.isfinite(list(good.values())).all() and np.isnan(list(bad.values())).all()
+
+
+SALTS = ["CC(=O)[O-].[Na+]", "CC(=O)O", "CC(=O)O[K]"]
+
+
+def test_predictions_of_parents_where_the_checkpoint_learned_of_them(predictor, tmp_path):
+    plain = pipeline("molecule-prediction", model=str(predictor))
+    salt, acid, _ = plain(SALTS)
+    assert salt != acid
+    model = CMIMForSequenceClassification.from_pretrained(predictor, standardize="parent")
+    model.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["standardize"] == "parent"
+    CMIMTokenizer.from_pretrained(predictor).save_pretrained(tmp_path)
+    predict = pipeline("molecule-prediction", model=str(tmp_path))
+    found = predict(SALTS, batch_size=3)
+    assert found == [found[0]] * 3 and found[0] == pytest.approx(acid, abs=1e-5)
+    with pytest.raises(ValueError, match="cannot be standardised: Explicit valence"):
+        predict("[Na]<-[NH3+]C")
+    assert np.isnan(list(predict("[Na]<-[NH3+]C", on_invalid="none").values())).all()
+    with pytest.raises(ValueError, match="standardize='parent' .* leave out canonicalize=False"):
+        predict("CC(=O)O", canonicalize=False)
 
 
 def test_probabilities_of_classes(tmp_path, tokenizer):

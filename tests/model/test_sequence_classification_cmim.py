@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import json
 import math
 
 import pytest
@@ -245,6 +246,21 @@ def test_only_a_regression_has_a_label_scale():
 def test_other_features_are_refused():
     with pytest.raises(ValueError, match="'pooled'.*informative, latent, both"):
         make(classifier_features="pooled")
+
+
+def test_what_molecules_are_brought_to_is_kept_in_the_config(tmp_path):
+    assert make().config.standardize == "none"
+    with pytest.raises(ValueError, match="Unknown standardize 'tautomer'; choose one of none, par"):
+        make(standardize="tautomer")
+    make(standardize="parent").save_pretrained(tmp_path)
+    again = CMIMForSequenceClassification.from_pretrained(tmp_path)
+    assert again.config.standardize == "parent"
+    plain = CMIMForSequenceClassification.from_pretrained(tmp_path, standardize="none")
+    assert plain.config.standardize == "none"
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["standardize"]  # as of a folder that was saved when there was no choice
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert CMIMForSequenceClassification.from_pretrained(tmp_path).config.standardize == "none"
 
 
 def test_hidden_states_on_request(batch):
