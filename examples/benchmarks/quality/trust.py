@@ -219,18 +219,24 @@ def draw(runs: Sequence[dict[str, Any]], folder: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7, 4.5))
-    groups: dict[str, list[dict[str, Any]]] = {}
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for run in runs:
         if not run["balanced"]:
-            groups.setdefault(f"{run['task']}, {run['head']}", []).append(run)
-    for name, own in groups.items():
+            groups.setdefault((run["task"], run["head"]), []).append(run)
+    tasks, heads = (list(dict.fromkeys(names)) for names in zip(*groups, strict=True))
+    for (task, head), own in groups.items():
         numbers, errors = (
             np.sum([run[key] for run in own], axis=0) for key in ("numbers", "errors")
         )
         middles = (np.arange(BINS) + 0.5) * 100 / BINS
         there = numbers >= 10
         mean = errors.sum() / numbers.sum()
-        axes.plot(middles[there], errors[there] / numbers[there] / mean, "o-", label=name)
+        look = {
+            "color": f"C{tasks.index(task)}",
+            "linestyle": ("-", "--", ":")[heads.index(head) % 3],
+        }
+        ratios = errors[there] / numbers[there] / mean
+        axes.plot(middles[there], ratios, "o", label=f"{task}, {head}", **look)
     axes.axhline(1, color="0.7")
     axes.set(
         xlabel="distance to the training molecules, percentile",
