@@ -34,6 +34,7 @@ class How:
     representation: str = field(default="informative", metadata={"help": "Or latent, or both."})
     pooling: str = field(default="mean", metadata={"help": "Or last, or max."})
     canonicalize: bool = field(default=True, metadata={"help": "False if RDKit wrote the rows."})
+    standardize: str = field(default="none", metadata={"help": "parent: without salt and charge."})
     on_invalid: str = field(default="none", metadata={"help": "NaN and the reason; skip; raise."})
     dtype: str | None = field(default=None, metadata={"help": "Such as bfloat16 on a GPU."})
     batch_tokens: int | None = field(default=None, metadata={"help": "Most tokens of a batch."})

@@ -8,10 +8,16 @@ from __future__ import annotations
 
 import argparse
 
-from .options import SOURCE, add_model_options, add_source_options, read_source
+from .options import (
+    SOURCE,
+    add_model_options,
+    add_source_options,
+    add_standardize_option,
+    read_source,
+)
 from .reports import say, say_invalid
 
-WORDS = {"num_workers": "--workers"}
+WORDS = {"num_workers": "--workers", "canonicalize": "--no-canonicalize"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_false",
         help="take the SMILES as they are: faster, for rows that RDKit wrote",
     )
+    add_standardize_option(parser)
     parser.add_argument(
         "--batch-tokens", type=int, help="most tokens of a batch, if memory is short or plenty"
     )
@@ -66,8 +73,8 @@ def run(options: argparse.Namespace) -> None:
     from ..embedding.embedding_files import OUTPUT_SUFFIXES, save_embeddings
 
     output = check_output(options.output, OUTPUT_SUFFIXES, expanded(options.input))
-    names = "device dtype representation pooling canonicalize on_invalid batch_tokens".split()
-    settings = {name: getattr(options, name) for name in names}
+    names = "device dtype representation pooling canonicalize standardize on_invalid batch_tokens"
+    settings = {name: getattr(options, name) for name in names.split()}
     embedder = MoleculeEmbedder(options.checkpoint, **settings)
     done = save_embeddings(
         read_source(options), embedder, options.output, num_workers=options.workers

@@ -10,7 +10,13 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 
-from .options import SOURCE, add_model_options, add_source_options, read_source
+from .options import (
+    SOURCE,
+    add_model_options,
+    add_source_options,
+    add_standardize_option,
+    read_source,
+)
 from .reports import say, say_invalid
 from .seeds import encode_rows
 
@@ -33,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("raise", "skip"),
         help="stop at an invalid row (the default), or leave it out",
     )
+    add_standardize_option(parser)
     add_source_options(parser)
     add_model_options(parser)
 
@@ -48,7 +55,7 @@ def run(options: argparse.Namespace) -> None:
     check_output(options.output, (SUFFIX,), expanded(options.input))
     names = ("bandwidth", "most")
     chosen = {name: value for name in names if (value := getattr(options, name)) is not None}
-    settings = {name: getattr(options, name) for name in ("device", "dtype", "seed")}
+    settings = {name: getattr(options, name) for name in ("device", "dtype", "seed", "standardize")}
     generator = MoleculeGenerator(options.checkpoint, **settings)
     parts, kinds, first = [], Counter(), []
     for batch in read_source(options):

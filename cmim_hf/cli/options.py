@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoints import DEFAULT_CHECKPOINT
+from ..model.parent_molecule_cmim import STANDARDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,6 +34,17 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--file-type",
         help="read the input as .smi, .csv, .tsv, .parquet, .sdf or .mol2, whatever its name",
+    )
+
+
+def add_standardize_option(parser: argparse.ArgumentParser) -> None:
+    """Add what molecules are brought to before they are read."""
+    parser.add_argument(
+        "--standardize",
+        default="none",
+        choices=STANDARDS,
+        help="parent takes the largest fragment of each molecule, neutral, so that a salt is its "
+        "acid or base (default: %(default)s)",
     )
 
 

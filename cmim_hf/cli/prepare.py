@@ -9,9 +9,14 @@ from __future__ import annotations
 
 import argparse
 
+from .options import add_standardize_option
 from .reports import say
 
-WORDS = {"column": "--smiles-column", "num_workers": "--workers"}
+WORDS = {
+    "column": "--smiles-column",
+    "num_workers": "--workers",
+    "canonicalize": "--no-canonicalize",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_false",
         help="take the SMILES as they are: faster, for rows that RDKit wrote",
     )
+    add_standardize_option(parser)
     add(
         "--max-length",
         "--max_length",
@@ -77,8 +83,8 @@ def run(options: argparse.Namespace) -> None:
         tokenizer = checkpoint_path(tokenizer)
         scale = read_property_scale(tokenizer)
         tokenizer = AutoTokenizer.from_pretrained(tokenizer)
-    names = "max_length canonicalize split property_columns properties property_rows".split()
-    settings = {name: getattr(options, name) for name in names}
+    names = "max_length canonicalize standardize split property_columns properties property_rows"
+    settings = {name: getattr(options, name) for name in names.split()}
     settings |= {"column": options.smiles_column, "num_workers": options.workers}
     molecules, rejects = prepare_folder(
         options.sources,

@@ -16,6 +16,7 @@ from .options import (
     add_attempts_option,
     add_generation_options,
     add_source_options,
+    add_standardize_option,
     checked_outputs,
     load_generator,
     read_source,
@@ -41,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="stop at an invalid row (the default), keep it with its reason in "
         "`reconstruction_error`, or leave it out",
     )
+    add_standardize_option(parser)
     add_source_options(parser)
     add_attempts_option(parser)
     add_generation_options(parser, "reconstruction, tab, input")
@@ -52,7 +54,7 @@ def run(options: argparse.Namespace) -> None:
     from .molecule_files import molecule_writer
 
     output, picture = checked_outputs(options, expanded(options.input))
-    generator = load_generator(options)
+    generator = load_generator(options, standardize=options.standardize)
     counts, kinds, first = Counter(), Counter(), []
     with molecule_writer(output, "reconstruction", name="input") as write:
         for batch in read_source(options):

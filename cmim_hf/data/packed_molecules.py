@@ -55,6 +55,7 @@ class _Pack:
     tokens: np.ndarray
     offsets: np.ndarray
     labels: PropertyLabels | None = None
+    standardize: str = "none"
     folder: Path | None = None  # where the arrays are mapped from
 
     def __len__(self) -> int:
@@ -74,7 +75,8 @@ class _Pack:
         if names := about.get("properties"):
             scale = PropertyScale(tuple(names), np.load(folder / "property_quantiles.npy"))
             labels = PropertyLabels(read("labels"), read("label_places"), scale)
-        pack = _Pack(read("tokens"), read("offsets"), labels, folder)
+        standard = about.get("standardize", "none")
+        pack = _Pack(read("tokens"), read("offsets"), labels, standard, folder)
         if (len(pack), pack.offsets[-1]) != (about["molecules"], len(pack.tokens)):
             raise ValueError("its arrays are not those that packed.json describes")
         return pack
@@ -87,7 +89,8 @@ class PackedMolecules(Dataset):
     in the arrays, which `split` leaves as it is; and `epoch`, as `set_epoch` has set it. The epoch
     lives in shared memory, so data-loader processes that already run see it as well. Where there
     are labels (`property_scale` is not None), an item also has `property_labels` (properties,),
-    standardised float32, NaN where not known.
+    standardised float32, NaN where not known. `standardize` says what the molecules were brought
+    to before they were written, see [`~cmim_hf.data.row_encoder.RowEncoder`].
 
     Made by `prepare`, `load`, `from_tokens` and `concatenate`; loaded, it is pickled as the path of
     its folder.
@@ -103,6 +106,13 @@ class PackedMolecules(Dataset):
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self.vocab_size = vocab_size
         self.tokenizer_hash = tokenizer_hash
+        self.standardize = packs[0].standardize
+        if any(pack.standardize != self.standardize for pack in packs):
+            standards = " and ".join(sorted({pack.standardize for pack in packs}))
+            raise ValueError(
+                f"Packed molecules were prepared with different `standardize` ({standards}), so "
+                "that a salt would be two molecules. Prepare them alike."
+            )
         scales = [pack.labels.scale for pack in packs if pack.labels is not None]
         self.property_scale = scales[0] if scales else None
         if any(scale != self.property_scale for scale in scales):
@@ -120,9 +130,10 @@ class PackedMolecules(Dataset):
         lengths: np.ndarray,
         tokenizer: PreTrainedTokenizerBase,
         labels: PropertyLabels | None = None,
+        standardize: str = "none",
     ) -> PackedMolecules:
         """Build from flat ids and the length of each molecule, `lengths.sum() == len(tokens)`."""
-        pack = _Pack(tokens, _offsets(lengths), labels)
+        pack = _Pack(tokens, _offsets(lengths), labels, standardize)
         return cls([pack], None, len(tokenizer), tokenizer_fingerprint(tokenizer))
 
     @classmethod
@@ -220,6 +231,7 @@ class PackedMolecules(Dataset):
             "tokens": len(pack.tokens),
             "vocab_size": self.vocab_size,
             "tokenizer_hash": self.tokenizer_hash,
+            "standardize": self.standardize,
         }
         if pack.labels is not None:
             arrays["labels"], arrays["label_places"] = pack.labels.codes, pack.labels.places
@@ -244,7 +256,8 @@ class PackedMolecules(Dataset):
         else:
             chunks = chunked(range(len(self)))
             blocks = [np.concatenate([self[i]["input_ids"] for i in chunk]) for chunk in chunks]
-        return _Pack(np.concatenate(blocks), _offsets(self.lengths), self.labels())
+        tokens, offsets = np.concatenate(blocks), _offsets(self.lengths)
+        return _Pack(tokens, offsets, self.labels(), self.standardize)
 
     def labelled(
         self, rows: np.ndarray, values: np.ndarray, scale: PropertyScale

@@ -19,7 +19,7 @@ from ..model.tokenization_cmim import train_tokenizer
 from .labelling import label_with_columns, label_with_descriptors, numbers
 from .packed_molecules import PackedMolecules, is_packed
 from .property_labels import PropertyScale
-from .row_encoder import EncodedRows, Rejects, RowEncoder, none_usable
+from .row_encoder import EncodedRows, Rejects, RowEncoder, check_standardize, none_usable
 from .smiles_files import Row, read_batches, read_smiles
 from .worker_pool import chunked, encode_in_order
 
@@ -33,8 +33,9 @@ class SourceOptions:
     """How sources are read, and which numbers their molecules are labelled with.
 
     Attributes:
-        max_length: As in `RowEncoder`, like `canonicalize`.
+        max_length: As in `RowEncoder`, like the next two.
         canonicalize: As there.
+        standardize: As there.
         column: As in `read_smiles`, like `split`.
         split: As there.
         num_workers: As in `encode_in_order`.
@@ -50,6 +51,7 @@ class SourceOptions:
 
     max_length: int
     canonicalize: bool
+    standardize: str = "none"
     column: str | None = None
     split: str = "train"
     num_workers: int = 0
@@ -60,6 +62,7 @@ class SourceOptions:
 
     def __post_init__(self) -> None:
         """Look for contradictions."""
+        check_standardize(self.standardize, self.canonicalize)
         if self.property_columns and self.properties:
             raise ValueError("Give `property_columns` or `properties`, not both.")
         if self.property_rows is not None and self.property_rows < 1:
@@ -76,13 +79,14 @@ def prepare(
     *,
     max_length: int,
     canonicalize: bool,
+    standardize: str = "none",
     num_workers: int = 0,
     progress: bool = True,
 ) -> tuple[PackedMolecules, Rejects]:
     """Parse and tokenise rows into packed molecules; rows that cannot be used are set aside.
 
     `rows` are read once, in order, a bounded number ahead, and the molecules stay in their order.
-    See [`RowEncoder`] for the next three arguments, [`~.worker_pool.encode_in_order`] for the
+    See [`RowEncoder`] for the next four arguments, [`~.worker_pool.encode_in_order`] for the
     workers.
 
     Raises:
@@ -96,9 +100,11 @@ def prepare(
     >>> len(molecules), molecules.lengths.tolist(), rejects.counts
     (1, [4], {'does not parse': 1})
     """
-    encoder = RowEncoder(tokenizer, max_length, canonicalize)
+    encoder = RowEncoder(tokenizer, max_length, canonicalize, standardize)
     encoded = _encode(rows, encoder, num_workers, progress)
-    molecules = PackedMolecules.from_tokens(encoded.tokens, encoded.lengths, tokenizer)
+    molecules = PackedMolecules.from_tokens(
+        encoded.tokens, encoded.lengths, tokenizer, standardize=standardize
+    )
     return molecules, Rejects(encoded.rejects)
 
 
@@ -128,8 +134,8 @@ def prepare_sources(
         The molecules and the rows that cannot be used.
 
     Raises:
-        ValueError: No usable row, a folder prepared with another tokenizer or for longer
-            molecules, or labels that cannot be had (see `labelling`).
+        ValueError: No usable row, a folder prepared with another tokenizer, for longer molecules
+            or to another standard, or labels that cannot be had (see `labelling`).
     """
     packed = [source for source in sources if is_packed(source)]
     unpacked = [source for source in sources if source not in packed]
@@ -139,6 +145,11 @@ def prepare_sources(
             raise ValueError(
                 f"{folder} holds molecules of up to {longest} tokens, more than `max_length` = "
                 f"{options.max_length}: raise that, or prepare the molecules again with it."
+            )
+        if options.standardize not in ("none", part.standardize):
+            raise ValueError(
+                f"{folder} was prepared with `standardize` {part.standardize!r}, and what the rows "
+                f"were is not known any more: prepare them again for {options.standardize!r}."
             )
     scale = next((part.property_scale for part in parts if part.property_scale is not None), None)
     if scale is not None:
@@ -178,7 +189,8 @@ def _read(
 ) -> tuple[PackedMolecules, Rejects]:
     """Prepare sources that are not prepared yet, with labels from their columns."""
     where = {"column": options.column, "split": options.split}
-    encoder = RowEncoder(tokenizer, options.max_length, options.canonicalize)
+    standard = options.standardize
+    encoder = RowEncoder(tokenizer, options.max_length, options.canonicalize, standard)
     columns = options.property_columns
     values: list[np.ndarray] = []
 
@@ -189,7 +201,9 @@ def _read(
 
     plain = chain.from_iterable(read_smiles(source, **where) for source in sources)
     encoded = _encode(labelled_rows() if columns else plain, encoder, options.num_workers)
-    molecules = PackedMolecules.from_tokens(encoded.tokens, encoded.lengths, tokenizer)
+    molecules = PackedMolecules.from_tokens(
+        encoded.tokens, encoded.lengths, tokenizer, standardize=standard
+    )
     if columns:
         known = np.concatenate(values)[encoded.kept]
         molecules = label_with_columns(molecules, known, columns, options.property_scale)
@@ -217,7 +231,9 @@ def retokenize(
     labels = molecules.labels()
     if labels is not None:
         labels = labels.take(encoded.kept)
-    packed = PackedMolecules.from_tokens(encoded.tokens, encoded.lengths, learned, labels)
+    packed = PackedMolecules.from_tokens(
+        encoded.tokens, encoded.lengths, learned, labels, molecules.standardize
+    )
     return packed, learned, Rejects(encoded.rejects)
 
 

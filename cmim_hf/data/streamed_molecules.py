@@ -36,9 +36,10 @@ class StreamedMolecules(IterableDataset):
     Args:
         sources: Each called without arguments for a fresh pass over its rows, such as
             `functools.partial(read_smiles, "molecules.smi")`.
-        tokenizer: As in `RowEncoder`, like `max_length` and `canonicalize`.
+        tokenizer: As in `RowEncoder`, like the next three.
         max_length: Most tokens of a molecule.
         canonicalize: Write each molecule as RDKit does first.
+        standardize: Or its parent.
         batch_size: As in `LengthBucketSampler`, like `seed`.
         seed: Of the order.
         rejects_path: A table of the rejected rows of the current pass, written as they come. Give
@@ -52,13 +53,14 @@ class StreamedMolecules(IterableDataset):
         *,
         max_length: int,
         canonicalize: bool,
+        standardize: str = "none",
         batch_size: int,
         seed: int = 0,
         rejects_path: str | os.PathLike | None = None,
     ) -> None:
         """Keep the arguments; opens nothing."""
         self.sources = list(sources)
-        self.encoder = RowEncoder(tokenizer, max_length, canonicalize)
+        self.encoder = RowEncoder(tokenizer, max_length, canonicalize, standardize)
         self.batch_size = batch_size
         self.seed = seed
         self.rejects_path = rejects_path

@@ -16,12 +16,19 @@ from ..checkpoints import DEFAULT_CHECKPOINT
 from ..checkpoints.loading import load_checkpoint, weights_fingerprint
 from ..data.argument_checks import check_choice, whole_number
 from ..data.invalid_rows import ON_INVALID, progress_bar, read_molecules, values_in_place
-from ..data.row_encoder import EncodedRows, RowEncoder
+from ..data.row_encoder import EncodedRows, RowEncoder, check_standardize
 from ..data.token_batches import batch_tokens as default_batch_tokens
 from ..data.token_batches import distinct_rows, padded_batches
 from ..model.informative_embeddings_cmim import POOLINGS
 
-_OF_A_CALL = ("representation", "pooling", "canonicalize", "on_invalid", "progress")
+_OF_A_CALL = (
+    "representation",
+    "pooling",
+    "canonicalize",
+    "standardize",
+    "on_invalid",
+    "progress",
+)
 
 
 class MoleculeEmbedder:
@@ -42,6 +49,9 @@ class MoleculeEmbedder:
         canonicalize: Rewrite each molecule as RDKit does, so that every writing of it gives the
             same vector. The model knows canonical SMILES: turn it off only for rows that are
             canonical already. Then rows are checked to be printable, and RDKit is not imported.
+        standardize: `"parent"` embeds the parent of each molecule, so that a salt gives the vector
+            of its acid or base (its largest fragment, neutral, see
+            [`~cmim_hf.model.parent_molecule_cmim.parent`]); `"none"` the molecule as it is.
         on_invalid: What becomes of a row that is no text, empty, not printable, not a molecule
             (with `canonicalize`), or longer than the model reads: `"raise"` a ValueError that
             names it, `"none"` gives a row of NaN, `"skip"` leaves it out.
@@ -76,6 +86,7 @@ class MoleculeEmbedder:
         representation: str = "informative",
         pooling: str = "mean",
         canonicalize: bool = True,
+        standardize: str = "none",
         on_invalid: Literal["raise", "none", "skip"] = "raise",
         batch_tokens: int | None = None,
         progress: bool = True,
@@ -87,6 +98,7 @@ class MoleculeEmbedder:
         self.representation = representation
         self.pooling = pooling
         self.canonicalize = canonicalize
+        self.standardize = standardize
         self.on_invalid = on_invalid
         if batch_tokens is None:
             batch_tokens = default_batch_tokens(self.model.device)
@@ -104,7 +116,7 @@ class MoleculeEmbedder:
         """Embed a list, array, series or generator of SMILES, in the order given.
 
         `settings` are those of the constructor, for this call: `representation`, `pooling`,
-        `canonicalize`, `on_invalid` and `progress`.
+        `canonicalize`, `standardize`, `on_invalid` and `progress`.
 
         Returns:
             (rows, size) in float32; with `return_indices` also (rows,), the index in `smiles` of
@@ -133,7 +145,7 @@ class MoleculeEmbedder:
     def encoder(self) -> RowEncoder:
         """What turns rows into this model's tokens; it can be sent to other processes."""
         longest = self.model.config.max_position_embeddings
-        return RowEncoder(self.tokenizer, longest, self.canonicalize)
+        return RowEncoder(self.tokenizer, longest, self.canonicalize, self.standardize)
 
     @torch.inference_mode()
     def embed_encoded(self, encoded: EncodedRows, progress: bool = False) -> np.ndarray:
@@ -174,3 +186,4 @@ class MoleculeEmbedder:
         self.model.representation_size(self.representation)
         check_choice("pooling", self.pooling, POOLINGS)
         check_choice("on_invalid", self.on_invalid, ON_INVALID)
+        check_standardize(self.standardize, self.canonicalize)

@@ -36,6 +36,7 @@ TRAINING_ROWS = 100_000
 """First vectors of a library, from which an index learns what it must."""
 
 _BATCH_ROWS = 1 << 15  # compared at once
+_CHOICES = ("representation", "pooling", "canonicalize", "standardize")
 
 
 def nearest_neighbors(
@@ -98,7 +99,7 @@ class EmbeddedLibrary:
         for file in ds.dataset(list(map(str, files)), format="parquet").get_fragments():
             made = _settings(file)
             self.made = self.made or made
-            keys = ("fingerprint", "representation", "pooling", "canonicalize", "size")
+            keys = ("fingerprint", *_CHOICES, "size")
             if differing := [key for key in keys if made[key] != self.made[key]]:
                 raise ValueError(
                     f"{files[0]} and {file.path} were made with another {' and '.join(differing)}, "
@@ -120,7 +121,7 @@ class EmbeddedLibrary:
             FileNotFoundError: The checkpoint is not where it was.
             ValueError: It has other weights than it had.
         """
-        choices = {key: self.made[key] for key in ("representation", "pooling", "canonicalize")}
+        choices = {key: self.made[key] for key in _CHOICES}
         checkpoint = checkpoint or self.made["checkpoint"]
         embedder = MoleculeEmbedder(checkpoint, dtype=self.made.get("dtype"), **choices)
         if embedder.fingerprint != self.made["fingerprint"]:
@@ -262,7 +263,7 @@ def _settings(file: ds.ParquetFileFragment) -> dict[str, Any]:
             f"{EMBEDDING_COLUMN!r}, and {METADATA_KEY.decode()!r} in the metadata of its schema. "
             f"Its columns are {', '.join(map(repr, schema.names))}. Embed it first."
         )
-    return json.loads(metadata[METADATA_KEY])
+    return {"standardize": "none"} | json.loads(metadata[METADATA_KEY])  # older files lack it
 
 
 def _text_columns(file: ds.ParquetFileFragment, column: str | None) -> dict[str, ds.Expression]:

@@ -57,6 +57,7 @@ class MoleculeFeaturizer(TransformerMixin, BaseEstimator):
         representation: str = "informative",
         pooling: str = "mean",
         canonicalize: bool = True,
+        standardize: str = "none",
         on_invalid: str = "raise",
         device: str | torch.device | None = None,
         dtype: torch.dtype | str | None = None,
@@ -66,6 +67,7 @@ class MoleculeFeaturizer(TransformerMixin, BaseEstimator):
         self.representation = representation
         self.pooling = pooling
         self.canonicalize = canonicalize
+        self.standardize = standardize
         self.on_invalid = on_invalid
         self.device = device
         self.dtype = dtype
@@ -138,6 +140,7 @@ class MoleculeFeaturizer(TransformerMixin, BaseEstimator):
             representation=self.representation,
             pooling=self.pooling,
             canonicalize=self.canonicalize,
+            standardize=self.standardize,
             on_invalid=self.on_invalid,
         )
 

@@ -120,7 +120,7 @@ def provenance(embedder: MoleculeEmbedder) -> dict[str, Any]:
 
     The fingerprint is of the weights in their dtype.
     """
-    settings = ("representation", "pooling", "canonicalize", "on_invalid", "size")
+    settings = ("representation", "pooling", "canonicalize", "standardize", "on_invalid", "size")
     return {
         "cmim_hf": __version__,
         **({"rdkit": version("rdkit")} if embedder.canonicalize else {}),

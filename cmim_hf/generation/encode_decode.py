@@ -23,6 +23,7 @@ class Codec:
         model: In `eval()`, on its device.
         tokenizer: The model's.
         canonicalize: Rewrite molecules as RDKit does, those read and those decoded.
+        standardize: Of those read, as in [`~cmim_hf.data.row_encoder.RowEncoder`].
         batch_size: Codes decoded at once; `None` for what suits the device.
         seed: Of what is drawn; at random if `None`.
         progress: Show bars.
@@ -33,6 +34,7 @@ class Codec:
         model: CMIMModel,
         tokenizer: CMIMTokenizer,
         canonicalize: bool,
+        standardize: str,
         batch_size: int | None,
         seed: int | None,
         progress: bool,
@@ -40,7 +42,8 @@ class Codec:
         """Keep the arguments."""
         self.model, self.tokenizer, self.canonicalize = model, tokenizer, canonicalize
         self.progress = progress
-        self.encoder = RowEncoder(tokenizer, model.config.max_position_embeddings, canonicalize)
+        longest = model.config.max_position_embeddings
+        self.encoder = RowEncoder(tokenizer, longest, canonicalize, standardize)
         self.random = torch.Generator()
         self.random.manual_seed(self.random.seed() if seed is None else seed)
         self.decoder = Decoder(model, tokenizer, canonicalize, batch_size, self.random, progress)

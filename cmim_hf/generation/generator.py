@@ -16,7 +16,7 @@ from ..checkpoints import DEFAULT_CHECKPOINT
 from ..checkpoints.loading import load_checkpoint, weights_fingerprint
 from ..data.argument_checks import check_choice, whole_number
 from ..data.invalid_rows import ON_INVALID, items_in_place, values_in_place
-from ..data.row_encoder import EncodedRows
+from ..data.row_encoder import EncodedRows, check_standardize
 from ..data.token_batches import distinct_rows
 from .code_draws import CodeDraws
 from .constrained_sampling import Sampling, sample_molecules
@@ -67,6 +67,9 @@ class MoleculeGenerator:
         canonicalize: Rewrite molecules as RDKit does, those given and those decoded. Without it
             both are taken as they are (the text of the decoder may then be no molecule), and RDKit
             is not imported.
+        standardize: `"parent"` takes the parent of each molecule given (its largest fragment,
+            neutral, see [`~cmim_hf.model.parent_molecule_cmim.parent`]), `"none"` the molecule as
+            it is; what is decoded stays as it is.
         on_invalid: What becomes of a given row that is no text, empty, not printable, not a
             molecule (with `canonicalize`), or longer than the model reads: `"raise"` a ValueError
             that names it, `"none"` gives `None` (NaN among numbers) in its place, `"skip"` leaves
@@ -91,6 +94,7 @@ class MoleculeGenerator:
         device: str | torch.device | None = None,
         dtype: torch.dtype | str | None = None,
         canonicalize: bool = True,
+        standardize: str = "none",
         on_invalid: Literal["raise", "none", "skip"] = "raise",
         batch_size: int | None = None,
         seed: int | None = None,
@@ -99,6 +103,7 @@ class MoleculeGenerator:
     ) -> None:
         """Load the checkpoint."""
         check_choice("on_invalid", on_invalid, ON_INVALID)
+        check_standardize(standardize, canonicalize)
         if batch_size is not None:
             batch_size = whole_number("batch_size", batch_size, 1)
         if seed is not None:
@@ -106,7 +111,9 @@ class MoleculeGenerator:
         self.checkpoint = os.fspath(checkpoint)
         self.model, self.tokenizer = load_checkpoint(checkpoint, device, dtype, **hub)
         self.canonicalize, self.on_invalid, self.progress = canonicalize, on_invalid, progress
-        self._codec = Codec(self.model, self.tokenizer, canonicalize, batch_size, seed, progress)
+        self._codec = Codec(
+            self.model, self.tokenizer, canonicalize, standardize, batch_size, seed, progress
+        )
         self._draws = CodeDraws(self._codec, self.checkpoint, hub)
         self.encoder = self._codec.encoder
 

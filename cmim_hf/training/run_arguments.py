@@ -14,6 +14,7 @@ from transformers.hf_argparser import HfArg
 from ..checkpoints import checkpoint_path
 from ..data.packed_molecules import is_packed
 from ..model.configuration_cmim import CMIMConfig
+from ..model.parent_molecule_cmim import STANDARDS
 from .arguments import CMIMTrainingArguments
 
 
@@ -70,6 +71,11 @@ class DataArguments:
     split: str = HfArg(default="train", help="Split of Hub datasets.")
     streaming: bool = HfArg(default=False, help="Read while training, keeping nothing in memory.")
     canonicalize: bool = HfArg(default=True, help="Write every molecule canonically (RDKit).")
+    standardize: str = HfArg(
+        default="none",
+        help="parent learns from the largest fragment of each molecule, neutral.",
+        metadata={"choices": list(STANDARDS)},
+    )
     property_columns: list[str] = HfArg(
         default_factory=list,
         help="Columns of the sources with numbers to predict, empty where unknown.",

@@ -77,6 +77,7 @@ def _read(
     options = SourceOptions(
         max_length=model_args.max_length,
         canonicalize=data_args.canonicalize,
+        standardize=data_args.standardize,
         column=data_args.smiles_column,
         split=data_args.split,
         num_workers=data_args.preparation_workers,
@@ -113,7 +114,11 @@ def _stream(
     else:
         rows = islice(opened[0](), data_args.validation_size)
         opened[0] = partial(_skip_rows, opened[0], data_args.validation_size)
-    encoding = {"max_length": model_args.max_length, "canonicalize": data_args.canonicalize}
+    encoding = {
+        "max_length": model_args.max_length,
+        "canonicalize": data_args.canonicalize,
+        "standardize": data_args.standardize,
+    }
     validation, rejects = prepare(rows, tokenizer, **encoding)
     first = args.process_index == 0
     if first:

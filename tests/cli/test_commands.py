@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import gzip
 import io
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cmim_hf import MoleculeEmbedder
+from cmim_hf import MoleculeEmbedder, list_checkpoints
 from cmim_hf.cli.main import COMMANDS, main
 
 SMILES = ["CCO", "c1ccccc1O", "C[C@H]([NH3+])C(=O)[O-]"]
@@ -279,3 +280,25 @@ def test_workers_change_nothing(tmp_path, expected):
     command = ["embed", str(source), "-o", str(tmp_path / "out.npy"), "--workers", "2"]
     assert main(command) == 0
     assert close(np.load(tmp_path / "out.npy"), expected)
+
+
+def test_salts_are_read_as_their_parents(tmp_path, capsys):
+    source, tiny = tmp_path / "salts.smi", list_checkpoints()["tiny"]
+    source.write_text("CC(=O)[O-].[Na+]\nCC(=O)O\n")
+    vectors, written = tmp_path / "vectors.npy", tmp_path / "written.csv"
+    parent = ["--checkpoint", tiny, "--standardize", "parent"]
+    assert main(["embed", str(source), "-o", str(vectors), *parent]) == 0
+    first, second = np.load(vectors)
+    assert abs(first - second).max() < 1e-5
+    assert main(["reconstruct", str(source), "-o", str(written), *parent]) == 0
+    of_salt, of_acid = written.read_text().splitlines()[1:]
+    assert of_salt == of_acid.replace("CC(=O)O,", "CC(=O)[O-].[Na+],", 1)
+    folder = tmp_path / "packed"
+    assert main(["prepare", "--sources", str(source), "-o", str(folder), *parent[2:]]) == 0
+    about = json.loads((folder / "packed.json").read_text())
+    assert about["standardize"] == "parent" and about["tokens"] == 2 * len("CC(=O)O_")
+    capsys.readouterr()
+    for command in (["embed", str(source)], ["prepare", "--sources", str(source)]):
+        assert main([*command, "-o", "x.npy", "--standardize", "parent", "--no-canonicalize"]) == 1
+        told = capsys.readouterr().err
+        assert "--standardize is 'parent'" in told and "but --no-canonicalize says" in told

@@ -10,11 +10,18 @@ import pandas as pd
 import pytest
 import torch
 
-from cmim_hf import DEFAULT_CHECKPOINT, CMIMModel, MoleculeEmbedder, MoleculeGenerator
+from cmim_hf import (
+    DEFAULT_CHECKPOINT,
+    CMIMModel,
+    MoleculeEmbedder,
+    MoleculeGenerator,
+    list_checkpoints,
+)
 from cmim_hf.chemistry.smiles import canonicalize
 from cmim_hf.data.row_encoder import RowEncoder
 from cmim_hf.data.smiles_files import Row
 
+TINY = list_checkpoints()["tiny"]
 BAD = [None, "", "C(C", "C C", "C" * 2000]
 
 
@@ -161,6 +168,17 @@ def test_a_molecule_cut_at_the_limit_is_none(generator, make_generator, drugs, t
     beginning = raw.decode(code)[0]
     assert canonicalize(beginning)
     assert short.decode(code) == [None]
+
+
+def test_parents_are_read_and_molecules_written(make_generator):
+    generator = make_generator(TINY, standardize="parent")
+    salts, acid = ["CC(=O)[O-].[Na+]", "CC(=O)O[K]", "CC(=O)O"], make_generator(TINY)
+    assert generator.texts(salts) == ["CC(=O)O"] * 3
+    expected = acid.encode(["CC(=O)O"])
+    np.testing.assert_allclose(generator.encode(salts), expected.repeat(3, axis=0), atol=1e-5)
+    assert np.abs(acid.encode(salts[:1]) - expected).max() > 1e-3
+    with pytest.raises(ValueError, match="`standardize` is 'parent'.*`canonicalize`"):
+        make_generator(TINY, standardize="parent", canonicalize=False)
 
 
 def test_without_canonicalize_the_decoders_text_is_returned(generator, make_generator, drugs):
