@@ -14,6 +14,7 @@ def draw_grid(
     smiles: Sequence[str | None],
     legends: Sequence[str] | None = None,
     *,
+    weights: Sequence[Sequence[float] | None] | None = None,
     columns: int = 4,
     cell_size: tuple[int, int] = (260, 200),
     image_format: Literal["png", "svg"] = "png",
@@ -23,13 +24,15 @@ def draw_grid(
     Args:
         smiles: None leaves its cell empty (a string that did not decode to a molecule).
         legends: a line below each cell.
+        weights: of each molecule's atoms, in the order of its SMILES: red above 0, blue below, the
+            darker the larger, on one scale for the whole picture.
         columns: cells in a row.
         cell_size: width and height, in pixels.
         image_format: "png" returns bytes, "svg" text.
 
     Raises:
-        ValueError: no molecule, another number of legends than of molecules, an unknown format,
-            or a SMILES that does not parse.
+        ValueError: no molecule, another number of legends or weights than of molecules, of weights
+            than of atoms, an unknown format, or a SMILES that does not parse.
     """
     if not smiles:
         raise ValueError("draw_grid got no molecule; give it at least one SMILES.")
@@ -48,6 +51,34 @@ def draw_grid(
     across = min(columns, len(molecules))
     down = -(-len(molecules) // across)
     canvas = canvases[image_format](across * width, down * height, width, height)
-    canvas.DrawMolecules(molecules, legends=list(legends) if legends is not None else None)
+    colours = _colours(molecules, weights or [None] * len(molecules))
+    canvas.DrawMolecules(
+        molecules,
+        legends=list(legends) if legends is not None else None,
+        highlightAtoms=[list(own) for own in colours],
+        highlightAtomColors=colours,
+        highlightBonds=[[] for _ in molecules],
+    )
     canvas.FinishDrawing()
     return canvas.GetDrawingText()
+
+
+def _colours(
+    molecules: Sequence[Chem.Mol], weights: Sequence[Sequence[float] | None]
+) -> list[dict[int, tuple[float, float, float]]]:
+    """For each molecule the colours of its atoms; none without weights."""
+    sizes = [len(own) for own in weights if own is not None]
+    atoms = [
+        molecule.GetNumAtoms()
+        for molecule, own in zip(molecules, weights, strict=True)
+        if own is not None
+    ]
+    if sizes != atoms:
+        raise ValueError(f"draw_grid got weights of {sizes} atoms for molecules of {atoms}.")
+    largest = max((abs(one) for own in weights if own is not None for one in own), default=0) or 1
+
+    def colour(weight: float) -> tuple[float, float, float]:
+        pale = 1 - min(abs(weight) / largest, 1)
+        return (1, pale, pale) if weight > 0 else (pale, pale, 1)
+
+    return [{i: colour(one) for i, one in enumerate(own or ())} for own in weights]

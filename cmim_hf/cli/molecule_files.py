@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -81,7 +81,7 @@ class Picture:
     def __init__(self, path: Path | None, columns: int) -> None:
         """Begin with no cells, of which `columns` stand in a row."""
         self.path, self.added, self._columns = path, 0, columns
-        self._cells: list[tuple[str | None, str]] = []
+        self._cells: list[tuple[str | None, str, Sequence[float] | None]] = []
 
     @property
     def full(self) -> bool:
@@ -94,11 +94,11 @@ class Picture:
         """Cells that are drawn."""
         return len(self._cells)
 
-    def add(self, smiles: str | None, legend: str) -> None:
-        """Add a cell; None leaves it empty but for its legend."""
+    def add(self, smiles: str | None, legend: str, weights: Sequence[float] | None = None) -> None:
+        """Add a cell; None leaves it empty but for its legend. `weights` colour its atoms."""
         self.added += 1
         if not self.full:
-            self._cells.append((smiles, legend))
+            self._cells.append((smiles, legend, weights))
 
     def save(self) -> None:
         """Write the file, which appears whole or not at all; nothing without a path or a cell."""
@@ -106,7 +106,9 @@ class Picture:
             return
         from ..chemistry.drawing import draw_grid
 
-        smiles, legends = zip(*self._cells, strict=True)
+        smiles, legends, weights = zip(*self._cells, strict=True)
         kind = self.path.suffix.lower().removeprefix(".")
-        image = draw_grid(smiles, legends, columns=self._columns, image_format=kind)
+        image = draw_grid(
+            smiles, legends, weights=weights, columns=self._columns, image_format=kind
+        )
         write_whole(self.path, image)

@@ -10,9 +10,18 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from typing import TYPE_CHECKING
 
 from .options import SOURCE, add_source_options, read_source
-from .reports import say, say_invalid
+from .reports import say, say_drawn, say_invalid
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+    from ..data.row_encoder import EncodedRows
+    from ..prediction.predictor import MoleculePredictor
+    from .molecule_files import Picture
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,22 +48,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--checkpoint", help="whose vectors the heads in the folder read, if it is elsewhere now"
     )
     parser.add_argument("--device", help="such as cuda:1; an accelerator if there is one")
+    parser.add_argument(
+        "--picture",
+        help="draw the molecules, each atom coloured by what it adds to the first target's "
+        "prediction: an .svg or .png file, the first 60 at most",
+    )
     add_source_options(parser)
 
 
 def run(options: argparse.Namespace) -> None:
     """Predict for the input into the output."""
-    import pyarrow as pa
-
     from ..atomic_files import check_output
     from ..data.invalid_rows import invalid_row
     from ..data.source_files import expanded
     from ..embedding.tables import result_table
     from ..prediction.conformal import checked_level
     from ..prediction.predictor import MoleculePredictor
-    from .molecule_files import TABLE_SUFFIXES, molecule_writer
+    from .molecule_files import PICTURE_SUFFIXES, TABLE_SUFFIXES, Picture, molecule_writer
 
-    output = check_output(options.output, TABLE_SUFFIXES, expanded(options.input))
+    inputs = expanded(options.input)
+    output = check_output(options.output, TABLE_SUFFIXES, inputs)
+    drawn = options.picture and check_output(options.picture, PICTURE_SUFFIXES, inputs)
+    picture = Picture(drawn or None, columns=4)
     level = checked_level(options.level)
     predictor = MoleculePredictor(
         options.folder, checkpoint=options.checkpoint, device=options.device
@@ -66,12 +81,14 @@ def run(options: argparse.Namespace) -> None:
             if encoded.rejects and options.on_invalid == "raise":
                 raise invalid_row(encoded.rejects[0])
             columns = predictor.predict_encoded(encoded, level, options.on_invalid)
-            results = {name: pa.array(values) for name, values in columns.items()}
+            results = {name: _column(values) for name, values in columns.items()}
             write(result_table(batch, encoded, results, options.on_invalid))
             kinds.update(reject.kind for reject in encoded.rejects)
             first = (first + encoded.rejects)[:3]
             rows.update(read=encoded.number, predicted=len(encoded.lengths))
             far += int((columns["distance_percentile"] > 99).sum())
+            _draw(picture, predictor, encoded)
+        picture.save()
     of = rows["predicted"]
     say(f"Predicted {', '.join(predictor.targets)} for {of:,} of {rows['read']:,} rows.")
     if far:
@@ -80,3 +97,24 @@ def run(options: argparse.Namespace) -> None:
             "one another: do not trust those predictions without a test."
         )
     say_invalid(kinds, first)
+    say_drawn(picture)
+
+
+def _column(values: np.ndarray) -> pa.Array:
+    """Text as text, also where a batch has none."""
+    import pyarrow as pa
+
+    return pa.array(values, pa.string() if values.dtype == object else None)
+
+
+def _draw(picture: Picture, predictor: MoleculePredictor, encoded: EncodedRows) -> None:
+    """Add the molecules with what their atoms add; the likeliest class's, of several."""
+    from .molecule_files import MOST_DRAWN
+
+    few = encoded.first(MOST_DRAWN) if not picture.full else encoded.first(0)
+    values = predictor.outputs(few).values
+    for (smiles, weights), own in zip(predictor.contributions_of_encoded(few), values, strict=True):
+        place = own.argmax() if predictor.task == "multiclass" else 0
+        name = predictor.about["classes"][place] if predictor.task == "multiclass" else ""
+        picture.add(smiles, f"{name} {own[place]:.3g}".strip(), weights[place].tolist())
+    picture.added += len(encoded.lengths) - len(few.lengths)

@@ -97,6 +97,11 @@ class EncodedRows(NamedTuple):
         """Rows in all, usable or not."""
         return len(self.lengths) + len(self.rejects)
 
+    def first(self, number: int) -> "EncodedRows":
+        """The first usable rows, at most so many, without the rest."""
+        lengths = self.lengths[:number]
+        return EncodedRows(self.tokens[: lengths.sum()], lengths, np.arange(len(lengths)), [])
+
     @classmethod
     def concatenate(cls, parts: "Sequence[EncodedRows]") -> "EncodedRows":
         """Join at least one part, in order."""

@@ -16,6 +16,7 @@ from ..cpu_kernels import speed_up
 from ..data.row_encoder import EncodedRows
 from ..data.token_batches import batch_tokens, distinct_rows, padded_batches
 from ..embedding.embedder import MoleculeEmbedder
+from ..model.modeling_cmim import CMIMModel
 from ..model.sequence_classification_cmim import CMIMForSequenceClassification
 from .frozen_heads import predict_head
 
@@ -54,6 +55,14 @@ class Members(Protocol):
     def __call__(self, encoded: EncodedRows) -> Outputs:
         """Of the usable rows."""
 
+    def without(self, ids: torch.Tensor, hidden: torch.Tensor) -> np.ndarray:
+        """Values (rows, outputs) of one molecule of which tokens are hidden.
+
+        Args:
+            ids: (1, length).
+            hidden: (rows, length), true where a token's embedding is 0.
+        """
+
 
 class Networks:
     """Fine-tuned networks of one form, whose mean is the prediction.
@@ -85,17 +94,21 @@ class Networks:
         for rows, ids, mask in batches:
             inputs = ids.to(device), None if mask is None else mask.to(device)
             for number, model in enumerate(self.models):
-                scores = model(*inputs).logits.float()
-                if config.problem_type == "multi_label_classification":
-                    scores = scores.sigmoid()
-                elif config.problem_type == "single_label_classification":
-                    scores = scores.softmax(dim=-1)
-                each[number, rows] = scores.cpu().numpy()
+                each[number, rows] = _values(model, model(*inputs).logits)
             cmim = self.models[0].cmim
             found = cmim.get_representation(*inputs, representation="informative", pooling="mean")
             vectors[rows] = found.float().cpu().numpy()
         spread = each.std(axis=0, ddof=1)[place] if len(self.models) > 1 else None
         return Outputs(each.mean(axis=0)[place], spread, vectors[place])
+
+    @torch.inference_mode()
+    def without(self, ids: torch.Tensor, hidden: torch.Tensor) -> np.ndarray:
+        """See [`Members`]."""
+        each = [
+            _values(model, model(inputs_embeds=_embedded(model.cmim, ids, hidden)).logits)
+            for model in self.models
+        ]
+        return np.mean(each, axis=0)
 
 
 class Heads:
@@ -129,11 +142,40 @@ class Heads:
         spread = None if spreads[0] is None else self._columns(spreads)
         return Outputs(self._columns(values), spread, vectors)
 
+    @torch.inference_mode()
+    def without(self, ids: torch.Tensor, hidden: torch.Tensor) -> np.ndarray:
+        """See [`Members`]."""
+        model, which = self.embedder.model, self.embedder.representation
+        output = model(inputs_embeds=_embedded(model, ids, hidden))
+        vectors = {
+            "informative": output.last_hidden_state.mean(dim=1),
+            "latent": output.latent_mean.flatten(1),
+        }
+        chosen = vectors.values() if which == "both" else [vectors[which]]
+        both = torch.cat(list(chosen), dim=1).float().cpu().numpy()
+        return self._columns([predict_head(m, both, self._classes)[0] for m in self.estimators])
+
     def _columns(self, found: Sequence[np.ndarray]) -> np.ndarray:
         """(rows, outputs), of each target's numbers or classes."""
         if self._task == "multiclass":
             return found[0]
         return np.stack([one[:, 1] if self._task == "binary" else one for one in found], axis=1)
+
+
+def _values(model: CMIMForSequenceClassification, logits: torch.Tensor) -> np.ndarray:
+    """Numbers as they are, probabilities of what is none."""
+    kind = model.config.problem_type
+    if kind == "multi_label_classification":
+        logits = logits.sigmoid()
+    elif kind == "single_label_classification":
+        logits = logits.softmax(dim=-1)
+    return logits.float().cpu().numpy()
+
+
+def _embedded(model: CMIMModel, ids: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    """(rows, length, hidden_size)."""
+    states = model.embed_tokens(ids.to(model.device))
+    return states.masked_fill(hidden.to(model.device)[..., None], 0.0)
 
 
 def save_heads(folder: Path, estimators: Sequence[BaseEstimator]) -> list[str]:

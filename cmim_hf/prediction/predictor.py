@@ -10,13 +10,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..data.argument_checks import check_choice
-from ..data.invalid_rows import ON_INVALID, read_molecules, values_in_place
+from ..data.invalid_rows import (
+    ON_INVALID,
+    items_in_place,
+    progress_bar,
+    read_molecules,
+    values_in_place,
+)
 from ..data.row_encoder import EncodedRows, RowEncoder
 from .conformal import bound, checked_level, label_bounds
 
 if TYPE_CHECKING:
     import pandas
 
+    from .attribution import AtomContributions
     from .members import Outputs
 
 
@@ -100,9 +107,41 @@ class MoleculePredictor:
         encoded = read_molecules(self.encoder(), smiles, on_invalid, self.progress)
         return pandas.DataFrame(self.predict_encoded(encoded, level, on_invalid))
 
+    def atom_contributions(
+        self, smiles: Iterable[str], *, on_invalid: str | None = None
+    ) -> list[AtomContributions | None]:
+        """Which atoms carry the predictions, see [`~cmim_hf.prediction.attribution`].
+
+            smiles, values = predictor.atom_contributions(["OCC"])[0]
+            draw_grid([smiles], weights=[values[0]])  # of cmim_hf.chemistry.drawing
+
+        It takes as many predictions as a molecule has atoms. Under `on_invalid="none"` an invalid
+        row is None. Errors are those of `predict`.
+        """
+        on_invalid = self.on_invalid if on_invalid is None else on_invalid
+        check_choice("on_invalid", on_invalid, ON_INVALID)
+        encoded = read_molecules(self.encoder(), smiles, on_invalid, self.progress)
+        return items_in_place(self.contributions_of_encoded(encoded), encoded, on_invalid)
+
+    def contributions_of_encoded(self, encoded: EncodedRows) -> list[AtomContributions]:
+        """Of the usable rows that `encoder` encoded."""
+        from .attribution import atom_contributions
+
+        tokenizer = self._members.tokenizer
+        rows = np.split(encoded.tokens, np.cumsum(encoded.lengths)[:-1])
+        texts = tokenizer.batch_decode(
+            rows if len(encoded.lengths) else [], skip_special_tokens=True
+        )
+        with progress_bar(len(texts), "Hiding atoms", self.progress) as bar:
+            found = []
+            for text in texts:
+                found.append(atom_contributions(self._members, tokenizer, text))
+                bar.update()
+        return found
+
     def encoder(self) -> RowEncoder:
         """What turns rows into this model's tokens; it can be sent to other processes."""
-        standard = self.about.get("standardize", "none")
+        standard = self.about["standardize"]
         return RowEncoder(self._members.tokenizer, self._members.max_length, True, standard)
 
     def predict_encoded(
