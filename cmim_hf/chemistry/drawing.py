@@ -25,7 +25,7 @@ def draw_grid(
         smiles: None leaves its cell empty (a string that did not decode to a molecule).
         legends: a line below each cell.
         weights: of each molecule's atoms, in the order of its SMILES: red above 0, blue below, the
-            darker the larger, on one scale for the whole picture.
+            darker the larger, on one scale for the whole picture, on which a twentieth is full.
         columns: cells in a row.
         cell_size: width and height, in pixels.
         image_format: "png" returns bytes, "svg" text.
@@ -58,6 +58,7 @@ def draw_grid(
         highlightAtoms=[list(own) for own in colours],
         highlightAtomColors=colours,
         highlightBonds=[[] for _ in molecules],
+        highlightAtomRadii=[dict.fromkeys(own, 0.4) for own in colours],
     )
     canvas.FinishDrawing()
     return canvas.GetDrawingText()
@@ -67,18 +68,19 @@ def _colours(
     molecules: Sequence[Chem.Mol], weights: Sequence[Sequence[float] | None]
 ) -> list[dict[int, tuple[float, float, float]]]:
     """For each molecule the colours of its atoms; none without weights."""
-    sizes = [len(own) for own in weights if own is not None]
+    numbers = [len(own) for own in weights if own is not None]
     atoms = [
         molecule.GetNumAtoms()
         for molecule, own in zip(molecules, weights, strict=True)
         if own is not None
     ]
-    if sizes != atoms:
-        raise ValueError(f"draw_grid got weights of {sizes} atoms for molecules of {atoms}.")
-    largest = max((abs(one) for own in weights if own is not None for one in own), default=0) or 1
+    if numbers != atoms:
+        raise ValueError(f"draw_grid got weights of {numbers} atoms for molecules of {atoms}.")
+    sizes = sorted(abs(one) for own in weights if own is not None for one in own)
+    largest = sizes[int(0.95 * len(sizes))] if sizes else 0
 
     def colour(weight: float) -> tuple[float, float, float]:
-        pale = 1 - min(abs(weight) / largest, 1)
+        pale = 1 - min(abs(weight) / (largest or 1), 1)
         return (1, pale, pale) if weight > 0 else (pale, pale, 1)
 
-    return [{i: colour(one) for i, one in enumerate(own or ())} for own in weights]
+    return [{i: colour(one) for i, one in enumerate(() if own is None else own)} for own in weights]

@@ -36,10 +36,26 @@ def test_weights_find_the_rare_class():
 
 
 def test_the_page(tmp_path, capsys):
-    words = ["--tasks", "freesolv", "--heads", "ridge", "gp", "--seeds", "1", "--workers", "1"]
+    words = [
+        "--tasks",
+        "freesolv",
+        "--heads",
+        "ridge",
+        "gp",
+        "--seeds",
+        "1",
+        "--workers",
+        "1",
+        "--atoms",
+        "3",
+    ]
     tiny = list_checkpoints()["tiny"]
     trust.main([*words, "--checkpoint", tiny, "--output", str(tmp_path)])
     text = (tmp_path / "trust.md").read_text()
     assert "| freesolv | gp |" in text and "## Class weights" not in text
-    assert len(json.loads((tmp_path / "trust.json").read_text())["runs"]) == 2
+    figures = json.loads((tmp_path / "trust.json").read_text())
+    assert len(figures["runs"]) == 2
+    assert all(
+        -1 <= figures["atoms"]["heads"][head]["correlation"][0] <= 1 for head in ("ridge", "svm")
+    )
     assert (tmp_path / "trust.png").stat().st_size > 10_000

@@ -60,6 +60,7 @@ def saved_heads(folder, embedder, task, classes, names, labels, whole):
         "checkpoint": "tiny",
         "weights": embedder.fingerprint,
         "representation": "both",
+        "standardize": "none",
     }
     save_calibrated(folder, about, heads, parts["train"], parts["valid"])
     return folder
@@ -148,7 +149,7 @@ def networks(whole, tmp_path_factory):
         model.save_pretrained(folder / f"seed-{seed}")
         tokenizer.save_pretrained(folder / f"seed-{seed}")
         models.append(model)
-    about = {"task": "regression", "targets": TARGETS, "classes": []}
+    about = {"task": "regression", "targets": TARGETS, "classes": [], "standardize": "none"}
     about["networks"] = ["seed-0", "seed-1"]
     parts = parts_of(whole, whole.labels)
     save_calibrated(folder, about, Networks(models, tokenizer), parts["train"], parts["valid"])
@@ -170,13 +171,26 @@ def test_networks_are_averaged_and_their_spread_is_told(networks, whole):
         assert found[f"{target}_std"].to_numpy() == pytest.approx(values.std(0, ddof=1), abs=1e-4)
 
 
+@pytest.mark.parametrize("which", ["numbers", "networks"])
+def test_atoms_carry_predictions(which, request):
+    predictor = MoleculePredictor(request.getfixturevalue(which), progress=False)
+    found = predictor.atom_contributions(["OCC", "C(C", "c1ccccc1"], on_invalid="none")
+    assert [one and one.smiles for one in found] == ["CCO", None, "c1ccccc1"]
+    assert found[0].values.shape == (2, 3) and found[2].values.shape == (2, 6)
+    assert (np.abs(found[0].values) > 1e-6).all()
+    again = predictor.atom_contributions(["CCO"])[0].values
+    assert again == pytest.approx(found[0].values, abs=1e-5)
+
+
 def test_the_command_keeps_the_columns_and_warns_of_distance(numbers, tmp_path, capsys):
     source, output = tmp_path / "library.csv", tmp_path / "out.csv"
     source.write_text("id,smiles\na,OCC\nb,C(C\nc,[Xe]\n")
     words = ["predict", str(numbers), str(source), "-o", str(output), "--level", ".8"]
     assert main(words) == 1
     assert f"Row 2 of {source}" in capsys.readouterr().err and not output.exists()
-    assert main([*words, "--on-invalid", "none"]) == 0
+    picture = tmp_path / "atoms.svg"
+    assert main([*words, "--on-invalid", "none", "--picture", str(picture)]) == 0
+    assert "<svg" in picture.read_text()
     told = capsys.readouterr().err
     assert "Predicted atoms, rings for 2 of 3 rows." in told and "do not trust" in told
     found = pd.read_csv(output)

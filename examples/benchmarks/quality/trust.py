@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far predictions can be trusted: coverage, error by distance, and what class weights do.
+"""How far predictions can be trusted: coverage, error by distance, class weights, atoms.
 
     python -m examples.benchmarks.quality.trust
     python -m examples.benchmarks.quality.trust --data_dir moleculenet --seeds 5
 
 Heads on frozen vectors, as `examples/finetune.py --head` fits them. Each seed divides a data set
 80 : 10 : 10 anew: validation rows choose the head's strength and calibrate its intervals, test rows
-are counted.
+are counted. Contributions of atoms are compared with those that make up RDKit's MolLogP (Wildman
+and Crippen 1999), which heads learn from 800 molecules.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from typing import Any
 import matplotlib
 import numpy as np
 from joblib import Parallel, delayed
+from rdkit.Chem import rdMolDescriptors
+from rdkit.Chem.Crippen import MolLogP
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, roc_auc_score
 from tqdm.auto import tqdm
 from transformers import HfArgumentParser
@@ -27,11 +30,15 @@ from transformers import HfArgumentParser
 matplotlib.use("Agg")
 
 from cmim_hf import DEFAULT_CHECKPOINT, MoleculeEmbedder  # noqa: E402
+from cmim_hf.chemistry.smiles import parse  # noqa: E402
+from cmim_hf.chemistry.smiles import write as write_smiles  # noqa: E402
 from cmim_hf.prediction.applicability import ApplicabilityDomain  # noqa: E402
+from cmim_hf.prediction.attribution import atom_contributions  # noqa: E402
 from cmim_hf.prediction.conformal import bound, label_bounds  # noqa: E402
 from cmim_hf.prediction.frozen_heads import MOST_OF_A_PROCESS, fit_head, predict_head  # noqa: E402
+from cmim_hf.prediction.members import Heads  # noqa: E402
 
-from ..evidence import RESULTS, Cells, interval, shown, table, write  # noqa: E402
+from ..evidence import DATA, RESULTS, Cells, first, interval, shown, table, write  # noqa: E402
 from .molecule_tasks import Task, load_tasks  # noqa: E402
 from .trainings import save_figure  # noqa: E402
 
@@ -53,6 +60,7 @@ class Arguments:
         default_factory=lambda: ["ridge", "svm", "gp"], metadata={"help": "Which."}
     )
     seeds: int = field(default=5, metadata={"help": "Divisions of each data set."})
+    atoms: int = field(default=100, metadata={"help": "Molecules whose atoms are looked at."})
     workers: int = field(default=2, metadata={"help": "Processes that fit heads."})
     output: str = field(default=str(RESULTS), metadata={"help": "Folder of the results."})
 
@@ -79,8 +87,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     runs = list(tqdm(runs, total=len(jobs), desc="fits"))
     draw(runs, Path(args.output))
-    results = {"checkpoint": Path(args.checkpoint).name, **settings, "runs": runs}
-    write("trust", args.output, results, page(runs, args.seeds))
+    atoms = cells.compute(
+        f"atoms-{args.atoms}", lambda: atoms_against_crippen(embedder, args.atoms)
+    )
+    results = {"checkpoint": Path(args.checkpoint).name, **settings, "atoms": atoms, "runs": runs}
+    write("trust", args.output, results, f"{page(runs, args.seeds)}\n\n{atoms_page(atoms)}")
 
 
 def _cell(
@@ -150,6 +161,41 @@ def _of_classes(
         "covered_by_class": [[float(h[truth == c].mean()) for c in (0, 1)] for h in of_truth],
         "size": [float(ruled_in.sum(axis=1).mean()) for ruled_in in sets],
     }
+
+
+def atoms_against_crippen(embedder: MoleculeEmbedder, number: int) -> dict[str, Any]:
+    """Correlation over the atoms of each molecule, its mean and interval, for each head."""
+    rows = [parse(text) for text in first(str(DATA / "moses_test.smi"), 900 + number)]
+    smiles = [write_smiles(molecule) for molecule in rows]
+    vectors, logp = embedder.embed(smiles), np.array([MolLogP(molecule) for molecule in rows])
+    parts = slice(0, 800), slice(800, 900), slice(900, None)
+    train, valid, test = [(vectors[part], logp[part]) for part in parts]
+    found: dict[str, Any] = {}
+    for name in ("ridge", "svm"):
+        model = fit_head(name, train, valid)
+        members = Heads(embedder, [model], "regression", 0)
+        correlations = []
+        for text in smiles[parts[2]]:
+            own = atom_contributions(members, embedder.tokenizer, text).values[0]
+            true = [logp for logp, _ in rdMolDescriptors._CalcCrippenContribs(parse(text))]
+            correlations.append(float(np.corrcoef(own, true)[0, 1]))
+        r2 = 1 - np.var(predict_head(model, test[0])[0] - test[1]) / np.var(test[1])
+        found[name] = {"r2": float(r2), "correlation": interval(correlations)}
+    return {"molecules": number, "heads": found}
+
+
+def atoms_page(found: dict[str, Any]) -> str:
+    """What `atoms_against_crippen` found."""
+    rows = [
+        [name, f"{own['r2']:.2f}", shown(*own["correlation"], digits=2)]
+        for name, own in found["heads"].items()
+    ]
+    return (
+        "## Atoms\n\nHeads for RDKit's MolLogP: correlation of the atoms' contributions (by hiding "
+        "each) with those that make up the true value, mean over "
+        f"{found['molecules']} molecules kept apart, and R² there.\n\n"
+        + table(["head", "R²", "correlation over atoms"], rows)
+    )
 
 
 def page(runs: Sequence[dict[str, Any]], seeds: int) -> str:
