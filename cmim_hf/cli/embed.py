@@ -77,7 +77,10 @@ def run(options: argparse.Namespace) -> None:
     settings = {name: getattr(options, name) for name in names.split()}
     embedder = MoleculeEmbedder(options.checkpoint, **settings)
     done = save_embeddings(
-        read_source(options), embedder, options.output, num_workers=options.workers
+        read_source(options, every_column=output.suffix != ".npy"),
+        embedder,
+        options.output,
+        num_workers=options.workers,
     )
     say(
         f"Embedded {done.read - done.invalid.total():,} of {done.read:,} rows into "

@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> None:
     settings = {name: getattr(options, name) for name in ("device", "dtype", "seed", "standardize")}
     generator = MoleculeGenerator(options.checkpoint, **settings)
     parts, kinds, first = [], Counter(), []
-    for batch in read_source(options):
+    for batch in read_source(options, every_column=False):
         parts.append(encode_rows(generator, batch.rows(), options.on_invalid))
         kinds.update(reject.kind for reject in parts[-1].rejects)
         first = (first + parts[-1].rejects)[:3]

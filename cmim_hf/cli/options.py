@@ -102,8 +102,8 @@ def checked_outputs(
     return output, Picture(picture or None, columns)
 
 
-def read_source(options: argparse.Namespace) -> Iterator[Batch]:
-    """Batches of the command's input."""
+def read_source(options: argparse.Namespace, every_column: bool = True) -> Iterator[Batch]:
+    """Batches of the command's input; inputs of several layouts only without `every_column`."""
     from ..data.smiles_files import read_batches
 
     return read_batches(
@@ -112,6 +112,7 @@ def read_source(options: argparse.Namespace) -> Iterator[Batch]:
         split=options.split,
         file_type=options.file_type,
         batch_rows=BATCH_ROWS,
+        every_column=every_column,
     )
 
 

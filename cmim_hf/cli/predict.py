@@ -111,7 +111,10 @@ def _draw(picture: Picture, predictor: MoleculePredictor, encoded: EncodedRows) 
     """Add the molecules with what their atoms add; the likeliest class's, of several."""
     from .molecule_files import MOST_DRAWN
 
-    few = encoded.first(MOST_DRAWN) if not picture.full else encoded.first(0)
+    if picture.full:
+        picture.added += len(encoded.lengths)
+        return
+    few = encoded.first(MOST_DRAWN)
     values = predictor.outputs(few).values
     for (smiles, weights), own in zip(predictor.contributions_of_encoded(few), values, strict=True):
         place = own.argmax() if predictor.task == "multiclass" else 0

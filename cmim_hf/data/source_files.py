@@ -50,13 +50,16 @@ Source = str | os.PathLike
 def expanded(sources: Source | Iterable[Source]) -> list[Source]:
     """Each source by itself: in place of a pattern (`*`, `?`, `[0-9]`, `**`) its files, by name.
 
-    What exists by that very name is no pattern.
+    What exists by that very name is no pattern, and of a pattern files are left out that are among
+    the sources already.
 
     Raises:
         FileNotFoundError: A pattern that no file matches.
     """
     found: list[Source] = []
-    for source in [sources] if isinstance(sources, (str, os.PathLike)) else sources:
+    sources = [sources] if isinstance(sources, str | os.PathLike) else list(sources)
+    seen = {os.path.abspath(source) for source in sources}
+    for source in sources:
         name = os.fspath(source)
         if not glob.has_magic(name) or os.path.lexists(name):
             found.append(source)
@@ -66,7 +69,8 @@ def expanded(sources: Source | Iterable[Source]) -> list[Source]:
             raise FileNotFoundError(
                 f"No file matches {name}; check the pattern (relative ones start at {Path.cwd()})."
             )
-        found += files
+        found += (file for file in files if os.path.abspath(file) not in seen)
+        seen.update(map(os.path.abspath, files))
     return found
 
 

@@ -28,6 +28,7 @@ from transformers import (
 )
 
 from ..atomic_files import whole_folder, write_whole, writing
+from ..checkpoints import list_checkpoints
 from ..checkpoints.loading import load_checkpoint, weights_fingerprint
 from ..cpu_kernels import sped_up
 from ..embedding.embedder import MoleculeEmbedder
@@ -38,7 +39,7 @@ from .fine_tuning_arguments import FineTuningArguments
 from .head_run import fit_heads
 from .labelled_parts import LabelledParts, leave_out_copies, read_parts
 from .members import Heads, save_heads
-from .prediction_tasks import CHOSEN_BY, PROBLEMS, as_logits, check_labels, measure, summary
+from .prediction_tasks import CHOSEN_BY, ERRORS, PROBLEMS, as_logits, check_labels, measure, summary
 from .predictor import MoleculePredictor
 from .predictor_files import load_networks, save_calibrated
 from .report import write_report
@@ -68,9 +69,8 @@ def fine_tune(args: FineTuningArguments, command: Sequence[str]) -> dict[str, An
     tokenizer = AutoTokenizer.from_pretrained(args.checkpoint)
     data = read_parts(args, tokenizer)
     copies = 0 if args.copies else leave_out_copies(data.parts)
-    check_labels(data)
-    folder = Path(args.output)
-    folder.mkdir(parents=True, exist_ok=True)
+    check_labels(data, args.targets, args.head == "network")
+    folder = _new_folder(args)
     data.rejects.write(folder / "rejects.tsv")
     counts = {name: len(part.rows) for name, part in data.parts.items()}
     for note in data.notes:
@@ -96,11 +96,11 @@ def fine_tune(args: FineTuningArguments, command: Sequence[str]) -> dict[str, An
     report = {
         **_origin(args, command),
         "task": data.task,
-        "classes": data.classes,
+        "classes": _classes(data),
         "split": data.split,
         "rows": counts,
         "rejected": rejected,
-        "chosen_by": CHOSEN_BY[data.task],
+        "chosen_by": CHOSEN_BY[data.task] if args.head == "network" else ERRORS[data.task],
         "test": summary([run["test"]["mean"] for run in runs]),
         "runs": runs,
     }
@@ -109,17 +109,34 @@ def fine_tune(args: FineTuningArguments, command: Sequence[str]) -> dict[str, An
     about |= {"targets": args.targets, "classes": _classes(data), "calibrated_on": "valid", **made}
     about["standardize"] = args.standardize
     save_calibrated(folder, about, members, data.parts["train"], data.parts["valid"])
-    predictor = MoleculePredictor(folder, checkpoint=args.checkpoint, progress=False)
+    predictor = MoleculePredictor(folder, progress=False)
     write_report(folder / "report.html", report, predictor, data.parts["test"])
     for name, value in report["test"].items():
         spread = "" if value["low"] is None else f" ({value['low']:.4f} to {value['high']:.4f})"
-        print(f"test {name}, mean of {args.seeds} seeds: {value['mean']:.4f}{spread}")
+        seeds = f", mean of {args.seeds} seeds" if args.head == "network" else ""
+        print(f"test {name}{seeds}: {value['mean']:.4f}{spread}")
     return report
 
 
+def _new_folder(args: FineTuningArguments) -> Path:
+    """The output folder; ValueError where another run's models would stay beside the new ones."""
+    folder = Path(args.output)
+    if folder.is_file():
+        raise ValueError(f"--output {folder} is a file; give the name of a folder.")
+    if args.head == "network":
+        written = {f"seed-{seed}" for seed in range(args.seeds)}
+    else:
+        written = {path.name for path in folder.glob("head-*")}
+    found = {path.name for kind in ("seed-*", "head-*") for path in folder.glob(kind)}
+    if old := sorted(found - written):
+        raise ValueError(f"--output {folder} holds {old[0]} of another run; give a new folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def _classes(data: LabelledParts) -> list[str]:
-    """Names of the classes, 0 and 1 of yes or no, none of numbers."""
-    return data.classes or (["0", "1"] if data.task == "binary" else [])
+    """Names of the classes, those of no and yes, none of numbers."""
+    return data.classes or (list(data.words) if data.task == "binary" else [])
 
 
 def _run_head(
@@ -139,10 +156,18 @@ def _run_head(
     _write_predictions(folder / "predictions.csv", data, logits, args.targets)
     made = {
         "heads": save_heads(folder, heads.estimators),
-        "checkpoint": args.checkpoint,
+        "checkpoint": _name(args.checkpoint),
         "representation": embedder.representation,
     }
     return run, heads, made
+
+
+def _name(checkpoint: str) -> str:
+    """By what a checkpoint is found again from elsewhere: the name that ships, or a whole path."""
+    shipped = {path: name for name, path in list_checkpoints().items()}
+    if checkpoint in shipped:
+        return shipped[checkpoint]
+    return str(Path(checkpoint).absolute()) if Path(checkpoint).is_dir() else checkpoint
 
 
 def _origin(args: FineTuningArguments, command: Sequence[str]) -> dict[str, Any]:
@@ -270,6 +295,8 @@ def _write_predictions(
     """
     part = data.parts["test"]
     frame = {"row": [row.number for row in part.rows], "smiles": [row.text for row in part.rows]}
+    if len({row.source for row in part.rows}) > 1:
+        frame = {"source": [row.source for row in part.rows], **frame}
     if data.task == "multiclass":
         (target,) = targets
         names = np.array([*data.classes, ""], object)

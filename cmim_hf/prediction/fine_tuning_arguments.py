@@ -18,6 +18,9 @@ DRAWN = ["random", "scaffold", "time"]
 """How a table without a column of parts is divided."""
 
 FRACTIONS = [0.8, 0.1, 0.1]
+ADDED = ("predicted", "std", "low", "high", "labels")
+"""What predictions add to the name of a target."""
+
 HEADS = ("ridge", "svm", "rf", "gp")
 """Ridge or logistic regression, a support vector machine, a random forest, a Gaussian process."""
 
@@ -123,6 +126,13 @@ class FineTuningArguments:
                 check_choice(f"--{name}", value, known)
         if twice := {name for name in self.targets if self.targets.count(name) > 1}:
             raise ValueError(f"--targets names {', '.join(sorted(twice))} twice.")
+        columns = ["row", "source", "smiles", "distance_percentile", *self.targets]
+        columns += [f"{t}_{what}" for t in self.targets for what in ADDED]
+        if twice := {name for name in columns if columns.count(name) > 1}:
+            raise ValueError(
+                f"--targets {' '.join(self.targets)}: predictions have columns of their own that "
+                f"are called {', '.join(sorted(twice))}; rename these in the table."
+            )
         if self.split and not self.data:
             raise ValueError("--split divides one table: give --data, or leave it out.")
         if (self.split == "time") != (self.time_column is not None):

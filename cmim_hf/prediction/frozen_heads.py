@@ -51,7 +51,7 @@ def fit_head(
     """
     if head not in HEADS:
         raise ValueError(f"`head` is one of {', '.join(HEADS)}, not {head!r}.")
-    vectors, labels = train
+    vectors, labels = train[0].astype(float), train[1]  # of float32 large labels lose digits
     if classes:
         counts = np.bincount(labels.astype(int), minlength=classes)
         least = 2 if head == "svm" else 1
@@ -79,6 +79,7 @@ def predict_head(
 
     The spread is a Gaussian process's standard deviation, or that of a forest's trees; else None.
     """
+    vectors = vectors.astype(float)
     if classes:
         return model.predict_proba(vectors), None
     scaled, last = model[0].transform(vectors), model[-1]

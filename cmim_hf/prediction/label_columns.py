@@ -22,6 +22,7 @@ MOST_CLASSES = 50
 
 _LIKE_A_NUMBER = re.compile(r"[<>=~≤≥±]*\s*[-+−]?[.,]?\d")
 _FEW_NUMBERS = 20  # up to so many whole numbers from 0 may be classes
+_FEWER_NUMBERS = 5  # and up to so many from elsewhere
 
 
 @dataclass
@@ -32,12 +33,14 @@ class Labels:
         task: `regression`, `binary` or `multiclass`.
         values: (rows, targets), NaN where missing: numbers, 0 and 1, or the class from 0.
         classes: The names of the classes of `multiclass`, by number; else none.
+        words: How no and yes are written, of `binary`; 0 and 1 where targets differ in it.
         notes: How the cells were read, to be told.
     """
 
     task: str
     values: np.ndarray
     classes: list[str] = field(default_factory=list)
+    words: tuple[str, str] = ("0", "1")
     notes: list[str] = field(default_factory=list)
 
 
@@ -68,6 +71,8 @@ class _Column:
         if found <= {0, 1} or found <= {-1, 1}:
             return "yes or no" if found else "nothing"
         few = 2 < len(found) <= _FEW_NUMBERS and found == set(range(len(found)))
+        fewer = 2 <= len(found) <= _FEWER_NUMBERS < len(self.values) / 2
+        few |= fewer and all(value == round(value) for value in found)
         return "few whole numbers" if few else "numbers"
 
 
@@ -101,7 +106,7 @@ def read_labels(
     if task == "multiclass":
         values, classes = _classes(columns)
         notes.append(f"The classes are {', '.join(classes)}.")
-        return Labels(task, values, classes, notes)
+        return Labels(task, values, classes, notes=notes)
     wrong = {"binary": ("words", "few whole numbers", "numbers"), "regression": ("words",)}[task]
     for column in columns:
         if column.kind in wrong or (task == "regression" and column.shown):
@@ -110,9 +115,16 @@ def read_labels(
                 f"--task {task} needs {fits}, or nothing where a label is missing; column "
                 f"{column.name!r} holds {_examples(column)}. Leave --task out to have it read off."
             )
+    words = [("0", "1")]
     if task == "binary":
-        notes += filter(None, map(_read_yes_and_no, columns))
-    return Labels(task, np.stack([column.values for column in columns], axis=1), notes=notes)
+        words = list(map(_read_yes_and_no, columns))
+        notes += [
+            f"Column {column.name!r}: {no!r} is read as 0, {yes!r} as 1."
+            for column, (no, yes) in zip(columns, words, strict=True)
+            if (no, yes) != ("0", "1")
+        ]
+    both = words[0] if len(set(words)) == 1 else ("0", "1")
+    return Labels(task, np.stack([c.values for c in columns], axis=1), words=both, notes=notes)
 
 
 def _read(rows: Sequence[Row], name: str, cells: Sequence[Any]) -> _Column:
@@ -167,9 +179,9 @@ def _guess(columns: Sequence[_Column]) -> str:
             "pass --task regression if all are numbers."
         )
     if set(kinds.values()) == {"few whole numbers"}:
-        largest = max(np.nanmax(column.values) for column in columns if column.kind != "nothing")
+        told = _examples(next(column for column in columns if column.kind != "nothing"))
         raise ValueError(
-            f"The labels are the whole numbers 0 to {largest:.0f}: amounts, or classes? Pass "
+            f"The labels are a few whole numbers, {told}: amounts, or classes? Pass "
             "--task regression for amounts, or --task multiclass for classes (of one target)."
         )
     return "regression"
@@ -227,6 +239,11 @@ def _classes(columns: Sequence[_Column]) -> tuple[np.ndarray, list[str]]:
         values = column.values.copy()
         there = ~np.isnan(values)
         values[there] = np.searchsorted(found, values[there])
+    if barred := [name for name in names if "|" in name]:
+        raise ValueError(
+            f"Column {column.name!r}: the class {barred[0]!r} has a | in its name, which stands "
+            "between labels in predictions; rename it."
+        )
     if len(names) < 2:
         raise ValueError(
             f"--task multiclass needs two classes at least; column {column.name!r} holds "
@@ -235,19 +252,17 @@ def _classes(columns: Sequence[_Column]) -> tuple[np.ndarray, list[str]]:
     return values[:, None], names
 
 
-def _read_yes_and_no(column: _Column) -> str:
-    """Turn a column's `values` into 0 and 1, and say what was read as what; "" if nothing was."""
+def _read_yes_and_no(column: _Column) -> tuple[str, str]:
+    """Turn a column's `values` into 0 and 1; how it writes these."""
     if column.shown:
         no, yes = _pair(column.shown)
         for word, value in ((no, 0.0), (yes, 1.0)):
             column.values[column.words == word] = value
-        no, yes = (repr(column.shown.get(word, word)) for word in (no, yes))
-    elif -1 in _different(column.values):
+        return column.shown.get(no, no), column.shown.get(yes, yes)
+    if -1 in _different(column.values):
         column.values[column.values == -1] = 0.0
-        no, yes = "-1", "1"
-    else:
-        return ""
-    return f"Column {column.name!r}: {no} is read as 0, {yes} as 1."
+        return "-1", "1"
+    return "0", "1"
 
 
 def _pair(words: Mapping[str, str]) -> tuple[str, str] | None:

@@ -74,6 +74,7 @@ class LabelledParts:
         parts: `train`, `valid` and `test`.
         task: `regression`, `binary` or `multiclass`.
         classes: The names of the classes of `multiclass`, by number; else none.
+        words: How no and yes are written, of `binary`.
         split: What divided the table: `random`, `scaffold`, `time`, `column`; or `tables`.
         rejects: The rows that cannot be used.
         notes: How labels and split were read, to be told.
@@ -82,6 +83,7 @@ class LabelledParts:
     parts: dict[str, Part]
     task: str
     classes: list[str]
+    words: tuple[str, str]
     split: str
     rejects: Rejects
     notes: list[str]
@@ -115,9 +117,15 @@ def read_parts(args: FineTuningArguments, tokenizer: PreTrainedTokenizerBase) ->
     labels = read_labels(rows, cells, args.task)
     if args.class_weights == "balanced" and labels.task == "regression":
         raise ValueError("--class_weights balanced is for classes; the labels are numbers.")
+    labelled = np.flatnonzero(~np.isnan(labels.values).all(axis=1))
+    if not len(labelled):
+        raise ValueError(f"No usable row has a label in {', '.join(args.targets)}.")
+    if unlabelled := len(rows) - len(labelled):
+        labels.notes.append(f"{unlabelled} usable rows without any label are left out.")
     tokens = [ids.tolist() for ids in np.split(encoded.tokens, np.cumsum(encoded.lengths)[:-1])]
     written = tokenizer.batch_decode(tokens, skip_special_tokens=True)
     usable = Part(rows, tokens, labels.values, [stereo_free(text) for text in written])
+    usable, kept = usable.take(labelled), [kept[place] for place in labelled]
     if table.split in DRAWN:
         names = _drawn(args, table.split, usable, [table.division[place] for place in kept])
     else:
@@ -126,11 +134,14 @@ def read_parts(args: FineTuningArguments, tokenizer: PreTrainedTokenizerBase) ->
         for part in (part for part in PARTS if part not in names):
             own = [row for row, name in zip(table.rows, everywhere, strict=True) if name == part]
             unusable = [reject for reject in encoded.rejects if reject.row in own]
+            if not unusable and own:
+                raise ValueError(f"{part}: none of its {len(own)} rows has a label.")
             raise ValueError(f"{part}: {none_usable(len(own), unusable)}")
     parts = {part: usable.take(np.flatnonzero(names == part)) for part in PARTS}
     notes = [*labels.notes, *_told(args, table.split)]
     rejects = Rejects(encoded.rejects)
-    return LabelledParts(parts, labels.task, labels.classes, table.split, rejects, notes)
+    about = (labels.task, labels.classes, labels.words, table.split)
+    return LabelledParts(parts, *about, rejects, notes)
 
 
 def _read(args: FineTuningArguments) -> _Table:
@@ -157,6 +168,11 @@ def _read(args: FineTuningArguments) -> _Table:
 
 def _division(args: FineTuningArguments, split: str, part: str, batch: Batch) -> list[Any]:
     if split == "column":
+        if "split" not in map(str.lower, batch.columns.column_names):
+            raise ValueError(
+                f"{batch.source} has no column split, as --split column needs: add one (train, "
+                "valid, test), or choose another --split."
+            )
         return _cells(batch, "split", "--split")
     if split == "time":
         return _cells(batch, args.time_column, "--time_column")

@@ -137,10 +137,17 @@ class Heads:
     def __call__(self, encoded: EncodedRows) -> Outputs:
         """See [`Members`]; the spread is that of a Gaussian process or of a forest's trees."""
         vectors = self.embedder.embed_encoded(encoded)
+        if not len(vectors):  # which scikit-learn does not take
+            one = np.zeros((1, self.embedder.size), np.float32)
+            values, spread = self._predicted(one)
+            return Outputs(values[:0], spread if spread is None else spread[:0], vectors)
+        return Outputs(*self._predicted(vectors), vectors)
+
+    def _predicted(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         found = [predict_head(one, vectors, self._classes) for one in self.estimators]
         values, spreads = zip(*found, strict=True)
         spread = None if spreads[0] is None else self._columns(spreads)
-        return Outputs(self._columns(values), spread, vectors)
+        return self._columns(values), spread
 
     @torch.inference_mode()
     def without(self, ids: torch.Tensor, hidden: torch.Tensor) -> np.ndarray:

@@ -30,6 +30,13 @@ PROBLEMS = {
 CHOSEN_BY = {"regression": "r2", "binary": "roc_auc", "multiclass": "roc_auc"}
 """By what the epoch is chosen: neither depends on a target's unit or on a threshold."""
 
+ERRORS = {
+    "regression": "mean squared error",
+    "binary": "cross-entropy",
+    "multiclass": "cross-entropy",
+}
+"""By what the strength of a head is chosen."""
+
 _METRICS = {
     "regression": ("rmse", "mae", "r2"),
     "binary": ("roc_auc", "average_precision", "balanced_accuracy"),
@@ -37,16 +44,18 @@ _METRICS = {
 }
 
 
-def check_labels(data: LabelledParts) -> None:
+def check_labels(data: LabelledParts, targets: Sequence[str], network: bool) -> None:
     """Note classes without a training row; ValueError where nothing can be learned or chosen."""
     train, valid = data.parts["train"].labels, data.parts["valid"].labels
-    if np.isnan(train).all():
-        raise ValueError("No training row has a label.")
-    if not any(_varies(column[~np.isnan(column)]) for column in valid.T):
+    if gaps := [name for name, one in zip(targets, np.isnan(train).T, strict=True) if one.all()]:
+        raise ValueError(f"No training row has a label in {', '.join(gaps)}.")
+    if network and not any(_varies(column[~np.isnan(column)]) for column in valid.T):
         raise ValueError(
             f"The validation rows cannot choose the epoch: {CHOSEN_BY[data.task]} is defined for "
             "no target, because all labels of each are alike or missing."
         )
+    if len(set(data.parts["train"].keys)) < 2:
+        raise ValueError("All training rows are one molecule; give at least two different ones.")
     unseen = [name for number, name in enumerate(data.classes) if number not in train]
     if unseen:
         data.notes.append(f"No training row is of the classes {', '.join(unseen)}.")

@@ -87,10 +87,11 @@ class MoleculePredictor:
 
         Returns:
             A row for each molecule, or for each row under `on_invalid="none"`, with gaps where one
-            is invalid. For each target `<target>_predicted`, in its unit, the probability of yes,
-            or of several classes the likeliest; `<target>_std` where models disagree; of numbers
-            `<target>_low` and `<target>_high`; else `<target>_labels`, those that cannot be ruled
-            out at this level, with `|` between, and of several classes the probability of each,
+            is invalid; under `"skip"` the index has the places in `smiles`. For each target
+            `<target>_predicted`, in its unit, the probability of yes, or of several classes the
+            likeliest; `<target>_std` where models disagree; of numbers `<target>_low` and
+            `<target>_high`; else `<target>_labels`, those that cannot be ruled out at this level,
+            with `|` between, or "none", and of several classes the probability of each,
             `<target>_probability_<class>`. In the end `distance_percentile`: 0 is among the
             training molecules, 100 further out than any of them.
 
@@ -105,7 +106,8 @@ class MoleculePredictor:
         check_choice("on_invalid", on_invalid, ON_INVALID)
         checked_level(level)
         encoded = read_molecules(self.encoder(), smiles, on_invalid, self.progress)
-        return pandas.DataFrame(self.predict_encoded(encoded, level, on_invalid))
+        columns = self.predict_encoded(encoded, level, on_invalid)
+        return pandas.DataFrame(columns, index=encoded.kept if on_invalid == "skip" else None)
 
     def atom_contributions(
         self, smiles: Iterable[str], *, on_invalid: str | None = None
@@ -128,10 +130,12 @@ class MoleculePredictor:
         from .attribution import atom_contributions
 
         tokenizer = self._members.tokenizer
-        rows = np.split(encoded.tokens, np.cumsum(encoded.lengths)[:-1])
-        texts = tokenizer.batch_decode(
-            rows if len(encoded.lengths) else [], skip_special_tokens=True
-        )
+        ends = np.cumsum(encoded.lengths)
+        rows = [
+            encoded.tokens[end - length : end]
+            for end, length in zip(ends, encoded.lengths, strict=True)
+        ]
+        texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in rows]
         with progress_bar(len(texts), "Hiding atoms", self.progress) as bar:
             found = []
             for text in texts:
@@ -209,7 +213,8 @@ def _label_sets(
 
 def _joined(ruled_in: np.ndarray, names: list[str]) -> np.ndarray:
     texts = [
-        "|".join(name for name, one in zip(names, row, strict=True) if one) for row in ruled_in
+        "|".join(name for name, one in zip(names, row, strict=True) if one) or "none"
+        for row in ruled_in
     ]
     return np.array(texts, dtype=object)
 

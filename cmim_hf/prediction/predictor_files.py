@@ -93,6 +93,8 @@ def load_predictor(
     for name, array in arrays.items():
         part, _, rest = name.partition(".")
         parts[part][rest] = array
+    if "networks" in about and checkpoint is not None:
+        raise ValueError(f"{folder} holds networks, which need no `checkpoint`; leave it out.")
     if "networks" in about:
         members = load_networks([folder / name for name in about["networks"]], device)
     else:
@@ -148,13 +150,15 @@ def _heads(
     checkpoint: str | os.PathLike | None,
     device: str | None,
 ) -> Heads:
-    embedder = MoleculeEmbedder(
-        checkpoint or about["checkpoint"],
-        device=device,
-        dtype=torch.float32,
-        representation=about["representation"],
-        progress=False,
-    )
+    name = checkpoint or about["checkpoint"]
+    settings = {"dtype": torch.float32, "representation": about["representation"]}
+    try:
+        embedder = MoleculeEmbedder(name, device=device, progress=False, **settings)
+    except OSError as error:
+        raise ValueError(
+            f"The heads in {folder} read vectors of the checkpoint {name}, which cannot be opened "
+            f"({error}). Say by `checkpoint` where it is."
+        ) from error
     if embedder.fingerprint != about["weights"]:
         raise ValueError(
             f"The heads in {folder} were fitted to vectors of a checkpoint with the fingerprint "

@@ -51,6 +51,8 @@ def write_report(
         predictor: What is judged.
         test: Rows that neither trained nor chose nor calibrated it.
     """
+    from matplotlib import rc_context
+
     outputs = predictor.outputs(test.encoded())
     tables = {level: predictor.columns(outputs, level) for level in LEVELS}
     rows = ", ".join(f"{number:,} {name}" for name, number in told["rows"].items())
@@ -62,12 +64,15 @@ def write_report(
     for place, target in enumerate(predictor.targets):
         known = ~np.isnan(test.labels[:, place])
         if not known.any():
+            body.append(f"<h2>{_shown(target)}</h2><p>No test row has a label.</p>")
             continue
         own = {level: {n: c[known] for n, c in table.items()} for level, table in tables.items()}
         values = outputs.values[known]
         values = values if predictor.task == "multiclass" else values[:, place]
         labels = test.labels[known, place]
-        body.append(f"<h2>{_shown(target)}</h2>{_figure(predictor, target, values, labels, own)}")
+        with rc_context({"text.parse_math": False}):  # a $ in a name is a $
+            figure = _figure(predictor, target, values, labels, own)
+        body.append(f"<h2>{_shown(target)}</h2>{figure}")
     versions = ", ".join(f"{name} {number}" for name, number in told["versions"].items())
     body.append(f"<pre>{_shown(told['command'])}\n{told['date']}, {versions}</pre>")
     title = _shown(f"Predictions of {', '.join(predictor.targets)}")
@@ -135,6 +140,8 @@ def _figure(
     words = f"At a stated level of 90 % the truth is held for {held:.1%} of the test rows"
     if predictor.task == "regression":
         words += f", by intervals of ± {radius:.3g}"
+    if predictor.task == "regression" and not np.isfinite(radius):
+        words = "There are too few validation rows with a label for an interval of 90 %"
     return f"<p>{words}.</p>{picture[picture.index('<svg') :]}"
 
 

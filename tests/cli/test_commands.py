@@ -75,11 +75,17 @@ def test_several_inputs_and_patterns_are_read_one_after_the_other(expected, tmp_
     assert main(["embed", *inputs, "-o", str(output)]) == 0
     assert close(vectors_of(output), expected)
     assert pq.read_table(output)["name"].to_pylist() == [part.name for part in parts]
+    (tmp_path / "last.csv").write_text("id,smiles\n1,CCO\n")
+    for name, status in (("out.npy", 0), ("out.parquet", 1)):
+        words = ["embed", *inputs, str(tmp_path / "last.csv"), "-o", str(tmp_path / name)]
+        assert main(words) == status
+    assert "read together have the same columns" in capsys.readouterr().err
+    assert close(np.load(tmp_path / "out.npy"), expected[[0, 1, 2, 0]])
     parts[1].write_text("C(C\n")
     assert main(["embed", f"{tmp_path}/*.smi", "-o", str(output)]) == 1
     assert f"Row 1 of {parts[1]}" in capsys.readouterr().err
-    assert main(["embed", f"{tmp_path}/*.csv", "-o", str(output)]) == 1
-    assert f"No file matches {tmp_path}/*.csv; check the pattern" in capsys.readouterr().err
+    assert main(["embed", f"{tmp_path}/*.tsv", "-o", str(output)]) == 1
+    assert f"No file matches {tmp_path}/*.tsv; check the pattern" in capsys.readouterr().err
 
 
 def test_numpy_output_and_settings(expected, tmp_path):

@@ -5,6 +5,7 @@ import csv
 import importlib.util
 import json
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from cmim_hf import (
 )
 from cmim_hf.chemistry.smiles import canonicalize
 from cmim_hf.prediction.fine_tuning import ATTENTION
+from cmim_hf.prediction.fine_tuning_arguments import FineTuningArguments
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "finetune.py"
 HEAVY_ATOMS = {
@@ -128,6 +130,72 @@ def test_a_head_on_frozen_vectors_by_the_same_command(finetune, head, task, tmp_
     assert "<svg" in (output / "report.html").read_text()
 
 
+def run_head(finetune, folder, rows, *words, header=("SMILES", "size", "split"), name="atoms"):
+    data = write(folder / f"{name}.csv", header, rows)
+    output = folder / name
+    finetune.main(["--data", data, "--head", "ridge", "--output", str(output), *words, *QUIET])
+    return output
+
+
+def three_times(label):
+    return [
+        [smiles, label(count), part]
+        for part in ("train", "valid", "test")
+        for smiles, count in HEAVY_ATOMS.items()
+    ]
+
+
+def test_rows_without_any_label_take_no_part(finetune, tmp_path, capsys):
+    rows = three_times(str)
+    plain = run_head(finetune, tmp_path, rows, "--targets", "size")
+    more = [["N" * number, "", "train"] for number in range(1, 9)]
+    output = run_head(finetune, tmp_path, [*rows, *more], "--targets", "size", name="more")
+    assert "8 usable rows without any label are left out." in capsys.readouterr().out
+    own, other = (MoleculePredictor(one, progress=False) for one in (plain, output))
+    assert own.about["rows"] == other.about["rows"]
+    assert own.predict(["NNNN"]).equals(other.predict(["NNNN"]))
+
+
+def test_names_that_would_be_lost_are_refused(finetune, tmp_path):
+    for targets, lost in ((["size", "size_predicted"], "size_predicted"), (["row"], "row")):
+        with pytest.raises(
+            ValueError, match=f"columns of their own that are called {lost}; rename"
+        ):
+            FineTuningArguments(data="a.csv", targets=targets)
+    rows = three_times(lambda count: "a|b" if count < 5 else "c" if count < 9 else "d")
+    with pytest.raises(ValueError, match="'a|b' has a | in its name".replace("|", "[|]")):
+        run_head(finetune, tmp_path, rows, "--targets", "size")
+
+
+def test_yes_and_no_come_back_as_written_and_a_dollar_is_a_dollar(finetune, tmp_path):
+    rows = three_times(lambda count: "Active" if count > 6 else "inactive")
+    header = ("SMILES", "IC50_$nM_$", "split")
+    output = run_head(finetune, tmp_path, rows, "--targets", "IC50_$nM_$", header=header)
+    found = MoleculePredictor(output, progress=False).predict(list(HEAVY_ATOMS), level=0.6)
+    assert set(found["IC50_$nM_$_labels"]) <= {"Active", "inactive", "inactive|Active", "none"}
+    assert "IC50_$nM_$" in (output / "report.html").read_text()
+
+
+def test_another_runs_models_do_not_stay_beside_new_ones(finetune, tmp_path):
+    rows = three_times(str)
+    output = run_head(finetune, tmp_path, rows, "--targets", "size")
+    run_head(finetune, tmp_path, rows, "--targets", "size")  # the same again is fine
+    (output / "seed-0").mkdir()
+    with pytest.raises(ValueError, match="holds seed-0 of another run; give a new folder"):
+        run_head(finetune, tmp_path, rows, "--targets", "size")
+
+
+def test_a_relative_checkpoint_is_found_from_elsewhere(finetune, tmp_path, monkeypatch):
+    shutil.copytree(TINY, tmp_path / "mine")
+    monkeypatch.chdir(tmp_path)
+    words = ["--targets", "size"]
+    data = write(tmp_path / "a.csv", ("SMILES", "size", "split"), three_times(str))
+    finetune.main(["--data", data, "--head", "ridge", "--output", "run", *words, *QUIET[:-4],
+                   "--checkpoint", "mine", "--copies", "true"])  # fmt: skip
+    monkeypatch.chdir("/")
+    assert len(MoleculePredictor(tmp_path / "run", progress=False).predict(["CCO"])) == 1
+
+
 def test_it_learns_to_count_atoms_in_their_unit(counted):
     report = json.loads((counted / "metrics.json").read_text())
     assert report["task"] == "regression" and report["chosen_by"] == "r2"
@@ -155,7 +223,7 @@ def test_the_figures_name_the_command_that_gives_them(counted):
 
 def test_rows_that_cannot_be_used_are_listed_and_counted(counted):
     report = json.loads((counted / "metrics.json").read_text())
-    assert report["rows"] == {"train": 13, "valid": 12, "test": 13}
+    assert report["rows"] == {"train": 12, "valid": 12, "test": 12}
     assert sum(report["rejected"].values()) == 2
     with open(counted / "rejects.tsv") as stream:
         rejects = list(csv.DictReader(stream, delimiter="\t"))
@@ -164,8 +232,7 @@ def test_rows_that_cannot_be_used_are_listed_and_counted(counted):
         (39, "not a molecule"),
     ]
     predictions = table(counted / "seed-0" / "predictions.csv")
-    assert [int(row["row"]) for row in predictions] == [*range(27, 39), 40]
-    assert predictions[-1]["atoms"] == "" and float(predictions[-1]["atoms_predicted"]) > 0
+    assert [int(row["row"]) for row in predictions] == [*range(27, 39)]  # 40 has no label
 
 
 def test_the_saved_model_predicts_the_same(counted):
@@ -291,7 +358,7 @@ def test_one_class_of_several(finetune, tmp_path, capsys):
     rows = []
     for part in ("train", "valid", "test"):
         rows += [[smiles, kind(count), part] for smiles, count in HEAVY_ATOMS.items()]
-    rows.append(["CCC", "", "test"])
+    rows.append(["CCC", "", "test"])  # of no use
     data = write(tmp_path / "kinds.csv", ["smiles", "kind", "split"], rows)
     options = ["--epochs", "15", "--class_weights", "balanced", "--output", str(tmp_path / "run")]
     finetune.main(["--data", data, "--targets", "kind", *options, *QUIET])
@@ -302,14 +369,13 @@ def test_one_class_of_several(finetune, tmp_path, capsys):
     assert run["valid"]["mean"]["roc_auc"] == pytest.approx(max(run["history"]))
     assert max(run["history"]) > 0.9
     written = table(tmp_path / "run" / "seed-0" / "predictions.csv")
-    assert written[-1]["kind"] == "" and written[-1]["kind_predicted"] in KINDS
+    assert len(written) == 12 and {row["kind_predicted"] for row in written} <= set(KINDS)
     names = [f"kind_probability_{name}" for name in report["classes"]]
     found = np.array([[float(row[name]) for name in names] for row in written])
     assert found.sum(axis=1) == pytest.approx(1)
-    labelled = written[:-1]
-    right = np.mean([row["kind"] == row["kind_predicted"] for row in labelled])
+    right = np.mean([row["kind"] == row["kind_predicted"] for row in written])
     assert report["test"]["accuracy"]["mean"] == right
-    assert [row["kind"] for row in labelled] == [kind(count) for count in HEAVY_ATOMS.values()]
+    assert [row["kind"] for row in written] == [kind(count) for count in HEAVY_ATOMS.values()]
     model = str(tmp_path / "run" / "seed-0" / "model")
     predicted = pipeline("molecule-prediction", model=model)([row["smiles"] for row in written])
     again = [[row[name] for name in report["classes"]] for row in predicted]
@@ -354,7 +420,11 @@ def test_balanced_weights_lift_the_rare_class(finetune, tmp_path):
         ([["C", "1", "hold"]], [], r"holds \['hold'\]"),
         ([["C", "1", "train"]], ["--test", "x.csv"], "not both"),
         ([["C", "1", "train"]], ["--targets", "z"], "no column 'z'.*`--targets`"),
-        ([["C", "", "train"], ["N", "1", "val"], ["O", "1", "test"]], [], "No training row"),
+        (
+            [["C", "", "train"], ["N", "1", "val"], ["O", "1", "test"]],
+            [],
+            "none of its 1 rows has a label",
+        ),
         ([["C", "1", "train"], ["(", "1", "val"], ["C", "1", "test"]], [], "valid: None of the 1"),
         ([["C", "1", "train"], ["N", "1", "val"], ["O", "1", "test"]], [], "roc_auc is defined"),
         ([["C", "1", "train"], ["C", "1", "val"], ["C", "1", "test"]], [], "--copies true"),

@@ -43,6 +43,14 @@ def test_each_head_learns_classes(head, labels):
     assert (chances.argmax(axis=1) == labels[180:]).mean() > 0.8
 
 
+@pytest.mark.parametrize("head", HEADS)
+def test_large_numbers_keep_their_digits(head):
+    model = fit_head(head, *parts(NUMBERS + 1e8))
+    values, _ = predict_head(model, VECTORS[180:])
+    small, _ = predict_head(fit_head(head, *parts(NUMBERS)), VECTORS[180:])
+    assert np.abs(values - 1e8 - small).mean() < 0.02 * NUMBERS.std()
+
+
 def test_validation_rows_choose_the_strength():
     train, (vectors, labels) = parts(NUMBERS)
     assert fit_head("ridge", train, (vectors, labels))[-1].alpha == 0.1

@@ -37,7 +37,7 @@ def test_what_was_read_as_what_is_told():
     assert labels.notes == [
         "Column 'y0': 'none' is read as no label, 1 times.",
         "Column 'y0': 'no' is read as 0, 'Yes' as 1.",
-        "Column 'y1': -1 is read as 0, 1 as 1.",
+        "Column 'y1': '-1' is read as 0, '1' as 1.",
     ]
     assert labels.values.tolist()[1] == [0, 1, 0]
 
@@ -88,7 +88,11 @@ def test_stated_classes(cells, classes, values):
         ([[">10 uM", "low", "none", "high"]], None, "'>10 uM' begins like a number"),
         ([["toxic", "safe"]], None, "'safe', 'toxic'.*which is yes.*--task multiclass"),
         ([["w" * n for n in range(1, 52)]], None, "51 different words.*--task multiclass"),
-        ([["0", "1", "2"]], None, "0 to 2: amounts, or.*--task regression.*--task multiclass"),
+        (
+            [["0", "1", "2"]],
+            None,
+            "'0', '1', '2': amounts, or.*--task regression.*--task multiclass",
+        ),
         ([["0", "1", "2"]], "binary", "--task binary needs yes and no.*'0', '1', '2'"),
         ([["a", "b", "c"]], "regression", "--task regression needs numbers.*'a', 'b', 'c'"),
         ([["yes", "no"]], "regression", "--task regression needs numbers.*'no', 'yes'"),

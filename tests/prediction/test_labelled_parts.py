@@ -3,6 +3,7 @@
 
 import csv
 
+import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
@@ -78,7 +79,7 @@ def test_a_column_split_is_passed_over_where_another_is_asked_for(tmp_path):
     assert data.split == "time" and "latest by year in test" in data.notes[0]
     with pytest.raises(ValueError, match="no column 'week'.*`--time_column`"):
         data_of(path, split="time", time_column="week")
-    with pytest.raises(ValueError, match="no column 'split'.*`--split`"):
+    with pytest.raises(ValueError, match="no column split, as --split column needs"):
         data_of(write(tmp_path / "b.csv", ["smiles", "y"], [["C", 1]]), split="column")
     with pytest.raises(ValueError, match="Unknown `--split` 'thirds'"):
         data_of(path, split="thirds")
@@ -90,10 +91,12 @@ def test_a_column_split_is_passed_over_where_another_is_asked_for(tmp_path):
 
 
 def test_missing_classes_are_none_in_training(tmp_path):
-    rows = [["C", "low", "train"], ["CC", "", "train"], ["CCC", "mid", "valid"]]
+    rows = [["C", "low", "train"], ["CCC", "mid", "valid"]]
     rows += [["CCO", "high", "test"]]
     data = data_of(write(tmp_path / "a.csv", ["smiles", "y", "split"], rows))
     assert data.task == "multiclass" and data.classes == ["high", "low", "mid"]
     examples = data.parts["train"].examples(data.task)
-    assert [example["labels"] for example in examples] == [[1], [-100]]
+    assert [example["labels"] for example in examples] == [[1]]
+    data.parts["train"].labels[:] = np.nan
+    assert data.parts["train"].examples(data.task)[0]["labels"] == [-100]
     assert data.parts["test"].examples("regression")[0]["labels"] == [0.0]

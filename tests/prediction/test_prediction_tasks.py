@@ -65,12 +65,13 @@ def test_metrics_of_classes_by_hand():
 
 def test_a_class_without_a_training_row_is_told():
     parts = {
-        name: Part([], [], np.array([[label] for label in labels], float), [])
+        name: Part([], [], np.array([[label] for label in labels], float), ["C", "CC"])
         for name, labels in (("train", [0, 2]), ("valid", [0, 1]), ("test", [1]))
     }
-    data = LabelledParts(parts, "multiclass", ["a", "b", "c"], "column", Rejects(), [])
-    check_labels(data)
+    data = LabelledParts(parts, "multiclass", ["a", "b", "c"], ("0", "1"), "column", Rejects(), [])
+    check_labels(data, ["y"], network=True)
     assert data.notes == ["No training row is of the classes b."]
     parts["valid"].labels[:] = 1
+    check_labels(data, ["y"], network=False)  # a head has no epochs
     with pytest.raises(ValueError, match="validation rows cannot choose.*roc_auc"):
-        check_labels(data)
+        check_labels(data, ["y"], network=True)

@@ -101,8 +101,11 @@ def test_a_molecule_is_read_as_in_training_and_what_is_none_is_refused(numbers):
     with pytest.raises(ValueError, match="Row 1 of the molecules.*'C.C', cannot be used"):
         predictor.predict(["CCO", "C(C"])
     rows = predictor.predict(["CCO", "C(C"], on_invalid="none")
-    assert rows.iloc[0].to_dict() == one and rows.iloc[1].isna().all()
-    assert len(predictor.predict(["CCO", "C(C"], on_invalid="skip")) == 1
+    assert rows.iloc[0].to_dict() == pytest.approx(one) and rows.iloc[1].isna().all()
+    rows = predictor.predict(["C(C", "CCO"], on_invalid="skip")
+    assert rows.index.tolist() == [1] and rows.iloc[0].to_dict() == pytest.approx(one)
+    assert predictor.predict(["C(C"], on_invalid="none").isna().all(axis=None)
+    assert predictor.predict([]).columns.tolist() == rows.columns.tolist()
     with pytest.raises(ValueError, match="`level` is between 0 and 1"):
         predictor.predict(["CCO"], level=90)
     with pytest.raises(TypeError, match="pass \\[it\\]"):
@@ -225,7 +228,7 @@ def test_one_flipped_byte_anywhere_is_found(which, request, tmp_path):
         MoleculePredictor(folder)
 
 
-def test_another_base_model_and_a_newer_form_are_refused(numbers, tmp_path):
+def test_another_base_model_and_a_newer_form_are_refused(numbers, networks, tmp_path):
     with pytest.raises(ValueError, match="Give theirs by `checkpoint`"):
         MoleculePredictor(numbers, checkpoint="small")
     assert MoleculePredictor(numbers, checkpoint=TINY).targets == TARGETS
@@ -236,3 +239,22 @@ def test_another_base_model_and_a_newer_form_are_refused(numbers, tmp_path):
         MoleculePredictor(tmp_path / "copy")
     with pytest.raises(FileNotFoundError, match="holds no predictor"):
         MoleculePredictor(tmp_path / "nowhere")
+    with pytest.raises(
+        ValueError, match="checkpoint /nowhere/at/all, which cannot be opened.*Say by"
+    ):
+        MoleculePredictor(numbers, checkpoint="/nowhere/at/all")
+    with pytest.raises(ValueError, match="holds networks, which need no `checkpoint`"):
+        MoleculePredictor(networks, checkpoint=TINY)
+
+
+@pytest.mark.parametrize("which", ["numbers", "networks"])
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_file_of_invalid_rows_alone_is_no_obstacle(which, kind, request, tmp_path):
+    for name, text in (("a.smi", "CCO\n"), ("b.smi", "C(C\n")):
+        (tmp_path / name).write_text(text)
+    output = tmp_path / f"out.{kind}"
+    folder = request.getfixturevalue(which)
+    words = ["predict", str(folder), f"{tmp_path}/*.smi", "-o", str(output), "--on-invalid", "none"]
+    assert main(words) == 0
+    found = pd.read_csv(output) if kind == "csv" else pd.read_parquet(output)
+    assert found["atoms_predicted"].isna().tolist() == [False, True]

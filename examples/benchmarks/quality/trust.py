@@ -12,6 +12,7 @@ and Crippen 1999), which heads learn from 800 molecules.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -97,7 +98,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _cell(
     cells: Cells, vectors: np.ndarray, task: Task, head: str, balanced: bool, seed: int
 ) -> dict[str, Any]:
-    name = f"{task.name}-{head}-{balanced}-{seed}"
+    content = hashlib.sha256("\n".join(task.smiles).encode() + task.labels.tobytes())
+    name = f"{task.name}-{content.hexdigest()[:8]}-{head}-{balanced}-{seed}"
     return cells.compute(name, partial(measure, vectors, task, head, balanced, seed))
 
 
