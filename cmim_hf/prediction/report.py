@@ -19,7 +19,7 @@ from .predictor import MoleculePredictor
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-RESAMPLES = 500
+RESAMPLES = 200
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 BINS = 5
 """Ranges of the distance percentile in which errors are averaged."""

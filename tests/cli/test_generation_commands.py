@@ -100,7 +100,7 @@ def test_invalid_rows_follow_the_policy(molecules, reconstructed, tmp_path, caps
     assert main([*command, "--on-invalid", "none"]) == 0
     report = capsys.readouterr().err
     assert "Reconstructed 5 of 6 rows" in report and "Invalid: 1 does not parse." in report
-    assert "  row 5, 'C(C': it does not parse" in report
+    assert f"  {source} row 5, 'C(C': it does not parse" in report
     table = pq.read_table(output)
     expected = [*reconstructed[:4], None, reconstructed[5]]
     assert table["smiles"].to_pylist() == rows

@@ -101,8 +101,10 @@ def test_the_folder_is_a_predictor_with_a_report(counted):
     assert "<td>rmse<td>" in page and page.count("<svg") == 1 and "python examples/finetune" in page
 
 
-@pytest.mark.parametrize("head", ["ridge", "rf"])
-@pytest.mark.parametrize("task", ["regression", "binary", "multiclass"])
+@pytest.mark.parametrize(
+    ("head", "task"),
+    [("ridge", "regression"), ("rf", "regression"), ("svm", "binary"), ("ridge", "multiclass")],
+)
 def test_a_head_on_frozen_vectors_by_the_same_command(finetune, head, task, tmp_path):
     names = {"regression": str, "binary": lambda n: "yes" if n > 6 else "No"}
     name = names.get(task, lambda n: "small" if n < 5 else "middle" if n < 9 else "large")
