@@ -191,6 +191,10 @@ jnk3 need downloaded forests and are left out everywhere.
         )
     }
 
+The search was developed on albuterol_similarity, isomers_c7h8n2o2 and qed, from other starts (seeds
+100 and 101), and on finding three molecules again that are no task; that parents should age was
+looked for there after a run of celecoxib_rediscovery had stayed with its first finds.
+
 Digits of pmo-benchmark.github.io are cut, not rounded, after the third. `small` was trained
 on ZINC-250k, MOSES, QM9 and a part of ChEMBL, which holds mestranol, ranolazine and zaleplon, and
 stereoisomers of camphor and menthol (median1); the paper's methods were trained on ZINC-250k, which
