@@ -36,7 +36,7 @@ from ..model.sequence_classification_cmim import CMIMForSequenceClassification
 from ..version import __version__
 from .class_weights import ClassWeightedTrainer, balanced_weights
 from .fine_tuning_arguments import FineTuningArguments
-from .head_run import fit_heads
+from .head_fitting import fit_heads
 from .labelled_parts import LabelledParts, leave_out_copies, read_parts
 from .members import Heads, save_heads
 from .prediction_tasks import CHOSEN_BY, ERRORS, PROBLEMS, as_logits, check_labels, measure, summary

@@ -18,7 +18,7 @@ from cmim_hf import (
     list_checkpoints,
 )
 from cmim_hf.cli.main import main
-from cmim_hf.prediction.head_run import fit_heads
+from cmim_hf.prediction.head_fitting import fit_heads
 from cmim_hf.prediction.labelled_parts import Part
 from cmim_hf.prediction.members import Networks, save_heads
 from cmim_hf.prediction.predictor_files import ABOUT, ARRAYS, save_calibrated
