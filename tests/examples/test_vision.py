@@ -273,7 +273,7 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_run(tmp_path, mon
     with pytest.raises(SystemExit, match="missing is neither a file"):
         vision.main(["--sources", str(tmp_path / "missing"), "--output", str(tmp_path)])
     bare = LabelledImages(np.zeros((10, 8, 8), np.uint8))
-    monkeypatch.setattr(vision, "load_images", lambda source, part: bare)
+    monkeypatch.setattr(vision_probes, "load_images", lambda source, part: bare)
     with pytest.raises(SystemExit, match="nothing: the images of the part train have no labels"):
         vision.material(vision.Arguments(), "nothing", 0)
 
@@ -283,7 +283,9 @@ def test_cells_are_apart_for_other_images(tmp_path, monkeypatch):
     computed = []
     for level in (0, 1):
         images = LabelledImages(np.full((10, 8, 8), level, np.uint8), np.zeros(10, int))
-        monkeypatch.setattr(vision, "load_images", lambda source, part, images=images: images)
+        monkeypatch.setattr(
+            vision_probes, "load_images", lambda source, part, images=images: images
+        )
         cells = vision.cells_of(args, f"{level}/raw")
         computed.append(cells.compute("x", lambda: {"value": len(computed)})["value"])
     assert computed == [0, 1]

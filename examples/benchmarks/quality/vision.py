@@ -23,7 +23,7 @@ import hashlib
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,6 @@ from transformers import HfArgumentParser, set_seed
 
 from cmim_hf.allocator import keep_freed_memory
 from cmim_hf.data.image_collator import CMIMImageCollator
-from cmim_hf.data.image_files import load_images
 from cmim_hf.data.labelled_images import LabelledImages
 from cmim_hf.model.configuration_cmim_image import CMIMImageConfig
 from cmim_hf.model.image_processing_cmim import CMIMImageProcessor
@@ -50,7 +49,7 @@ from .trainings import (
 )
 from .two_views import lightly_is_installed
 from .vision_page import draw, page
-from .vision_probes import PARTS, embeddings, pixels, probe, reconstruction
+from .vision_probes import PARTS, embeddings, pixels, probe, read_images, reconstruction
 
 EPOCHS = 5  # of the training images, at a budget of 1
 STUDIES = ("objectives", "batch_size")
@@ -188,7 +187,7 @@ def cells_of(args: Arguments, source: str) -> Cells:
     names = ("budget", "train_images", "held_out", "latent_size", "hidden_size")
     digest = hashlib.sha256()
     for part in ("train", "test"):
-        digest.update(_read(source, part).images.tobytes())
+        digest.update(read_images(source, part).images.tobytes())
     settings = {name: getattr(args, name) for name in names} | {"images": digest.hexdigest()}
     return Cells(Path(args.output, "cells", "vision"), settings)
 
@@ -206,21 +205,12 @@ def check_batches(args: Arguments, source: str) -> None:
 
 def material(args: Arguments, source: str, seed: int) -> dict[str, LabelledImages]:
     """Training, validation and test images; the seed draws the first two."""
-    read = _read(source, "train")
+    read = read_images(source, "train")
     rest, valid = read.split(min(args.held_out, len(read) // 5), seed)
     rows = np.random.default_rng(seed).permutation(len(rest))[: args.train_images]
-    return dict(zip(PARTS, (rest.take(np.sort(rows)), valid, _read(source, "test")), strict=True))
-
-
-@cache
-def _read(source: str, part: str) -> LabelledImages:
-    try:
-        images = load_images(source, part)
-    except (ValueError, FileNotFoundError) as error:
-        raise SystemExit(str(error)) from None
-    if images.labels is None:
-        raise SystemExit(f"{source}: the images of the part {part} have no labels to probe for.")
-    return images
+    return dict(
+        zip(PARTS, (rest.take(np.sort(rows)), valid, read_images(source, "test")), strict=True)
+    )
 
 
 def train_and_measure(args: Arguments, source: str, run: Run) -> Json:

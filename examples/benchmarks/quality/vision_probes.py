@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from cmim_hf.data.image_files import load_images
 from cmim_hf.data.labelled_images import LabelledImages
 from cmim_hf.model.image_processing_cmim import CMIMImageProcessor
 from cmim_hf.model.modeling_cmim_image import CMIMImageModel
@@ -25,6 +27,21 @@ PARTS = ("train", "valid", "test")
 PROBES = ("kNN", "linear", "MLP")
 BATCH = 256
 Features = dict[str, list[np.ndarray]]  # by representation, of each of PARTS
+
+
+@cache
+def read_images(source: str, part: str) -> LabelledImages:
+    """The images of a part, with labels; a SystemExit says what is wrong.
+
+    It stands here, as a function with a cache in `__main__` does not reach other processes.
+    """
+    try:
+        images = load_images(source, part)
+    except (ValueError, FileNotFoundError) as error:
+        raise SystemExit(str(error)) from None
+    if images.labels is None:
+        raise SystemExit(f"{source}: the images of the part {part} have no labels to probe for.")
+    return images
 
 
 def candidates(seed: int) -> dict[str, list[Callable[[], Any]]]:
