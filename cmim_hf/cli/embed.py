@@ -11,6 +11,7 @@ import argparse
 from .options import (
     SOURCE,
     add_model_options,
+    add_on_invalid_option,
     add_source_options,
     add_standardize_option,
     read_source,
@@ -41,13 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("mean", "last", "max"),
         help="of informative embeddings (default: %(default)s)",
     )
-    parser.add_argument(
-        "--on-invalid",
-        default="raise",
-        choices=("raise", "none", "skip"),
-        help="stop at an invalid row (the default), give it a vector of NaN and its reason, or "
-        "leave it out",
-    )
+    add_on_invalid_option(parser, "give it a vector of NaN and its reason")
     parser.add_argument(
         "--no-canonicalize",
         dest="canonicalize",

@@ -13,6 +13,7 @@ from collections import Counter
 from .options import (
     SOURCE,
     add_model_options,
+    add_on_invalid_option,
     add_source_options,
     add_standardize_option,
     read_source,
@@ -33,12 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--most", type=int, help="codes to keep (default: 20,000, of 2 MB)")
     parser.add_argument("--seed", type=int, help="of the choice of these, to choose the same again")
-    parser.add_argument(
-        "--on-invalid",
-        default="raise",
-        choices=("raise", "skip"),
-        help="stop at an invalid row (the default), or leave it out",
-    )
+    add_on_invalid_option(parser)
     add_standardize_option(parser)
     add_source_options(parser)
     add_model_options(parser)

@@ -20,6 +20,7 @@ from .conditions import add_condition_options, conditions
 from .exit_status import INTERRUPTED
 from .options import (
     add_generation_options,
+    add_on_invalid_option,
     add_source_options,
     checked_outputs,
     load_generator,
@@ -95,12 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=int, default=0, help="of the random numbers (default: %(default)s)"
     )
-    parser.add_argument(
-        "--on-invalid",
-        default="raise",
-        choices=("raise", "skip"),
-        help="stop at an invalid seed (the default), or leave it out",
-    )
+    add_on_invalid_option(parser, what="seed")
     add_source_options(parser)
     add_generation_options(parser, "best molecule, tab, seed")
 

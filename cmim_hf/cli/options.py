@@ -48,6 +48,19 @@ def add_standardize_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_on_invalid_option(
+    parser: argparse.ArgumentParser, kept: str = "", what: str = "row"
+) -> None:
+    """Add what becomes of invalid rows; `kept` says how one stays, where it can."""
+    kept = kept and f"{kept}, "
+    parser.add_argument(
+        "--on-invalid",
+        default="raise",
+        choices=("raise", "none", "skip") if kept else ("raise", "skip"),
+        help=f"stop at an invalid {what} (the default), {kept}or leave it out",
+    )
+
+
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Add the model and where it works."""
     parser.add_argument(

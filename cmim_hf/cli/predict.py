@@ -12,7 +12,7 @@ import argparse
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from .options import SOURCE, add_source_options, read_source
+from .options import SOURCE, add_on_invalid_option, add_source_options, read_source
 from .reports import say, say_drawn, say_invalid
 
 if TYPE_CHECKING:
@@ -38,12 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="share of molecules whose truth the intervals or labels shall hold "
         "(default: %(default)s)",
     )
-    parser.add_argument(
-        "--on-invalid",
-        default="raise",
-        choices=("raise", "none", "skip"),
-        help="stop at an invalid row (the default), keep it with its reason, or leave it out",
-    )
+    add_on_invalid_option(parser, "keep it with its reason")
     parser.add_argument(
         "--checkpoint", help="whose vectors the heads in the folder read, if it is elsewhere now"
     )

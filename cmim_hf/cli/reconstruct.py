@@ -15,6 +15,7 @@ from .options import (
     SOURCE,
     add_attempts_option,
     add_generation_options,
+    add_on_invalid_option,
     add_source_options,
     add_standardize_option,
     checked_outputs,
@@ -35,13 +36,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("input", nargs="+", help=SOURCE)
-    parser.add_argument(
-        "--on-invalid",
-        default="raise",
-        choices=("raise", "none", "skip"),
-        help="stop at an invalid row (the default), keep it with its reason in "
-        "`reconstruction_error`, or leave it out",
-    )
+    add_on_invalid_option(parser, "keep it with its reason in `reconstruction_error`")
     add_standardize_option(parser)
     add_source_options(parser)
     add_attempts_option(parser)

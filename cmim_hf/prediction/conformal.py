@@ -34,7 +34,7 @@ def bound(scores: np.ndarray, level: float) -> float:
         level: Share of new rows whose score shall not be above the bound.
     """
     known = np.sort(scores[~np.isnan(scores)])
-    rank = math.ceil((len(known) + 1) * level - 1e-9)
+    rank = max(1, math.ceil((len(known) + 1) * level - 1e-9))
     return float(known[rank - 1]) if rank <= len(known) else math.inf
 
 

@@ -10,7 +10,8 @@ from cmim_hf.prediction.conformal import bound, checked_level, label_bounds
 def test_the_bound_is_the_next_rank_of_one_row_more():
     scores = np.array([4.0, 1.0, np.nan, 3.0, 2.0])
     assert [bound(scores, level) for level in (0.2, 0.4, 0.6, 0.8)] == [1, 2, 3, 4]
-    assert bound(scores, 0.81) == bound(np.array([]), 0.5) == np.inf
+    assert bound(scores, 0.81) == bound(np.array([]), 0.5) == bound(np.array([]), 1e-12) == np.inf
+    assert bound(scores, 1e-12) == 1
     assert bound(np.arange(1.0, 100.0), 0.9) == 90  # and no rounding of .9 * 100 gives 91
 
 
