@@ -7,17 +7,18 @@ Definitions are those of MOSES (Polykovskiy et al., arXiv 1811.12823), computed 
 
 import csv
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
 import numpy as np
-from rdkit import Chem, DataStructs
+from rdkit import Chem
 from rdkit.Chem import FilterCatalog, rdFingerprintGenerator
 from rdkit.Chem.Scaffolds import MurckoScaffold
 from tqdm.auto import tqdm
 
 from .smiles import parse
+from .tanimoto import tanimoto
 
 Molecule = Chem.Mol
 FINGERPRINT_BITS = 1024
@@ -25,6 +26,7 @@ LARGEST_RING = 7
 SCAFFOLD_RINGS = 2
 _ALERTS = Path(__file__).parents[1] / "metrics" / "moses_filters" / "alerts.csv"
 _ELEMENTS = frozenset({1, 6, 7, 8, 9, 16, 17, 35})  # H, C, N, O, F, S, Cl, Br
+_TOGETHER = 512  # rows of fingerprints in one product
 _MORGAN = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=FINGERPRINT_BITS)
 
 
@@ -52,15 +54,38 @@ def smiles_without_stereo(molecule: Molecule) -> str:
     return Chem.MolToSmiles(Chem.RemoveHs(flat))
 
 
-def similarities(molecules: Iterable[Molecule], others: Iterable[Molecule]) -> Iterator[np.ndarray]:
-    """Each molecule's Tanimoto similarities to all others, one row (others,) after the other.
+def similarities(molecules: Sequence[Molecule]) -> Iterator[np.ndarray]:
+    """Each molecule's Tanimoto similarities to all of them, one row (molecules,) after the other.
 
     `|A ∩ B| / |A ∪ B|` over the bits of Morgan fingerprints of radius 2, 1,024 bits.
     """
-    fingerprints = [_MORGAN.GetFingerprint(molecule) for molecule in others]
-    for one in tqdm(molecules, desc="Comparing", unit=" molecules", delay=5.0, leave=False):
-        row = DataStructs.BulkTanimotoSimilarity(_MORGAN.GetFingerprint(one), fingerprints)
-        yield np.array(row)
+    bits = _bits(molecules)
+    for rows in _parts(bits, "Comparing"):
+        yield from tanimoto(rows, bits)
+
+
+def nearest_similarities(molecules: Sequence[Molecule], others: Iterable[Molecule]) -> np.ndarray:
+    """Each molecule's largest Tanimoto similarity to any of the others, at least one: (molecules,).
+
+    By the same fingerprints.
+    """
+    reference = _bits(others)
+    parts = [
+        np.max([tanimoto(rows, some).max(axis=1) for some in _parts(reference)], axis=0)
+        for rows in _parts(_bits(molecules), "Comparing")
+    ]
+    return np.concatenate(parts)
+
+
+def _bits(molecules: Iterable[Molecule]) -> np.ndarray:
+    rows = [_MORGAN.GetFingerprintAsNumPy(molecule) for molecule in molecules]
+    return np.array(rows, np.uint8).reshape(-1, FINGERPRINT_BITS)
+
+
+def _parts(bits: np.ndarray, what: str | None = None) -> Iterator[np.ndarray]:
+    starts = range(0, len(bits), _TOGETHER)
+    for start in tqdm(starts, desc=what, delay=5.0, leave=False, disable=what is None):
+        yield bits[start : start + _TOGETHER]
 
 
 def fragments(molecules: Iterable[Molecule]) -> Counter[str]:

@@ -122,8 +122,7 @@ def internal_diversity(molecules: Sequence[Molecule]) -> dict[str, float]:
         internal_diversity_2: p = 2, in [0, 1), never above the former.
     """
     means = [
-        (row.mean(), math.sqrt(np.square(row).mean()))
-        for row in moses.similarities(molecules, molecules)
+        (row.mean(), math.sqrt(np.square(row).mean())) for row in moses.similarities(molecules)
     ]
     first, second = (1 - np.mean(means, axis=0)).tolist()
     return {"internal_diversity": first, "internal_diversity_2": second}
@@ -138,7 +137,7 @@ def snn(molecules: Sequence[Molecule], reference: Iterable[Molecule]) -> dict[st
     Returns:
         snn: in [0, 1].
     """
-    return {"snn": float(np.mean([row.max() for row in moses.similarities(molecules, reference)]))}
+    return {"snn": float(moses.nearest_similarities(molecules, reference).mean())}
 
 
 def fragment_similarity(

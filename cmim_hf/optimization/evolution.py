@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..chemistry.smiles import fingerprints
+from ..chemistry.tanimoto import tanimoto
 from .pareto import best_first
-from .score_model import ScoreModel, tanimoto, uphill
+from .score_model import ScoreModel, uphill
 from .score_table import ScoreTable
 
 if TYPE_CHECKING:
