@@ -17,6 +17,7 @@ from .options import (
     BATCH_ROWS,
     add_attempts_option,
     add_generation_options,
+    add_standardize_option,
     checked_outputs,
     load_generator,
 )
@@ -50,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the straight line (the default), or the arc",
     )
     add_attempts_option(parser)
+    add_standardize_option(parser)
     add_generation_options(parser, "molecule, tab, step")
 
 
@@ -61,7 +63,7 @@ def run(options: argparse.Namespace) -> None:
     output, picture = checked_outputs(options, inputs, max(1, min(options.steps, 10)))
     if bool(options.pairs) == bool(options.ends) or len(options.ends) not in (0, 2):
         raise ValueError("Give two SMILES, or --pairs FILE.")
-    generator = load_generator(options)
+    generator = load_generator(options, standardize=options.standardize)
     counts = Counter()
     with molecule_writer(output, "smiles", name="step") as write:
         for start, first, second in _pairs(options, generator):
@@ -91,8 +93,9 @@ def _pairs(
     from ..data.tables import find_column
 
     if options.ends:
-        encode_rows(generator, given_rows("the two ends", options.ends), None)
-        yield 1, options.ends[:1], options.ends[1:]
+        encoded = encode_rows(generator, given_rows("the two ends", options.ends), None)
+        first, second = generator.texts(encoded)
+        yield 1, [first], [second]
         return
     names = options.columns.split(",")
     if len(names) != 2:
@@ -101,10 +104,9 @@ def _pairs(
     for batch in read_batches(options.pairs, column=names[0], batch_rows=rows):
         other = find_column(batch.columns.column_names, names[1], batch.source)
         second = [str(text or "") for text in batch.columns[other].to_pylist()]
-        encode_rows(generator, batch.rows(), None)
         ends = [Row(batch.source, number, text) for number, text in enumerate(second, batch.start)]
-        encode_rows(generator, ends, None)
-        yield batch.start, batch.smiles, second
+        read = [encode_rows(generator, rows, None) for rows in (batch.rows(), ends)]
+        yield batch.start, *map(generator.texts, read)
 
 
 def _table(

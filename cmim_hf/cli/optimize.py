@@ -22,6 +22,7 @@ from .options import (
     add_generation_options,
     add_on_invalid_option,
     add_source_options,
+    add_standardize_option,
     checked_outputs,
     load_generator,
 )
@@ -97,6 +98,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seed", type=int, default=0, help="of the random numbers (default: %(default)s)"
     )
     add_on_invalid_option(parser, what="seed")
+    add_standardize_option(parser)
     add_source_options(parser)
     add_generation_options(parser, "best molecule, tab, seed")
 
@@ -112,7 +114,7 @@ def run(options: argparse.Namespace) -> int:
     if options.table and check_output(options.table, (".csv",), files) == output:
         raise ValueError("--table and --output name one file; give two.")
     scorer, asked = parse_scorers(options.scorer), conditions(options)
-    generator = load_generator(options)
+    generator = load_generator(options, standardize=options.standardize)
     rows = list(_seed_rows(options))
     encoded = encode_rows(generator, rows, options.on_invalid)
     names = ("budget", "min_similarity", "timeout", "strategy", "step", "population", "goal")

@@ -21,6 +21,7 @@ from .options import (
     BATCH_ROWS,
     add_attempts_option,
     add_generation_options,
+    add_standardize_option,
     checked_outputs,
     load_generator,
 )
@@ -89,6 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write a row without a molecule for each code that decodes to none",
     )
     add_attempts_option(parser)
+    add_standardize_option(parser)
     add_generation_options(parser, "molecule, and with --around tab, seed")
 
 
@@ -106,10 +108,10 @@ def run(options: argparse.Namespace) -> None:
         )
     if asked:
         asked |= {"unique": options.unique, "max_draws": options.max_draws}
-    generator = load_generator(options, seed=options.seed)
+    generator = load_generator(options, seed=options.seed, standardize=options.standardize)
     counts, broken, known = Counter(), Counter(), set()
     with molecule_writer(output, "smiles", name="seed" if options.around else None) as write:
-        for seed, written, info in _drawn(options, generator, asked):
+        for (seed, read), written, info in _drawn(options, generator, asked):
             counts["drawn"] += len(info.attempts)
             counts["redrawn"] += int((info.attempts > 1).sum())
             counts["valid"] += int((info.attempts > 0).sum())
@@ -122,7 +124,7 @@ def run(options: argparse.Namespace) -> None:
                 elif one not in known or not options.unique:
                     chosen.append(one)
                     known.add(one)
-            table = _table(seed, chosen)
+            table = _table(seed, read, chosen)
             write(table)
             counts["written"] += len(chosen)
             for row in table.to_pylist():
@@ -151,6 +153,8 @@ def _check(options: argparse.Namespace, output: Path | None) -> None:
             raise ValueError("--prior and --around exclude each other: choose one.")
     elif options.radius is not None or options.unit:
         raise ValueError("--radius and --unit belong to --around.")
+    elif options.standardize != "none":
+        raise ValueError("--standardize belongs to --around: it is for molecules that are given.")
     if options.keep_invalid and (output is None or output.suffix.lower() == ".smi"):
         raise ValueError(
             "--keep-invalid needs a table (.csv, .tsv or .parquet): lines of SMILES have no place "
@@ -184,8 +188,8 @@ def _say_broken(options: argparse.Namespace, counts: Counter[str], broken: Count
 
 def _drawn(
     options: argparse.Namespace, generator: MoleculeGenerator, asked: dict[str, Any]
-) -> Iterator[tuple[str | None, list[str | None], DecodingInfo]]:
-    """Seeds (None without) and what was drawn around them, a bounded number at a time."""
+) -> Iterator[tuple[tuple[str | None, str | None], list[str | None], DecodingInfo]]:
+    """Seeds as given and as read (None without) and what was drawn around them, in parts."""
     how = {name: getattr(options, name) for name in ("temperature", "top_k", "attempts")}
     how |= {"return_info": True, **asked}
     # an invalid seed is an error before the first is used
@@ -195,7 +199,8 @@ def _drawn(
 
         patterns = {name: asked[name] for name in ("keep", "forbid") if name in asked}
         Constraints(**patterns).check_seeds(generator.texts(encoded))
-    for seed in options.around or [None]:
+    seeds = list(zip(options.around or [], generator.texts(encoded), strict=True))
+    for seed, read in seeds or [(None, None)]:
         for start in range(0, max(options.n, 1), BATCH_ROWS):
             size = min(options.n - start, BATCH_ROWS)
             with warnings.catch_warnings():
@@ -204,15 +209,15 @@ def _drawn(
                     drawn = generator.sample(size, prior=options.prior or "standard", **how)
                 else:
                     how["unit"] = options.unit or "prior"
-                    drawn = generator.sample_around(seed, options.radius, size, **how)
-            yield seed, *drawn
+                    drawn = generator.sample_around(read, options.radius, size, **how)
+            yield (seed, read), *drawn
 
 
-def _table(seed: str | None, chosen: list[str | None]) -> pa.Table:
+def _table(seed: str | None, read: str | None, chosen: list[str | None]) -> pa.Table:
     import pyarrow as pa
 
     columns = {"smiles": pa.array(chosen, pa.string())}
     if seed:
         columns["seed"] = pa.array([seed] * len(chosen), pa.string())
-        columns["similarity"] = pa.array(similarities_or_none(seed, chosen), pa.float64())
+        columns["similarity"] = pa.array(similarities_or_none(read, chosen), pa.float64())
     return pa.table(columns)

@@ -36,8 +36,9 @@ class MoleculeFeaturizer(TransformerMixin, BaseEstimator):
     pickle holds the parameters and the fingerprint, no weights: where it is opened, the same
     checkpoint is needed. The one that ships, `checkpoint=None`, is in any installation.
 
-    The parameters are those of [`MoleculeEmbedder`]. There is no `on_invalid="skip"`, as rows must
-    match `y`: `"none"` gives a row of NaN, for an imputer to fill.
+    The parameters are those of [`MoleculeEmbedder`], with `revision`, `token` and `cache_dir` of
+    the Hub. There is no `on_invalid="skip"`, as rows must match `y`: `"none"` gives a row of NaN,
+    for an imputer to fill.
 
     Attributes:
         fingerprint_: [`MoleculeEmbedder.fingerprint`] of the checkpoint that `fit` found.
@@ -61,6 +62,9 @@ class MoleculeFeaturizer(TransformerMixin, BaseEstimator):
         on_invalid: str = "raise",
         device: str | torch.device | None = None,
         dtype: torch.dtype | str | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | os.PathLike | None = None,
     ) -> None:
         """Store the parameters; `fit` and `transform` check them."""
         self.checkpoint = checkpoint
@@ -71,6 +75,9 @@ class MoleculeFeaturizer(TransformerMixin, BaseEstimator):
         self.on_invalid = on_invalid
         self.device = device
         self.dtype = dtype
+        self.revision = revision
+        self.token = token
+        self.cache_dir = cache_dir
 
     def fit(self, X: Any, y: Any = None) -> MoleculeFeaturizer:
         """Check the parameters and the form of `X`, and record the checkpoint's fingerprint.
@@ -132,7 +139,9 @@ class MoleculeFeaturizer(TransformerMixin, BaseEstimator):
                 "them out of X and y beforehand."
             )
         checkpoint = os.fspath(DEFAULT_CHECKPOINT if self.checkpoint is None else self.checkpoint)
-        return _loaded(checkpoint, _written(checkpoint), self.device, self.dtype)
+        names = ("device", "dtype", "revision", "token", "cache_dir")
+        given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        return _loaded(checkpoint, _written(checkpoint), **given)
 
     def _embed(self, embedder: MoleculeEmbedder, molecules: Any) -> np.ndarray:
         return embedder.embed(
@@ -146,13 +155,8 @@ class MoleculeFeaturizer(TransformerMixin, BaseEstimator):
 
 
 @lru_cache(maxsize=4)
-def _loaded(
-    checkpoint: str,
-    written: tuple,
-    device: str | torch.device | None,
-    dtype: torch.dtype | str | None,
-) -> MoleculeEmbedder:
-    return MoleculeEmbedder(checkpoint, device=device, dtype=dtype, progress=False)
+def _loaded(checkpoint: str, written: tuple, **given: Any) -> MoleculeEmbedder:
+    return MoleculeEmbedder(checkpoint, progress=False, **given)
 
 
 def _written(checkpoint: str) -> tuple:

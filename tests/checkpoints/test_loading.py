@@ -11,6 +11,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
+from sklearn.base import clone
 from transformers import BertConfig, BertModel
 from transformers.utils.logging import (
     disable_progress_bar,
@@ -28,6 +29,7 @@ from cmim_hf import (
 )
 from cmim_hf.checkpoints import checkpoint_path
 from cmim_hf.checkpoints.loading import load_checkpoint
+from cmim_hf.embedding.sklearn_featurizer import MoleculeFeaturizer
 from cmim_hf.prediction.fine_tuning_arguments import FineTuningArguments
 from cmim_hf.training.run_arguments import parse_arguments
 
@@ -276,6 +278,9 @@ def test_a_revision_is_opened_from_another_cache(hub_cache):
     embedder = MoleculeEmbedder("me/mine", revision="v1", **where, progress=False)
     found = MoleculeEmbedder("small", progress=False).embed(["CCO"])
     assert np.array_equal(embedder.embed(["CCO"]), found)
+    of_the_hub = {"revision": "v1", "cache_dir": hub_cache}
+    featurizer = clone(MoleculeFeaturizer("me/mine", **of_the_hub))
+    assert np.array_equal(featurizer.fit_transform(["CCO"]), found)
     generator = MoleculeGenerator("me/mine", revision="v1", seed=0, progress=False, **where)
     expected = MoleculeGenerator("small", seed=0, progress=False).sample(3, prior="fitted")
     assert generator.sample(3, prior="fitted") == expected

@@ -136,6 +136,33 @@ def test_pictures_hold_sixty_molecules_at_most(molecules, tmp_path, capsys):
     assert "width='1040px' height='400px'" in (tmp_path / "grid.svg").read_text()
 
 
+def test_salts_are_read_as_their_parents_on_request(tmp_path, capsys):
+    salt, acid, parent = "CC(=O)Oc1ccccc1C(=O)[O-].[Na+]", ASPIRIN, ["--standardize", "parent"]
+    drawn, walk, best = (tmp_path / f"{name}.csv" for name in ("drawn", "walk", "best"))
+
+    def rows(command, output, *more):
+        assert main([*command, "-o", str(output), *more]) == 0
+        return read(output)
+
+    def without(table, column):
+        return [{k: v for k, v in row.items() if k != column} for row in table]
+
+    def command(seed):
+        return ["sample", "-n", "20", "--around", seed, *NEAR]
+
+    found, expected = rows(command(salt), drawn, *parent), rows(command(acid), drawn)
+    assert without(found, "seed") == without(expected, "seed")
+    assert {row["seed"] for row in found} == {salt} and rows(command(salt), drawn) != found
+    path = rows(["interpolate", salt, "CCN.Cl", "--steps", "3"], walk, *parent)
+    assert path == rows(["interpolate", acid, "CCN", "--steps", "3"], walk)
+    scored = ["--scorer", "qed", "--budget", "5"]
+    found = rows(["optimize", salt, *scored], best, *parent)
+    assert found[0]["seed_smiles"] == canonicalize(acid)
+    assert found == rows(["optimize", acid, *scored], best)
+    assert main(["sample", "-n", "2", *parent, "-o", str(drawn)]) == 1
+    assert "--standardize belongs to --around" in capsys.readouterr().err
+
+
 def test_sample_around_writes_seed_and_similarity(tmp_path, capsys):
     output = tmp_path / "out.csv"
     command = ["sample", "-n", "40", "--around", ASPIRIN, "COc1ccc(CC#N)cc1Br", *NEAR]

@@ -184,6 +184,9 @@ def test_clones_have_the_parameters_and_their_own_state():
         "on_invalid": "none",
         "device": "cpu",
         "dtype": torch.float64,
+        "revision": "main",
+        "token": False,
+        "cache_dir": "cache",
     }
     original = MoleculeFeaturizer(**parameters).fit(["CCO"])
     copy = clone(original)
