@@ -43,10 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Fit the prior and save it."""
     from ..atomic_files import check_output
+    from ..checkpoints.companions import SUFFIX
     from ..data.row_encoder import EncodedRows
     from ..data.source_files import expanded
     from ..generation.generator import MoleculeGenerator
-    from ..generation.prior import SUFFIX
 
     check_output(options.output, (SUFFIX,), expanded(options.input))
     names = ("bandwidth", "most")

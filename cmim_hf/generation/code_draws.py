@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from ..checkpoints.companions import ANCHOR
 from ..data.argument_checks import check_choice
 from ..data.row_encoder import EncodedRows
 from ..data.smiles_files import Row
 from .encode_decode import Codec
-from .prior import ANCHOR, PRIORS, CodePrior, find_prior
+from .prior import PRIORS, CodePrior, find_prior
 
 LARGEST_RADIUS = 1e6  # beyond, float32 codes overflow sooner or later
 UNITS = ("prior", "posterior", "aggregate")

@@ -3,18 +3,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
-from transformers.utils import cached_file
 
-from ..atomic_files import check_output, write_whole
+from ..checkpoints.companions import SUFFIX, difference, find_beside, load_tensors, save_tensors
 from ..data.argument_checks import whole_number
 
 BANDWIDTH = 0.7
@@ -26,16 +22,11 @@ MOST_CODES = 20_000
 PRIORS = ("standard", "fitted")
 """Those that have a name."""
 
-ANCHOR = "CC(=O)Nc1ccc(O)cc1"
-"""The molecule by whose code a model is known again: paracetamol."""
-
-SUFFIX = ".safetensors"
 _SHIPPED = "prior.safetensors"
 _FORMAT = "cmim-hf code prior 1"
 _GROUP = 75  # codes on average
 _ROUNDS = 15  # of k-means
 _VARIANCE_KEPT = 0.999
-_SAME_CODE = 0.1  # relative; half precision moves a code by a hundredth, other weights by its size
 
 
 class CodePrior:
@@ -67,7 +58,7 @@ class CodePrior:
         codes: (codes, directions) float16, group by group, with z_i = mean + codes_i basis.
         sizes: (groups,) int64, the codes of each group.
         bandwidth: h, from 0 to 1.
-        anchor: (num_latents, latent_size) float32, the model's code of `ANCHOR`, by which it is
+        anchor: (num_latents, latent_size) float32, its code of one molecule, by which a model is
             known again in any precision; `None` if it is not known.
     """
 
@@ -182,11 +173,10 @@ class CodePrior:
             )
         if self.anchor is None:
             return
-        difference = np.linalg.norm(anchor - self.anchor) / np.linalg.norm(self.anchor)
-        if not difference <= _SAME_CODE:
+        if other := difference(anchor, self.anchor):
             raise ValueError(
                 f"This prior was fitted to the codes of another model than {name}: they differ by "
-                f"{difference:.0%} for the same molecule. Fit one with this model: "
+                f"{other:.0%} for the same molecule. Fit one with this model: "
                 "MoleculeGenerator.fit_prior."
             )
 
@@ -197,13 +187,9 @@ class CodePrior:
             ValueError: Another suffix.
             FileNotFoundError: Its folder does not exist.
         """
-        path = check_output(path, (SUFFIX,))
         names = ("mean", "basis", "codes", "sizes", "anchor")
-        tensors = {name: getattr(self, name) for name in names}
-        tensors = {k: np.ascontiguousarray(v) for k, v in tensors.items() if v is not None}
-        settings = {"format": _FORMAT, "bandwidth": repr(self.bandwidth)}
-        settings["sha256"] = _digest(tensors, settings["bandwidth"])
-        write_whole(path, save(tensors, settings))
+        tensors = {name: value for name in names if (value := getattr(self, name)) is not None}
+        save_tensors(path, tensors, _FORMAT, bandwidth=repr(self.bandwidth))
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> CodePrior:
@@ -218,27 +204,7 @@ class CodePrior:
                 f"Unknown `prior` {path!r:.80}; choose one of {', '.join(PRIORS)}, what "
                 f"MoleculeGenerator.fit_prior returns, or a {SUFFIX} file of it."
             )
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"There is no file {path} with a prior.")
-        try:
-            with safe_open(path, "numpy") as file:
-                settings = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise ValueError(
-                f"The prior {path} cannot be read ({error}): it is no .safetensors file, damaged "
-                "or cut short. Copy it again, or fit it again."
-            ) from error
-        if settings.get("format") != _FORMAT:
-            raise ValueError(
-                f"{path} holds no prior of codes (its format is {settings.get('format')!r}); "
-                "CodePrior.save writes them."
-            )
-        if settings.get("sha256") != _digest(tensors, settings.get("bandwidth", "")):
-            raise ValueError(
-                f"The prior {path} is not what was saved: its content does not fit its checksum. "
-                "Copy it again, or fit it again."
-            )
+        tensors, settings = load_tensors(path, _FORMAT, "prior of codes")
         return cls(**tensors, bandwidth=float(settings["bandwidth"]))
 
     def __repr__(self) -> str:
@@ -256,13 +222,7 @@ def find_prior(checkpoint: str, **hub: Any) -> CodePrior | None:
     Raises:
         ValueError: It is damaged.
     """
-    file = cached_file(
-        checkpoint,
-        _SHIPPED,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-        **hub,
-    )
+    file = find_beside(checkpoint, _SHIPPED, **hub)
     return None if file is None else CodePrior.load(file)
 
 
@@ -288,11 +248,3 @@ def _k_means(rows: np.ndarray, number: int) -> np.ndarray:
         nearest = (rows @ means.T - 0.5 * np.square(means).sum(axis=1)).argmax(axis=1)
         means = np.stack([rows[nearest == group].mean(axis=0) for group in np.unique(nearest)])
     return nearest
-
-
-def _digest(tensors: dict[str, np.ndarray], bandwidth: str) -> str:
-    digest = hashlib.sha256(bandwidth.encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tensor.shape}".encode())
-        digest.update(np.ascontiguousarray(tensor).data)
-    return digest.hexdigest()
