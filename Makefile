@@ -28,20 +28,25 @@ TRAIN ?=
 VALIDATION ?=
 KIT ?= data/kit.tar.xz
 
+# The notebooks of the documentation, run again when they or the package have changed.
+NOTEBOOKS := $(patsubst docs/%.md,build/%.ipynb,$(wildcard docs/notebooks/*.md))
+PACKAGE := $(shell find cmim_hf -name '*.py')
+
 # Minutes that `make fuzz` takes: half of them for hypothesis, half for atheris.
 MINUTES ?= 10
 
-.PHONY: help install demo pretrain gpu-kit test test-slow test-floor fuzz lint audit clean
+.PHONY: help install demo pretrain gpu-kit docs test test-slow test-floor fuzz lint audit clean
 
 help:
 	@echo "make demo       show what the model that ships does with real molecules (minutes on two cores)"
 	@echo "make pretrain   pretrain a tiny cMIM on shipped molecules and look at it (minutes, too)"
 	@echo "make gpu-kit    pack prepared molecules for a machine with a GPU and no chemistry (TRAIN, VALIDATION)"
+	@echo "make docs       build the documentation as a site, site/index.html (some minutes at first)"
 	@echo "make test       run the tests (make test-slow: also the long ones)"
 	@echo "make test-floor run the tests with the lowest versions that are allowed"
 	@echo "make fuzz       feed arbitrary bytes to all that reads (MINUTES=10)"
 	@echo "make lint       check style, look for secrets, and audit the tested versions (make audit)"
-	@echo "make clean      remove .venv, .venv-floor and runs/"
+	@echo "make clean      remove .venv, .venv-floor, build/, site/ and runs/"
 
 install: $(INSTALLED)
 
@@ -74,6 +79,23 @@ gpu-kit:
 	@echo "$(KIT): $$(stat -c %s $(KIT)) bytes. On the machine, where OUT names a folder that comes back:"
 	@echo 'python3 -m tarfile -e $(KIT) kit && PYTHONPATH=. python3 examples/timed_pretrain.py examples/configs/base_timed.yaml --minutes 9 --export $$OUT --train_sources $(addprefix kit/,$(TRAIN)) --validation_sources $(addprefix kit/,$(VALIDATION))'
 
+# Every page of docs/, and all that they link to; what is broken or says nothing is an error.
+docs: $(NOTEBOOKS)
+	@echo "==> building the site"
+	@$(BIN)/ruff check --quiet --select D cmim_hf
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "written: site/index.html"
+
+build/notebooks/%.ipynb: docs/notebooks/%.md $(PACKAGE) | $(VENV)/.documenting
+	@echo "==> running $<"
+	@mkdir -p $(@D)
+	@$(ONE_THREAD) $(BIN)/jupytext --quiet --to ipynb --set-kernel python3 --run-path . --execute --output $@ $< \
+		2>$@.log || { cat $@.log; exit 1; }
+
+$(VENV)/.documenting: $(INSTALLED)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e ".[docs]"
+	@touch $@
+
 test: $(INSTALLED)
 	@echo "==> running the tests"
 	@$(ONE_THREAD) $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
@@ -100,11 +122,11 @@ lint: $(INSTALLED) audit
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@# Larger files are data. The digests that tell which weights were measured look like keys.
-	@find . \( -path ./.git -o -path './$(VENV)*' -o -path ./runs \) -prune -o -type f -size -200k \( $(TEXTS) \) \
+	@find . \( -path ./.git -o -path './$(VENV)*' -o -path ./runs -o -path ./build -o -path ./site \) -prune -o -type f -size -200k \( $(TEXTS) \) \
 		-exec $(BIN)/detect-secrets-hook --no-verify --exclude-lines '"weights": "[0-9a-f]{64}"' {} +
 
 audit: $(INSTALLED)
 	@$(BIN)/python tests/checks/audit.py constraints.txt
 
 clean:
-	rm -rf $(VENV) $(FLOOR) runs
+	rm -rf $(VENV) $(FLOOR) build site runs

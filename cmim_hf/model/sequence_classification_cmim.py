@@ -80,8 +80,8 @@ class CMIMForSequenceClassification(CMIMPreTrainedModel):
                 `"informative"`, as in [`~CMIMModel.get_representation`].
             classifier_dropout: Before each layer of the head, 0.1 by default.
             standardize: What molecules are brought to before they are tokenised, in training and
-                for predictions: `"parent"` (see [`parent`]), or `"none"` by default. The model
-                itself reads tokens; this tells those who make them.
+                for predictions: `"parent"` (see [`~cmim_hf.model.parent_molecule_cmim.parent`]), or
+                `"none"` by default. The model itself reads tokens; this tells those who make them.
 
         Raises:
             ValueError: Other features, a dropout outside [0, 1], or another standard.

@@ -20,8 +20,9 @@ def match_properties(
 ) -> None:
     """Give the model the names and the scale of the labels, if there are any and it has a head.
 
-    Data sets are labelled that have a `property_scale`, as [`PackedMolecules`] have; those for
-    evaluation may be a dictionary. Without a head labels are left unused, and that is said.
+    Data sets are labelled that have a `property_scale`, as
+    [`~cmim_hf.data.packed_molecules.PackedMolecules`] have; those for evaluation may be a
+    dictionary. Without a head labels are left unused, and that is said.
 
     Raises:
         ValueError: Labels of other properties than the model's, or standardised by other molecules
