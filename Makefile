@@ -83,7 +83,7 @@ gpu-kit:
 docs: $(NOTEBOOKS)
 	@echo "==> building the site"
 	@$(BIN)/ruff check --quiet --select D cmim_hf
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict >build/site.log 2>&1 || { grep -v ^INFO build/site.log; exit 1; }
 	@echo "written: site/index.html"
 
 build/notebooks/%.ipynb: docs/notebooks/%.md $(PACKAGE) | $(VENV)/.documenting
