@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """What `mkdocs build` does beside reading docs/.
 
-README is the first page; what a page links to in the repository is in the site, too; notebooks
-appear with what they gave when they were run. Nothing may be loaded from another server.
+README is the first page; what a page links to in the repository is in the site, too; commands come
+with their help, notebooks with what they gave when they were run. Nothing may be loaded from
+another server.
 """
 
 from __future__ import annotations
 
+import io
 import posixpath
 import re
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,8 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 from nbconvert import MarkdownExporter
+
+from cmim_hf.cli.main import COMMANDS, main
 
 ROOT = Path(__file__).parents[1]
 RUN = ROOT / "build" / "notebooks"
@@ -52,6 +57,8 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
         origin = f"docs/{origin}"
     if page.is_homepage:
         page.meta["hide"] = ["navigation"]
+    if page.file.src_uri == "api/commands.md":
+        markdown += command_help()
     here = posixpath.dirname(page.file.src_uri)
 
     def moved(match: re.Match[str]) -> str:
@@ -76,6 +83,17 @@ def found(origin: str, link: str) -> str:
 def address(path: str) -> str:
     """Where in the site a file of the repository is."""
     return "index.md" if path == "README.md" else path.removeprefix("docs/")
+
+
+def command_help() -> str:
+    """What the help of each command says, as sections of a page."""
+    sections = ""
+    for name in COMMANDS:
+        said = io.StringIO()
+        with redirect_stdout(said), suppress(SystemExit):
+            main([name, "--help"])
+        sections += f"\n## cmim {name}\n\n```text\n{said.getvalue()}```\n"
+    return sections
 
 
 def run_notebook(name: str, config: MkDocsConfig) -> list[File]:
