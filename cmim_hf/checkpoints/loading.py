@@ -19,6 +19,7 @@ from ..cpu_kernels import speed_up
 from ..data.packed_molecules import tokenizer_fingerprint
 from ..model.configuration_cmim import CMIMConfig
 from ..model.modeling_cmim import CMIMModel
+from ..model.onnx_cmim import CMIMOnnxModel
 from ..model.tokenization_cmim import CMIMTokenizer
 
 HUB = ("revision", "token", "cache_dir", "local_files_only", "force_download", "subfolder")
@@ -55,52 +56,56 @@ def load_checkpoint(
     >>> model.get_latents(**batch).shape
     torch.Size([2, 1, 96])
     """
-    if unknown := sorted(set(hub) - set(HUB)):
-        raise TypeError(f"Unknown argument {unknown[0]!r}; the Hub's are {', '.join(HUB)}.")
-    name = checkpoint_path(checkpoint)
-    _check_folder(name)
+    name = _checked_name(checkpoint, hub)
     device = default_device() if device is None else torch_device(device)
     if dtype is None:
         chosen = torch.float32 if device.type == "cpu" else "auto"
     else:
         chosen = floating_dtype(dtype)
-    try:
-        kind = CMIMConfig.get_config_dict(name, **hub)[0].get("model_type")
-        if kind != CMIMConfig.model_type:
-            raise ValueError(
-                f"{name} holds a model of type {kind!r}; a cMIM checkpoint is expected."
-            )
-        with _without_progress_bars():
-            model, report = CMIMModel.from_pretrained(
-                name,
-                dtype=chosen,
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
-                **hub,
-            )
-    except (SafetensorError, TypeError, AttributeError, LookupError, RecursionError) as error:
-        weights = isinstance(error, SafetensorError)
-        what = "weights are" if weights else "config.json, or another of its JSON files, is"
-        raise ValueError(
-            f"The checkpoint {name} cannot be opened ({type(error).__name__}: {error}): its {what} "
-            "damaged or cut short. Copy it again."
-        ) from error
-    _check_report(name, report)
-    try:
-        tokenizer = CMIMTokenizer.from_pretrained(name, **hub)
-    except Exception as error:  # the reader of tokenizer.json raises plain Exception
-        raise ValueError(
-            f"The tokenizer of {name} cannot be read ({error}): its tokenizer.json or "
-            "tokenizer_config.json is missing or damaged. Copy the checkpoint again."
-        ) from error
-    if len(tokenizer) > model.config.vocab_size:
-        raise ValueError(
-            f"The tokenizer of {name} has {len(tokenizer)} tokens, the model knows "
-            f"{model.config.vocab_size}: they do not belong together. Copy the checkpoint again."
+    with _opening(name, hub), _without_progress_bars():
+        model, report = CMIMModel.from_pretrained(
+            name,
+            dtype=chosen,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **hub,
         )
+    _check_report(name, report)
+    tokenizer = _load_tokenizer(name, model.config, hub)
     model = model.to(device).eval()
     speed_up(model)
     return model, tokenizer
+
+
+def load_exported(
+    checkpoint: str | os.PathLike,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | str | None = None,
+    **hub: Any,
+) -> tuple[CMIMOnnxModel, CMIMTokenizer]:
+    """Load the graphs that `cmim export` wrote, and the tokenizer.
+
+    Args:
+        checkpoint: As of [`load_checkpoint`], like `hub`.
+        device: The CPU, or None.
+        dtype: float32, or None; int8 weights are a choice of the export.
+        hub: See there.
+
+    Raises:
+        TypeError: Another argument.
+        FileNotFoundError: No such folder, or no graphs in it.
+        ImportError: onnxruntime is not installed.
+        ValueError: Another device or dtype, another kind of model, or files that are damaged.
+    """
+    name = _checked_name(checkpoint, hub)
+    if device is not None and torch_device(device).type != "cpu":
+        raise ValueError(f"The `backend` onnx works on the CPU, not on the `device` {device}.")
+    if dtype is not None and floating_dtype(dtype) != torch.float32:
+        raise ValueError(f"The `backend` onnx computes in float32, not in the `dtype` {dtype}.")
+    with _opening(name, hub):
+        config = CMIMConfig.from_pretrained(name, **hub)
+        model = CMIMOnnxModel.from_pretrained(name, config, **hub)
+    return model, _load_tokenizer(name, config, hub)
 
 
 def default_device() -> torch.device:
@@ -139,13 +144,18 @@ def floating_dtype(dtype: torch.dtype | str) -> torch.dtype:
     return found
 
 
-def weights_fingerprint(model: CMIMModel, tokenizer: CMIMTokenizer) -> str:
+def weights_fingerprint(model: CMIMModel | CMIMOnnxModel, tokenizer: CMIMTokenizer) -> str:
     """SHA-256, in hexadecimal digits, of parameters as loaded, their names and the tokenizer.
 
-    Buffers, such as the fitted prior, do not count: embeddings do not depend on them.
+    Buffers, such as the fitted prior, do not count: embeddings do not depend on them. Of graphs it
+    is that of their files.
     """
-    buffers = {name for name, _ in model.named_buffers()}
     digest = hashlib.sha256(tokenizer_fingerprint(tokenizer).encode())
+    if isinstance(model, CMIMOnnxModel):
+        for file in model.files:
+            digest.update(file.read_bytes())
+        return digest.hexdigest()
+    buffers = {name for name, _ in model.named_buffers()}
     for name, tensor in sorted(model.state_dict().items()):
         if name in buffers:
             continue
@@ -153,6 +163,49 @@ def weights_fingerprint(model: CMIMModel, tokenizer: CMIMTokenizer) -> str:
         content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
         digest.update(memoryview(content.numpy()))
     return digest.hexdigest()
+
+
+def _checked_name(checkpoint: str | os.PathLike, hub: dict[str, Any]) -> str:
+    if unknown := sorted(set(hub) - set(HUB)):
+        raise TypeError(f"Unknown argument {unknown[0]!r}; the Hub's are {', '.join(HUB)}.")
+    name = checkpoint_path(checkpoint)
+    _check_folder(name)
+    return name
+
+
+@contextmanager
+def _opening(name: str, hub: dict[str, Any]) -> Iterator[None]:
+    """Check that it is a cMIM checkpoint, and turn errors of damaged files into a ValueError."""
+    try:
+        kind = CMIMConfig.get_config_dict(name, **hub)[0].get("model_type")
+        if kind != CMIMConfig.model_type:
+            raise ValueError(
+                f"{name} holds a model of type {kind!r}; a cMIM checkpoint is expected."
+            )
+        yield
+    except (SafetensorError, TypeError, AttributeError, LookupError, RecursionError) as error:
+        weights = isinstance(error, SafetensorError)
+        what = "weights are" if weights else "config.json, or another of its JSON files, is"
+        raise ValueError(
+            f"The checkpoint {name} cannot be opened ({type(error).__name__}: {error}): its {what} "
+            "damaged or cut short. Copy it again."
+        ) from error
+
+
+def _load_tokenizer(name: str, config: CMIMConfig, hub: dict[str, Any]) -> CMIMTokenizer:
+    try:
+        tokenizer = CMIMTokenizer.from_pretrained(name, **hub)
+    except Exception as error:  # the reader of tokenizer.json raises plain Exception
+        raise ValueError(
+            f"The tokenizer of {name} cannot be read ({error}): its tokenizer.json or "
+            "tokenizer_config.json is missing or damaged. Copy the checkpoint again."
+        ) from error
+    if len(tokenizer) > config.vocab_size:
+        raise ValueError(
+            f"The tokenizer of {name} has {len(tokenizer)} tokens, the model knows "
+            f"{config.vocab_size}: they do not belong together. Copy the checkpoint again."
+        )
+    return tokenizer
 
 
 @contextmanager

@@ -56,6 +56,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers", type=int, default=0, help="processes that canonicalise beside this one"
     )
+    parser.add_argument(
+        "--backend",
+        default="torch",
+        choices=("torch", "onnx"),
+        help="onnx runs what `cmim export` wrote, by onnxruntime on the CPU: name its folder by "
+        "--checkpoint (default: %(default)s)",
+    )
     add_source_options(parser)
     add_model_options(parser)
 
@@ -69,7 +76,7 @@ def run(options: argparse.Namespace) -> None:
 
     output = check_output(options.output, OUTPUT_SUFFIXES, expanded(options.input))
     names = "device dtype representation pooling canonicalize standardize on_invalid batch_tokens"
-    settings = {name: getattr(options, name) for name in names.split()}
+    settings = {name: getattr(options, name) for name in (*names.split(), "backend")}
     embedder = MoleculeEmbedder(options.checkpoint, **settings)
     done = save_embeddings(
         read_source(options, every_column=output.suffix != ".npy"),

@@ -29,6 +29,7 @@ COMMANDS = (
     "predict",
     "prepare",
     "split",
+    "export",
 )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ..checkpoints import DEFAULT_CHECKPOINT
-from ..checkpoints.loading import load_checkpoint, weights_fingerprint
+from ..checkpoints.loading import load_checkpoint, load_exported, weights_fingerprint
 from ..data.argument_checks import check_choice, whole_number
 from ..data.invalid_rows import ON_INVALID, progress_bar, read_molecules, values_in_place
 from ..data.row_encoder import EncodedRows, RowEncoder, check_standardize
@@ -29,6 +29,8 @@ _OF_A_CALL = (
     "on_invalid",
     "progress",
 )
+_LOADERS = {"torch": load_checkpoint, "onnx": load_exported}
+_ONNX_TOKENS = 512  # a batch's activations stay in a core's cache
 
 
 class MoleculeEmbedder:
@@ -55,14 +57,17 @@ class MoleculeEmbedder:
         on_invalid: What becomes of a row that is no text, empty, not printable, not a molecule
             (with `canonicalize`), or longer than the model reads: `"raise"` a ValueError that
             names it, `"none"` gives a row of NaN, `"skip"` leaves it out.
-        batch_tokens: Most tokens of a batch, padding included; by default 8,192 on a CPU and
-            65,536 elsewhere.
+        batch_tokens: Most tokens of a batch, padding included; by default 8,192 on a CPU, 512 there
+            with `backend="onnx"`, and 65,536 elsewhere.
         progress: Show a bar when a call takes more than two seconds.
+        backend: `"torch"`, or `"onnx"`, by which onnxruntime computes on the CPU what `cmim export`
+            wrote: `checkpoint` is its folder, and torch's threads at the time are its number.
         hub: `revision`, `token`, `cache_dir` and the like of `from_pretrained`, see
             [`~cmim_hf.checkpoints.loading.load_checkpoint`].
 
     Raises:
-        FileNotFoundError: No such checkpoint.
+        FileNotFoundError: No such checkpoint, or no graphs in it for `backend="onnx"`.
+        ImportError: That, and onnxruntime is not installed.
         TypeError: An unknown argument.
         ValueError: A checkpoint that is damaged or of another kind, or an unknown choice.
 
@@ -90,18 +95,21 @@ class MoleculeEmbedder:
         on_invalid: Literal["raise", "none", "skip"] = "raise",
         batch_tokens: int | None = None,
         progress: bool = True,
+        backend: str = "torch",
         **hub: Any,
     ) -> None:
         """Load the checkpoint."""
         self.checkpoint = os.fspath(checkpoint)
-        self.model, self.tokenizer = load_checkpoint(checkpoint, device, dtype, **hub)
+        check_choice("backend", backend, tuple(_LOADERS))
+        self.model, self.tokenizer = _LOADERS[backend](checkpoint, device, dtype, **hub)
         self.representation = representation
         self.pooling = pooling
         self.canonicalize = canonicalize
         self.standardize = standardize
         self.on_invalid = on_invalid
         if batch_tokens is None:
-            batch_tokens = default_batch_tokens(self.model.device)
+            onnx = backend == "onnx"
+            batch_tokens = _ONNX_TOKENS if onnx else default_batch_tokens(self.model.device)
         self.batch_tokens = whole_number("batch_tokens", batch_tokens, 1)
         self.progress = progress
         self._check()

@@ -69,7 +69,8 @@ def pool_hidden_states(
         return hidden_states.masked_fill(~mask[..., None], lowest).amax(dim=1)
     position = torch.arange(mask.shape[1], device=mask.device)
     last = torch.where(mask, position, 0).amax(dim=1)
-    return hidden_states[torch.arange(len(last), device=last.device), last]
+    rows = torch.arange(last.shape[0], device=last.device)  # `len` would fix it where exported
+    return hidden_states[rows, last]
 
 
 def informative_embeddings(

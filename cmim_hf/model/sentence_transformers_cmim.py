@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from .informative_embeddings_cmim import check_pooling
+from .onnx_cmim import CMIMOnnxModel
 from .smiles_text_cmim import length_problem, refusal, text_problem, without_extension
 
 try:  # else transformers would ask for it wherever it copies this file
@@ -40,7 +41,7 @@ class CMIMSentenceEmbedding(InputModule):
     Nothing is drawn, in training neither: the codes are the posterior's means.
 
     Args:
-        model: A `CMIMModel`.
+        model: A `CMIMModel`, or a `CMIMOnnxModel`.
         tokenizer: Its tokenizer.
         representation: As in [`~CMIMModel.get_representation`], like the next.
         pooling: As there.
@@ -54,7 +55,7 @@ class CMIMSentenceEmbedding(InputModule):
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: PreTrainedModel | CMIMOnnxModel,
         tokenizer: PreTrainedTokenizerBase,
         representation: str = "informative",
         pooling: str = "mean",
@@ -84,19 +85,27 @@ class CMIMSentenceEmbedding(InputModule):
         """Load a checkpoint; `sentence_cmim.json` in it, if there, chooses the representation.
 
         Arguments as in `InputModule.load`: where the checkpoint is, and in `model_kwargs` (such as
-        `dtype`), `processor_kwargs` and `config_kwargs` more for each `from_pretrained`.
+        `dtype`), `processor_kwargs` and `config_kwargs` more for each `from_pretrained`. The
+        backend `"onnx"` opens what `cmim export` wrote, and takes no `model_kwargs`.
 
         Raises:
+            FileNotFoundError: The backend is `"onnx"`, and there are no graphs.
             ValueError: Another backend, or an unknown choice in `sentence_cmim.json`.
         """
-        if backend != "torch":
-            raise ValueError(f"cMIM runs on the backend 'torch' alone, not on {backend!r}.")
+        if backend not in ("torch", "onnx"):
+            raise ValueError(f"cMIM runs on the backends 'torch' and 'onnx', not on {backend!r}.")
+        if backend == "onnx" and model_kwargs:
+            raise ValueError(f"The backend 'onnx' takes no model_kwargs, got {model_kwargs}.")
         name, known = model_name_or_path, ("subfolder", "token", "revision", "local_files_only")
         place = {each: others[each] for each in known if each in others}
         settings = cls.load_config(name, cache_folder=cache_folder, **place)
         source = {**place, "cache_dir": cache_folder, "trust_remote_code": trust_remote_code}
         config = AutoConfig.from_pretrained(name, **source | (config_kwargs or {}))
-        model = AutoModel.from_pretrained(name, config=config, **source | (model_kwargs or {}))
+        if backend == "onnx":
+            place["cache_dir"] = cache_folder
+            model = CMIMOnnxModel.from_pretrained(name, config, **place)
+        else:
+            model = AutoModel.from_pretrained(name, config=config, **source | (model_kwargs or {}))
         tokenizer = AutoTokenizer.from_pretrained(name, **source | (processor_kwargs or {}))
         return cls(model, tokenizer, **settings)
 

@@ -25,6 +25,7 @@ CODE = {
     "informative_embeddings_cmim.py",
     "layers_cmim.py",
     "modeling_cmim.py",
+    "onnx_cmim.py",
     "parent_molecule_cmim.py",
     "pipelines_cmim.py",
     "posterior_cmim.py",

@@ -109,8 +109,8 @@ def test_unknown_choices_are_refused(sentences, checkpoint):
         CMIMSentenceEmbedding(model, tokenizer, pooling="cls")
     with pytest.raises(ValueError, match="Unknown representation 'mean'.*informative, latent"):
         CMIMSentenceEmbedding(model, tokenizer, representation="mean")
-    with pytest.raises(ValueError, match="'torch' alone, not on 'onnx'"):
-        open_folder(checkpoint, backend="onnx")
+    with pytest.raises(ValueError, match="'torch' and 'onnx', not on 'openvino'"):
+        open_folder(checkpoint, backend="openvino")
 
 
 def test_loading_passes_arguments_on(checkpoint, molecules, expected):
