@@ -33,6 +33,7 @@ class How:
     checkpoint: str = field(default=DEFAULT_CHECKPOINT, metadata={"help": "Folder or Hub id."})
     representation: str = field(default="informative", metadata={"help": "Or latent, or both."})
     pooling: str = field(default="mean", metadata={"help": "Or last, or max."})
+    dim: int | None = field(default=None, metadata={"help": "Numbers, along principal axes."})
     canonicalize: bool = field(default=True, metadata={"help": "False if RDKit wrote the rows."})
     standardize: str = field(default="none", metadata={"help": "parent: without salt and charge."})
     on_invalid: str = field(default="none", metadata={"help": "NaN and the reason; skip; raise."})

@@ -42,6 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("mean", "last", "max"),
         help="of informative embeddings (default: %(default)s)",
     )
+    parser.add_argument(
+        "--dim",
+        type=int,
+        help="so many numbers, along the principal axes beside the weights (64 of 192 keep most)",
+    )
     add_on_invalid_option(parser, "give it a vector of NaN and its reason")
     parser.add_argument(
         "--no-canonicalize",
@@ -75,8 +80,9 @@ def run(options: argparse.Namespace) -> None:
     from ..embedding.embedding_files import OUTPUT_SUFFIXES, save_embeddings
 
     output = check_output(options.output, OUTPUT_SUFFIXES, expanded(options.input))
-    names = "device dtype representation pooling canonicalize standardize on_invalid batch_tokens"
-    settings = {name: getattr(options, name) for name in (*names.split(), "backend")}
+    names = "device dtype representation pooling dim canonicalize standardize on_invalid"
+    names += " batch_tokens backend"
+    settings = {name: getattr(options, name) for name in names.split()}
     embedder = MoleculeEmbedder(options.checkpoint, **settings)
     done = save_embeddings(
         read_source(options, every_column=output.suffix != ".npy"),

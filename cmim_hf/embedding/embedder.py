@@ -12,7 +12,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from ..checkpoints import DEFAULT_CHECKPOINT
+from ..checkpoints import DEFAULT_CHECKPOINT, checkpoint_path
+from ..checkpoints.companions import ANCHOR
 from ..checkpoints.loading import load_checkpoint, load_exported, weights_fingerprint
 from ..data.argument_checks import check_choice, whole_number
 from ..data.invalid_rows import ON_INVALID, progress_bar, read_molecules, values_in_place
@@ -20,10 +21,12 @@ from ..data.row_encoder import EncodedRows, RowEncoder, check_standardize
 from ..data.token_batches import batch_tokens as default_batch_tokens
 from ..data.token_batches import distinct_rows, padded_batches
 from ..model.informative_embeddings_cmim import POOLINGS
+from .principal_axes import SHIPPED, PrincipalAxes, find_axes
 
 _OF_A_CALL = (
     "representation",
     "pooling",
+    "dim",
     "canonicalize",
     "standardize",
     "on_invalid",
@@ -48,6 +51,10 @@ class MoleculeEmbedder:
             numbers), `"latent"` (the mean codes, num_latents * latent_size numbers) or `"both"`,
             in that order side by side.
         pooling: Of informative embeddings: `"mean"`, `"last"` or `"max"`.
+        dim: Give so many numbers: coordinates along the principal axes that stand beside the
+            checkpoint's weights (see
+            [`~cmim_hf.embedding.principal_axes.PrincipalAxes`]), of the axes' representation and
+            pooling. By default the vector itself.
         canonicalize: Rewrite each molecule as RDKit does, so that every writing of it gives the
             same vector. The model knows canonical SMILES: turn it off only for rows that are
             canonical already. Then rows are checked to be printable, and RDKit is not imported.
@@ -90,6 +97,7 @@ class MoleculeEmbedder:
         dtype: torch.dtype | str | None = None,
         representation: str = "informative",
         pooling: str = "mean",
+        dim: int | None = None,
         canonicalize: bool = True,
         standardize: str = "none",
         on_invalid: Literal["raise", "none", "skip"] = "raise",
@@ -104,6 +112,8 @@ class MoleculeEmbedder:
         self.model, self.tokenizer = _LOADERS[backend](checkpoint, device, dtype, **hub)
         self.representation = representation
         self.pooling = pooling
+        self.dim = dim
+        self._hub = hub
         self.canonicalize = canonicalize
         self.standardize = standardize
         self.on_invalid = on_invalid
@@ -124,7 +134,7 @@ class MoleculeEmbedder:
         """Embed a list, array, series or generator of SMILES, in the order given.
 
         `settings` are those of the constructor, for this call: `representation`, `pooling`,
-        `canonicalize`, `standardize`, `on_invalid` and `progress`.
+        `dim`, `canonicalize`, `standardize`, `on_invalid` and `progress`.
 
         Returns:
             (rows, size) in float32; with `return_indices` also (rows,), the index in `smiles` of
@@ -169,7 +179,8 @@ class MoleculeEmbedder:
                     representation=self.representation,
                     pooling=self.pooling,
                 )
-                vectors[rows] = found.float().cpu().numpy()
+                found = found.float().cpu().numpy()
+                vectors[rows] = found if self.dim is None else self.axes.project(found, self.dim)
                 bar.update(len(rows))
             bar.update(len(place) - len(first))
         if not np.isfinite(vectors).all():
@@ -183,7 +194,39 @@ class MoleculeEmbedder:
     @property
     def size(self) -> int:
         """Numbers in a vector of the embedder's own representation."""
-        return self.model.representation_size(self.representation)
+        return self.dim or self.model.representation_size(self.representation)
+
+    def fit_axes(self, smiles: Iterable[str]) -> PrincipalAxes:
+        """The principal axes of the informative embeddings, pooled by the mean, of molecules.
+
+        Saved beside the checkpoint's weights as `axes.safetensors` they serve its `dim`. Some ten
+        thousand molecules will do; invalid ones are left out.
+
+        Raises:
+            ValueError: No more molecules than numbers in a vector.
+        """
+        how = {"representation": "informative", "pooling": "mean", "dim": None}
+        return PrincipalAxes.fit(self.embed(smiles, on_invalid="skip", **how), self._anchor())
+
+    @cached_property
+    def axes(self) -> PrincipalAxes:
+        """The principal axes that stand beside the checkpoint's weights.
+
+        Raises:
+            ValueError: There are none, or they are damaged or of another model.
+        """
+        axes = find_axes(checkpoint_path(self.checkpoint), **self._hub)
+        if axes is None:
+            raise ValueError(
+                f"`dim` needs principal axes, and there is no {SHIPPED} beside the weights of "
+                f"{self.checkpoint}: fit them by MoleculeEmbedder.fit_axes, and save them there."
+            )
+        axes.check_model(self.checkpoint, self._anchor())
+        return axes
+
+    def _anchor(self) -> np.ndarray:
+        how = {"representation": "informative", "pooling": "mean", "dim": None}
+        return self.embed([ANCHOR], canonicalize=False, standardize="none", **how)[0]
 
     @cached_property
     def fingerprint(self) -> str:
@@ -193,5 +236,12 @@ class MoleculeEmbedder:
     def _check(self) -> None:
         self.model.representation_size(self.representation)
         check_choice("pooling", self.pooling, POOLINGS)
+        if self.dim is not None:
+            if (self.representation, self.pooling) != ("informative", "mean"):
+                raise ValueError(
+                    "`dim` shortens informative embeddings pooled by the mean, whose axes are "
+                    f"known; not {self.representation}, {self.pooling}."
+                )
+            self.axes.checked(self.dim)
         check_choice("on_invalid", self.on_invalid, ON_INVALID)
         check_standardize(self.standardize, self.canonicalize)

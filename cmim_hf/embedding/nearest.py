@@ -36,7 +36,7 @@ TRAINING_ROWS = 100_000
 """First vectors of a library, from which an index learns what it must."""
 
 _BATCH_ROWS = 1 << 15  # compared at once
-_CHOICES = ("representation", "pooling", "canonicalize", "standardize")
+_CHOICES = ("representation", "pooling", "dim", "canonicalize", "standardize")
 
 
 def nearest_neighbors(
@@ -263,7 +263,9 @@ def _settings(file: ds.ParquetFileFragment) -> dict[str, Any]:
             f"{EMBEDDING_COLUMN!r}, and {METADATA_KEY.decode()!r} in the metadata of its schema. "
             f"Its columns are {', '.join(map(repr, schema.names))}. Embed it first."
         )
-    return {"standardize": "none"} | json.loads(metadata[METADATA_KEY])  # older files lack it
+    return {"standardize": "none", "dim": None} | json.loads(
+        metadata[METADATA_KEY]
+    )  # older files lack it
 
 
 def _text_columns(file: ds.ParquetFileFragment, column: str | None) -> dict[str, ds.Expression]:

@@ -57,6 +57,7 @@ class MoleculeFeaturizer(TransformerMixin, BaseEstimator):
         *,
         representation: str = "informative",
         pooling: str = "mean",
+        dim: int | None = None,
         canonicalize: bool = True,
         standardize: str = "none",
         on_invalid: str = "raise",
@@ -70,6 +71,7 @@ class MoleculeFeaturizer(TransformerMixin, BaseEstimator):
         self.checkpoint = checkpoint
         self.representation = representation
         self.pooling = pooling
+        self.dim = dim
         self.canonicalize = canonicalize
         self.standardize = standardize
         self.on_invalid = on_invalid
@@ -118,7 +120,9 @@ class MoleculeFeaturizer(TransformerMixin, BaseEstimator):
         both = self.representation == "both"
         parts = ("informative", "latent") if both else (self.representation,)
         size = self._embedder().model.representation_size
-        names = [f"cmim_{part}_{column}" for part in parts for column in range(size(part))]
+        names = [
+            f"cmim_{part}_{column}" for part in parts for column in range(self.dim or size(part))
+        ]
         return np.array(names, dtype=object)
 
     def __sklearn_tags__(self) -> Tags:
@@ -148,6 +152,7 @@ class MoleculeFeaturizer(TransformerMixin, BaseEstimator):
             molecules,
             representation=self.representation,
             pooling=self.pooling,
+            dim=self.dim,
             canonicalize=self.canonicalize,
             standardize=self.standardize,
             on_invalid=self.on_invalid,

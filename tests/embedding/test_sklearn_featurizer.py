@@ -179,6 +179,7 @@ def test_clones_have_the_parameters_and_their_own_state():
         "checkpoint": list_checkpoints()["tiny"],
         "representation": "both",
         "pooling": "last",
+        "dim": None,
         "canonicalize": True,
         "standardize": "parent",
         "on_invalid": "none",
