@@ -64,6 +64,27 @@ def draw_grid(
     return canvas.GetDrawingText()
 
 
+def draw_molecule(smiles: str, size: tuple[int, int]) -> str:
+    """Draw one molecule as SVG on no ground; bonds are of one length, if it fits.
+
+    Args:
+        smiles: what it is.
+        size: width and height, in pixels.
+
+    Raises:
+        ValueError: a SMILES that does not parse.
+
+    >>> draw_molecule("CCO", (200, 150)).count("<path") > 2
+    True
+    """
+    canvas = rdMolDraw2D.MolDraw2DSVG(*size)
+    options = canvas.drawOptions()
+    options.fixedBondLength, options.minFontSize, options.clearBackground = 24, 9, False
+    rdMolDraw2D.PrepareAndDrawMolecule(canvas, parse(smiles))
+    canvas.FinishDrawing()
+    return canvas.GetDrawingText()
+
+
 def _colours(
     molecules: Sequence[Chem.Mol], weights: Sequence[Sequence[float] | None]
 ) -> list[dict[int, tuple[float, float, float]]]:

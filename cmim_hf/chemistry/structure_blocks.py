@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Structures with atoms and bonds in a table (molfile, Tripos mol2) to SMILES."""
 
+import io
 import logging
+from collections.abc import Iterable, Mapping
 from functools import cache
+from typing import Any
 
 from rdkit import Chem
+from rdkit.Chem import rdDepictor
 
-from .smiles import read_by, write
+from .smiles import parse, read_by, write
 
 _PARSERS = {".sdf": Chem.MolFromMolBlock, ".mol2": Chem.MolFromMol2Block}
 _tell_once = cache(logging.getLogger(__name__).warning)
@@ -45,6 +49,36 @@ def read_block(block: str, kind: str) -> tuple[str | None, str]:
             "as they are drawn: that they come in groups is left out."
         )
     return write(molecule), ""
+
+
+def write_sdf(rows: Iterable[Mapping[str, Any]]) -> str:
+    r"""The text of an SD file of molecules with plane coordinates.
+
+    Args:
+        rows: `smiles`, and what else is to be kept of each; None is left out.
+
+    Raises:
+        ValueError: A SMILES that does not parse.
+
+    >>> text = write_sdf([{"smiles": "OCC", "score": 0.5}])
+    >>> read_block(text, ".sdf"), "<score>" in text, text[-5:]
+    (('CCO', ''), True, '$$$$\n')
+    """
+    stream = io.StringIO()
+    writer = Chem.SDWriter(stream)
+    for row in rows:
+        molecule = parse(row["smiles"])
+        rdDepictor.Compute2DCoords(molecule)
+        for name, value in row.items():
+            if value is not None:  # a field of the file ends with an empty line
+                molecule.SetProp(_one_line(name), _one_line(value))
+        writer.write(molecule)
+    writer.close()
+    return stream.getvalue()
+
+
+def _one_line(value: Any) -> str:
+    return " ".join(str(value).split())
 
 
 def _several(molecule: Chem.Mol) -> str | None:

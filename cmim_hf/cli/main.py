@@ -27,6 +27,7 @@ COMMANDS = (
     "optimize",
     "search",
     "predict",
+    "serve",
     "prepare",
     "split",
     "export",

@@ -172,7 +172,9 @@ class RowEncoder:
                 places.append(place)
             else:
                 rejects[place] = Reject(row, *problem)
-        self._backend.encode_special_tokens = self._split_special_tokens  # lost where pickled
+        if self._backend.encode_special_tokens != self._split_special_tokens:
+            # lost where pickled; not set each time, which fails while another thread encodes
+            self._backend.encode_special_tokens = self._split_special_tokens
         ids = [encoding.ids for encoding in self._backend.encode_batch_fast(texts)]
         lengths = np.fromiter(map(len, ids), np.int64, len(ids))
         kept = np.array(places, np.int64)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -114,8 +115,16 @@ class MoleculeGenerator:
         self._codec = Codec(
             self.model, self.tokenizer, canonicalize, standardize, batch_size, seed, progress
         )
+        self._hub = hub
         self._draws = CodeDraws(self._codec, self.checkpoint, hub)
         self.encoder = self._codec.encoder
+
+    def with_codec(self, codec: Codec) -> MoleculeGenerator:
+        """The same generator, asking its model through another codec, whose draws are its own."""
+        other = copy.copy(self)
+        other._codec, other.encoder = codec, codec.encoder
+        other._draws = CodeDraws(codec, self.checkpoint, self._hub)
+        return other
 
     def texts(self, smiles: Iterable[str], *, on_invalid: str | None = None) -> list[Smiles]:
         """Molecules as the model reads them: canonical SMILES, without `canonicalize` as given."""
@@ -387,8 +396,8 @@ class MoleculeGenerator:
                 `shared_budget` (no), `goal` (none; a score that ends a search), `min_similarity`
                 (0), `pareto` (no; the terms of the scorer are objectives of their own), `table` (a
                 CSV file of all that is scored, to go on from), `strategy` (`"evolution"` or
-                `"random"`), `population`, `timeout` (none) and `seed` (0) of
-                [`~cmim_hf.optimization.latent_search.optimize`].
+                `"random"`), `population`, `timeout` (none), `watch` (none; called after each round)
+                and `seed` (0) of [`~cmim_hf.optimization.latent_search.optimize`].
 
         Returns:
             `best` (one row a seed, or the best molecules of a shared budget), `table` (every

@@ -25,6 +25,8 @@ from .score_table import ScoreTable
 from .scorers import Scorer, as_scorer
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from .constraints import Constraints
 
 STRATEGIES = ("evolution", "random")
@@ -52,6 +54,7 @@ def optimize(
     table: str | os.PathLike | None = None,
     seed: int = 0,
     progress: bool = True,
+    watch: Callable[[pd.DataFrame], bool | None] | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Optimization:
     """Look for molecules of higher score around the codes of given ones.
@@ -102,6 +105,8 @@ def optimize(
         table: CSV file for the molecules scored, see `ScoreTable`.
         seed: Of the random numbers; numpy's global ones are neither used nor changed.
         progress: Show a bar.
+        watch: Called after each round with the molecules scored so far, see `ScoreTable.frame`;
+            where it returns True, the search ends as after Ctrl-C.
         settings: What makes `codes` and `decode`, such as the checkpoint; a table made with other
             settings is refused.
 
@@ -143,11 +148,17 @@ def optimize(
             Evolution(rows, codes[rows], spread, about, constraints, scores) for rows in groups
         ]
         with tqdm(total=budget * len(searches), desc="scored", disable=not progress) as bar:
-            _run(searches, decode, scores, bar)
+            _run(searches, decode, scores, bar, watch)
     return Optimization.of(searches, scores, shared_budget, pareto)
 
 
-def _run(searches: list[Evolution], decode: Decode, table: ScoreTable, bar: tqdm) -> None:
+def _run(
+    searches: list[Evolution],
+    decode: Decode,
+    table: ScoreTable,
+    bar: tqdm,
+    watch: Callable[[pd.DataFrame], bool | None] | None,
+) -> None:
     """Rounds until every search has stopped; one that is interrupted says so."""
     try:
         for iteration in count():
@@ -155,6 +166,8 @@ def _run(searches: list[Evolution], decode: Decode, table: ScoreTable, bar: tqdm
             table.score([one for search in active for one in search.asked], iteration, bar)
             for search in active:
                 search.learn()
+            if watch is not None and watch(table.frame()):
+                raise KeyboardInterrupt
             active = [search for search in active if not search.stopped]
             if not active:
                 return

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Encoding and decoding for one call, by a model that many calls share."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ..data.row_encoder import EncodedRows
+from ..generation.decoding import Decoder, Decoding, DecodingInfo
+from ..generation.encode_decode import Codec
+from .batching import Batcher, Call
+
+DRAWN_TOGETHER = 256
+"""Codes of a call that are decoded at once where tokens are drawn, which is with no other call's:
+what is drawn shall depend on the call's seed alone."""
+
+
+class SharedCodec(Codec):
+    """A codec that asks its model through a batcher; its random numbers are its own.
+
+    Args:
+        codec: Of the model; it is not changed.
+        batcher: It computes `"encode"` (tokens to mean and log-std), `"decode"` (codes to molecule
+            and attempt) and `"alone"` (calls a function); `"beams"` (codes to molecules) with
+            `beams`.
+        call: Whose work it is.
+        seed: Of what is drawn.
+        beams: Above 1, codes are first decoded by a beam search of this width.
+    """
+
+    def __init__(
+        self, codec: Codec, batcher: Batcher, call: Call, seed: int, beams: int = 1
+    ) -> None:
+        """Share all but random numbers and decoder."""
+        self.model, self.tokenizer, self.encoder = codec.model, codec.tokenizer, codec.encoder
+        self.canonicalize, self.progress = codec.canonicalize, False
+        self.random = torch.Generator()
+        self.random.manual_seed(seed)
+        self._batcher, self._call = batcher, call
+        self.decoder = SharedDecoder(self, codec.decoder.batch_size, batcher, call, beams)
+
+    def posterior(self, encoded: EncodedRows) -> tuple[np.ndarray, np.ndarray]:
+        """As [`Codec`] does."""
+        config = self.model.config
+        found = self._batcher.map("encode", (), token_rows(encoded), self._call)
+        shape = (len(found), 2, config.num_latents, config.latent_size)
+        mean_and_log_std = np.array(found, np.float32).reshape(shape)
+        return mean_and_log_std[:, 0], mean_and_log_std[:, 1]
+
+
+class SharedDecoder(Decoder):
+    """A decoder that asks its model through a batcher; arguments as [`SharedCodec`]."""
+
+    def __init__(
+        self, codec: SharedCodec, batch_size: int, batcher: Batcher, call: Call, beams: int
+    ) -> None:
+        """Keep the arguments."""
+        super().__init__(
+            codec.model, codec.tokenizer, codec.canonicalize, batch_size, codec.random, False
+        )
+        self._batcher, self._call, self._beams = batcher, call, beams
+
+    def decode(
+        self,
+        codes: np.ndarray,
+        how: Decoding = Decoding(),  # noqa: B008 - frozen
+        *,
+        lengths: np.ndarray | None = None,
+        progress: bool | None = None,
+    ) -> tuple[list[str | None], DecodingInfo]:
+        """As [`Decoder`] does, greedy decoding together with other calls'."""
+        self._call.check()
+        if how.temperature > 0:
+            found = self._drawn(codes, how)
+        else:
+            settings = (how.attempts, how.max_length)
+            found = self._batcher.map("decode", settings, codes, self._call)
+        molecules = [smiles for smiles, _ in found]
+        if self._beams > 1:
+            widest = self._batcher.map("beams", (self._beams,), codes, self._call)
+            molecules = [one or other for one, other in zip(widest, molecules, strict=True)]
+        return molecules, DecodingInfo(np.array([attempt for _, attempt in found], int))
+
+    def _drawn(self, codes: np.ndarray, how: Decoding) -> list[tuple[str | None, int]]:
+        found: list[tuple[str | None, int]] = []
+        for start in range(0, len(codes), DRAWN_TOGETHER):
+            part = codes[start : start + DRAWN_TOGETHER]
+
+            def draw(part: np.ndarray = part) -> list[tuple[str | None, int]]:
+                molecules, info = Decoder.decode(self, part, how)
+                return list(zip(molecules, info.attempts.tolist(), strict=True))
+
+            (drawn,) = self._batcher.map("alone", (self._call,), [draw], self._call)
+            found += drawn
+        return found
+
+
+def token_rows(encoded: EncodedRows) -> list[np.ndarray]:
+    """The tokens of each usable row."""
+    return np.split(encoded.tokens, np.cumsum(encoded.lengths)[:-1]) if len(encoded.lengths) else []
+
+
+def encoded_rows(tokens: list[np.ndarray]) -> EncodedRows:
+    """Rows of whose tokens each is one."""
+    lengths = np.array([len(row) for row in tokens], np.int64)
+    return EncodedRows(np.concatenate(tokens), lengths, np.arange(len(tokens)), [])

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`cmim serve` as a process: many clients, faults, signals."""
+
+import http.client
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import psutil
+import pytest
+
+from cmim_hf import MoleculeGenerator
+from cmim_hf.cli.main import main
+
+ASPIRIN = "CC(=O)Oc1ccccc1C(=O)O"
+LONG = {"smiles": [ASPIRIN], "budget": 10_000, "stream": True, "seconds": 60}
+
+
+class Server:
+    """The process and its port."""
+
+    def __init__(self, *options):
+        command = [sys.executable, "-m", "cmim_hf.cli", "serve", "--port", "0", *options]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        self.told = []
+        for line in self.process.stderr:  # the first lines may be of libraries
+            self.told.append(line)
+            if found := re.search(r"at http://127\.0\.0\.1:(\d+)", line):
+                self.port = int(found[1])
+                break
+        else:
+            raise AssertionError("".join(self.told))
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
+        for _ in range(600):
+            try:
+                assert self.ask("GET", "/v1/health/ready")[0] == 200
+                return
+            except ConnectionRefusedError:
+                time.sleep(0.1)
+        raise AssertionError("It does not listen.")
+
+    def _read(self):
+        self.told += list(self.process.stderr)
+
+    def ask(self, method, path, body=None, timeout=60):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        try:
+            content = body if body is None or isinstance(body, bytes) else json.dumps(body)
+            connection.request(method, path, content, {"content-type": "application/json"})
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        finally:
+            connection.close()
+
+    def post(self, path, **body):
+        status, text = self.ask("POST", path, body)
+        return status, json.loads(text)
+
+    def metric(self, line):
+        found = re.search(rf"^{re.escape(line)} (\S+)$", self.ask("GET", "/metrics")[1], re.M)
+        return float(found[1]) if found else 0.0
+
+    def begin(self, path, body):
+        """Send a request and read nothing but that its answer begins."""
+        connection = socket.create_connection(("127.0.0.1", self.port), 60)
+        text = json.dumps(body)
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        head += f"Connection: close\r\nContent-Length: {len(text)}\r\n\r\n"
+        connection.sendall((head + text).encode())
+        return connection
+
+    def until(self, true, seconds=30):
+        end = time.monotonic() + seconds
+        while not true():
+            assert time.monotonic() < end
+            time.sleep(0.05)
+
+    def end(self, number=signal.SIGTERM, seconds=60):
+        self.process.send_signal(number)
+        return self.process.wait(seconds)
+
+
+@contextmanager
+def serving(*options):
+    server = Server("--checkpoint", "tiny", *options)
+    try:
+        yield server
+    finally:
+        server.process.kill()
+        server.process.wait()
+        server.reader.join()
+        server.process.stderr.close()
+
+
+@pytest.fixture(scope="module")
+def server():
+    with serving() as server:
+        yield server
+
+
+def test_many_clients_good_and_bad_get_their_own_answers(server, sample):
+    smiles = [row.text for row in sample[:40]]
+    generator = MoleculeGenerator("tiny", progress=False)
+    written = dict(zip(smiles, generator.reconstruct(smiles), strict=True))
+    codes = dict(zip(smiles, generator.encode(smiles).reshape(40, -1), strict=True))
+
+    def ask(number):
+        one, other = smiles[number % 40], smiles[number * 7 % 40]
+        kind = number % 5
+        if kind == 0:
+            status, found = server.post("/v1/reconstruct", smiles=[one, other])
+            return status == 200 and found["smiles"] == [written[one], written[other]]
+        if kind == 1:
+            status, found = server.post("/embedding", sequences=[one])
+            return status == 200 and abs(found["embeddings"][0] - codes[one]).max() < 1e-4
+        if kind == 2:
+            status, found = server.post("/v1/reconstruct", smiles=[one, f"C({number}"])
+            return status == 422 and f"C({number}" in found["detail"][0]["msg"]
+        if kind == 3:
+            body = {"smiles": [one], "radius": 0.3, "n": 2, "seed": 3, "keep": ["C"]}
+            status, found = server.post("/v1/sample_around", **body)
+            return status == 200 and len(found["smiles"][0]) == 2
+        return server.ask("POST", "/hidden", b"{" * number)[0] == 422
+
+    with ThreadPoolExecutor(8) as clients:
+        right = list(clients.map(ask, range(100)))
+    assert all(right), [number for number, one in enumerate(right) if not one]
+    batched = server.metric('cmim_batch_rows_sum{kind="encode"}')
+    assert server.metric('cmim_batch_rows_count{kind="encode"}') < batched
+
+
+def test_a_client_that_leaves_frees_its_work(server):
+    before = psutil.Process(server.process.pid).num_threads()
+    clients = [server.begin("/v1/optimize", LONG) for _ in range(6)]
+    server.until(lambda: server.metric("cmim_running_requests") >= 6)
+    assert clients[0].recv(12).startswith(b"HTTP/1.1 200")
+    for client in clients:
+        client.close()
+    waiting = server.begin("/v1/optimize", LONG | {"stream": False})
+    server.until(lambda: server.metric("cmim_running_requests") >= 1)
+    waiting.close()
+    server.until(lambda: server.metric("cmim_running_requests") == 0)
+    assert psutil.Process(server.process.pid).num_threads() <= before + 64
+    assert server.post("/embedding", sequences=["C"])[0] == 200
+
+
+def test_too_much_at_once_is_told_to_come_again_and_health_is_told_all_the_same():
+    with serving("--max-requests", "4", "--max-seconds", "4") as server:
+        search = server.begin("/v1/optimize", LONG)
+        server.until(lambda: server.metric("cmim_running_requests") == 1)
+        status, text = server.post("/v1/optimize", **LONG)
+        assert status == 503 and "1 optimisations" in text["detail"][0]["msg"]
+        assert server.ask("GET", "/v1/health/ready")[0] == 200
+        status, text = server.post("/v1/sample", n=1000, keep=["[Xe]"], max_draws=1000)
+        assert status == 504 and "longer" in text["detail"][0]["msg"]
+        with search, search.makefile("rb") as answer:  # with what it found until then
+            assert b'"stopped": "interrupted"' in answer.read()
+        server.until(lambda: server.metric("cmim_running_requests") == 0)
+
+
+def test_sigterm_finishes_what_runs_and_takes_no_more(sample):
+    smiles = [row.text for row in sample[:8]]
+    outcomes, refused = [], threading.Event()
+    with serving() as server:
+        expected = server.post("/v1/reconstruct", smiles=smiles)[1]
+
+        def client(number):
+            while not refused.is_set():
+                try:
+                    outcomes.append(server.post("/v1/reconstruct", smiles=smiles))
+                except (ConnectionRefusedError, ConnectionResetError):
+                    refused.set()
+
+        with ThreadPoolExecutor(9) as clients:
+            asked = [clients.submit(client, number) for number in range(8)]
+            search = clients.submit(
+                server.post, "/v1/optimize", smiles=[ASPIRIN], budget=120, seed=1
+            )
+            server.until(lambda: len(outcomes) > 20)
+            assert server.end() == 0
+            for one in asked:
+                one.result(60)
+        assert all(one == (200, expected) for one in outcomes)
+        status, found = search.result()
+        assert status == 200 and found["calls"] == 120
+        assert server.told[-1] == "Ended.\n"
+
+
+def test_a_port_that_is_taken_or_a_model_that_is_not_there_is_a_message(server, capsys, tmp_path):
+    assert main(["serve", "--port", str(server.port)]) == 1
+    assert f"cannot listen to port {server.port}" in capsys.readouterr().err
+    for options, words in (
+        (["--checkpoint", str(tmp_path / "none")], "There is no checkpoint folder"),
+        (["--library", str(tmp_path / "none")], "is no Parquet file"),
+        (["--predictor", str(tmp_path / "none")], "holds no predictor"),
+        (["--port", "70000"], "not 70000"),
+        (["--host", "256.1.1.1"], "'256.1.1.1'"),
+        (["--max-rows", "0"], "--max-rows"),
+    ):
+        checkpoint = [] if "--checkpoint" in options else ["--checkpoint", "tiny"]
+        assert main(["serve", "--port", "0", *checkpoint, *options]) == 1
+        assert words in capsys.readouterr().err
+
+
+def test_without_its_extra_the_command_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    assert main(["serve"]) == 1
+    assert "pip install 'cmim-hf[serve]'" in capsys.readouterr().err
