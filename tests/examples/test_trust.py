@@ -23,6 +23,14 @@ def test_errors_grow_with_the_distance_and_intervals_hold_what_they_say():
     assert means[-1] > 2 * means[0] and found["rank_correlation_of_distance"] > 0.3
 
 
+def test_of_the_rarer_class_few_are_left():
+    labels = np.array([1.0] * 700 + [0.0] * 600)
+    found = trust.rare(Task("made", list(map(str, range(1300))), labels, True, None, 0))
+    assert found.name == "made-few-0" and found.labels.sum() == 700
+    assert (found.labels == 0).mean() == pytest.approx(0.0758, abs=1e-3)
+    assert [labels[int(text)] for text in found.smiles] == found.labels.tolist()
+
+
 def test_weights_find_the_rare_class():
     random = np.random.default_rng(0)
     vectors = random.normal(size=(2000, 2))
