@@ -66,15 +66,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Load the model and answer requests until a signal comes."""
     try:
+        import fastapi  # noqa: F401
+        import prometheus_client  # noqa: F401
         import uvicorn  # noqa: F401
-
-        from ..serving.request_metrics import RequestMetrics
-        from ..serving.service import Limits, Service
     except ImportError as error:
         raise ImportError(
             f"A server needs packages that are not installed ({error}): "
             "pip install 'cmim-hf[serve]'"
         ) from error
+    from ..serving.request_metrics import RequestMetrics
+    from ..serving.service import Limits, Service
 
     limits = Limits(**{name: getattr(options, f"max_{name}") for name in Limits.__annotations__})
     listener = _bound(options.host, options.port)

@@ -43,6 +43,7 @@ class ToEmbed(Molecules):
 
     representation: Literal["informative", "latent", "both"] = "informative"
     pooling: Literal["mean", "last", "max"] = "mean"
+    dim: int | None = Field(None, ge=1, description="Fewer numbers, along principal axes.")
 
 
 class ToDecode(Asked):

@@ -45,9 +45,11 @@ def info(service: Service) -> dict[str, Any]:
 
 def embeddings(service: Service, call: Call, body: requests.ToEmbed) -> dict[str, Any]:
     """Vectors of molecules, informative embeddings by default."""
+    if body.dim is not None and (body.representation, body.pooling) != ("informative", "mean"):
+        raise ValueError("`dim` shortens informative embeddings pooled by the mean, no others.")
     encoded = service.read("smiles", body.smiles, body.on_invalid)
-    vectors = service.embed(call, encoded, body.representation, body.pooling)
-    size = service.model.representation_size(body.representation)
+    vectors = service.embed(call, encoded, body.representation, body.pooling, body.dim)
+    size = body.dim or service.model.representation_size(body.representation)
     found = items_in_place(vectors.tolist(), encoded, body.on_invalid)
     return {"embeddings": found, "representation": body.representation, "size": size}
 

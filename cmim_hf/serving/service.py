@@ -7,6 +7,7 @@ import copy
 import os
 import secrets
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pandas as pd
 import torch
 
 from ..checkpoints import DEFAULT_CHECKPOINT
+from ..checkpoints.companions import ANCHOR
 from ..chemistry.drawing import draw_molecule
 from ..chemistry.smiles import SmilesError, canonicalize
 from ..data.invalid_rows import invalid_row
@@ -26,7 +28,6 @@ from ..embedding.nearest import EmbeddedLibrary
 from ..generation.decoding import Decoding
 from ..generation.encode_decode import Codec
 from ..generation.generator import MoleculeGenerator
-from ..generation.prior import ANCHOR
 from ..optimization.scorers import BUILT_IN
 from ..prediction.members import Outputs
 from ..prediction.predictor import MoleculePredictor
@@ -133,6 +134,8 @@ class Service:
         self._codec = Codec(self.model, self._tokenizer, True, "none", batch_size, None, False)
         embedder = MoleculeEmbedder(checkpoint, device=device, dtype=dtype, progress=False)
         embedder.model = self.model  # one copy in memory
+        with suppress(ValueError):  # there are none; who asks for them is told
+            _ = embedder.axes
         self._embedders = {"own": embedder}
         self.library = self.predictor = None
         if library is not None:
@@ -211,10 +214,10 @@ class Service:
         return SharedCodec(self._codec, self.batcher, call, 0).posterior(encoded)[0]
 
     def embed(
-        self, call: Call, encoded: EncodedRows, representation: str, pooling: str
+        self, call: Call, encoded: EncodedRows, representation: str, pooling: str, dim: int | None
     ) -> np.ndarray:
         """Vectors (usable rows, size)."""
-        settings = ("own", representation, pooling)
+        settings = ("own", representation, pooling, dim)
         found = self.batcher.map("embed", settings, token_rows(encoded), call)
         return np.array(found, np.float32)
 
@@ -222,7 +225,7 @@ class Service:
         """The library's molecules nearest to each, see `EmbeddedLibrary.nearest`."""
         embedder = self._embedders["library"]
         encoded = self.read("smiles", smiles, None, embedder.encoder())
-        settings = ("library", embedder.representation, embedder.pooling)
+        settings = ("library", embedder.representation, embedder.pooling, embedder.dim)
         vectors = self.batcher.map("embed", settings, token_rows(encoded), call)
         return self._searcher.map("nearest", (count,), vectors, call)
 
@@ -261,10 +264,16 @@ class Service:
         return molecules
 
     def _embed(
-        self, tokens: list[np.ndarray], whose: str, representation: str, pooling: str
+        self,
+        tokens: list[np.ndarray],
+        whose: str,
+        representation: str,
+        pooling: str,
+        dim: int | None,
     ) -> list[np.ndarray]:
         embedder = copy.copy(self._embedders[whose])
         embedder.representation, embedder.pooling = representation, pooling
+        embedder.dim = dim
         return list(embedder.embed_encoded(encoded_rows(tokens)))
 
     def _predict(self, tokens: list[np.ndarray]) -> list[tuple[Any, ...]]:

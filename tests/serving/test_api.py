@@ -218,6 +218,8 @@ def test_what_the_own_api_refuses(client, refused):
     assert "Row 0 of smiles" in told
     assert "(rows, 1, 96), got (1, 1, 1)" in refused("/v1/decode", latents=[[[0.0]]])
     assert "different shapes" in refused("/v1/decode", latents=[[[0.0]], [[0.0, 1.0]]])
+    assert "`dim`" in refused("/v1/embeddings", **how, dim=4)  # of tiny there are no axes
+    assert "by the mean" in refused("/v1/embeddings", **how, dim=4, pooling="max")
     assert "--predictor" in refused("/v1/predict", **how)
     for body, words in (
         (b'{"smiles": ["C"', "JSON decode error"),
