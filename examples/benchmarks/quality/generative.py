@@ -31,9 +31,12 @@ from scipy.stats import binomtest
 from transformers import HfArgumentParser
 
 from cmim_hf import DEFAULT_CHECKPOINT, MoleculeGenerator, metrics
-from cmim_hf.chemistry.smiles import canonicalize
+from cmim_hf.chemistry.moses import Molecule, read_molecules
+from cmim_hf.chemistry.smiles import canonicalize, parse
 from cmim_hf.data.smiles_files import read_smiles
 from cmim_hf.generation.interpolation import METHODS
+from cmim_hf.metrics import measures
+from cmim_hf.metrics.frechet import fcd
 
 from ..evidence import DATA, RESULTS, Cells, first, table, write
 
@@ -275,34 +278,40 @@ def from_prior(args: Arguments, kind: str) -> dict[str, Any]:
 
 def table_of_moses(samples: list[str], args: Arguments) -> dict[str, Any]:
     """What MOSES measures, of canonical samples, "" where there is no molecule."""
-    found = metrics.load("validity").compute(predictions=samples)
     valid = [text for text in samples if text]
-    test = [row.text for row in read_smiles(args.moses_test)]
+    found = {"validity": len(valid) / len(samples), "valid": len(valid), "gaps": {}}
     if len(valid) < 2:
-        gaps = {"all but validity": "fewer than two draws are molecules."}
-        return {"validity": found["validity"], "valid": len(valid), "gaps": gaps}
-    found |= metrics.load("uniqueness").compute(
-        predictions=valid, k=[k for k in (1000, 10000) if k <= len(valid)]
-    )
+        return found | {"gaps": {"all but validity": "fewer than two draws are molecules."}}
+    molecules = [parse(text) for text in valid]
+    found |= measures.uniqueness(molecules, [k for k in (1000, 10000) if k <= len(valid)])
     train = canonical_set(args.moses_train, state(args.moses_train))
     found["novelty"] = len(set(valid) - train) / len(set(valid))  # draws are canonical
-    found |= metrics.load("internal_diversity").compute(predictions=valid)
-    found |= metrics.load("moses_filters").compute(predictions=valid)
-    names = ["snn", *(["fcd"] if fcd_is_installed() else [])]
-    references = {"": test}
+    found |= measures.internal_diversity(molecules)
+    found |= measures.moses_filters(molecules)
+    compared = [measures.snn, measures.fragment_similarity, measures.scaffold_similarity]
+    references = {"": args.moses_test}
     if args.moses_scaffolds is not None:
-        references[", scaffolds"] = [row.text for row in read_smiles(args.moses_scaffolds)]
-    gaps = {}
-    for suffix, reference in references.items():
-        given = {"predictions": valid, "reference_smiles": reference}
-        for name in names:
-            found[name + suffix] = metrics.load(name).compute(**given)[name]
-        for name in ("fragment_similarity", "scaffold_similarity"):
+        references[", scaffolds"] = args.moses_scaffolds
+    for suffix, source in references.items():
+        reference = molecules_of(source, state(source))
+        for measure in [*compared, *([fcd] if fcd_is_installed() else [])]:
+            name = measure.__name__
             try:
-                found[name + suffix] = metrics.load(name).compute(**given)[name]
+                found[name + suffix] = measure(molecules, reference)[name]
             except ValueError as error:  # a few molecules may have no fragments, or no scaffolds
-                gaps[name + suffix] = str(error)
-    return {**found, "valid": len(valid), "gaps": gaps}
+                found["gaps"][name + suffix] = str(error)
+    return found
+
+
+@cache
+def molecules_of(source: str, content: str | None) -> list[Molecule]:
+    """The molecules of a source, read once; `content` is its `state`."""
+    rows = list(read_smiles(source))
+    molecules = list(read_molecules((row.text for row in rows), "references"))
+    if None in molecules:
+        row = rows[molecules.index(None)]
+        raise ValueError(f"{source}, row {row.number}, {row.text!r}, is no molecule; remove it.")
+    return molecules
 
 
 @cache
