@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 from transformers.hf_argparser import HfArg
+from transformers.integrations import get_available_reporting_integrations
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from ..data.argument_checks import check_choice
 from .nonfinite_guard import ON_NONFINITE
@@ -133,6 +135,13 @@ class CMIMTrainingArguments(TrainingArguments):
             raise ValueError("probe_file needs probe_target, the column with the labels.")
         self.build_objective()
         super().__post_init__()
+        installed = get_available_reporting_integrations()
+        for tracker in self.report_to:
+            if tracker in INTEGRATION_TO_CALLBACK and tracker not in installed:
+                raise ImportError(
+                    f"`report_to` names {tracker}, which is not installed here. Run: pip install "
+                    f"{tracker}. Or report to one of: {', '.join(installed) or 'none'}."
+                )
         # batches of a stream differ in length, so one process cannot cut them up for the others
         self.accelerator_config.dispatch_batches = False
 

@@ -76,6 +76,33 @@ def uninterrupted(pretrain, source, tmp_path_factory):
     return output
 
 
+def test_tensorboard_has_each_number_of_the_log_by_its_name(pretrain, source, tmp_path):
+    """transformers turns the prefix eval_ into eval/, and writes train/ before the rest."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    more = ["--report_to", "tensorboard", "--max_steps", "2", "--eval_strategy", "steps"]
+    pretrain(source, tmp_path, *more, "--eval_steps", "2")
+    written = {}
+    for events in sorted(tmp_path.rglob("events.out.tfevents*")):
+        found = accumulator.EventAccumulator(str(events)).Reload()
+        for tag in found.Tags()["scalars"]:
+            written |= {(tag, event.step): event.value for event in found.Scalars(tag)}
+    expected = {}
+    for entry in json.loads((tmp_path / "trainer_state.json").read_text())["log_history"]:
+        for name in entry.keys() - {"step"}:
+            kind, _, rest = name.partition("_")
+            tag = f"eval/{rest}" if kind == "eval" else f"train/{name}"
+            expected[tag, entry["step"]] = entry[name]
+    assert written == pytest.approx(expected)
+    for term in ("nll", "loss", "log_contrastive"):
+        assert {(f"train/{term}", 1), (f"train/{term}", 2), (f"eval/{term}", 2)} <= written.keys()
+
+
+def test_a_tracker_that_is_not_installed_is_named(pretrain, source, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "trackio", None)
+    with pytest.raises(ImportError, match="`report_to` names trackio.*pip install trackio"):
+        pretrain(source, tmp_path, "--report_to", "trackio")
+
+
 def test_a_run_leaves_a_checkpoint_with_its_card(uninterrupted):
     model = CMIMModel.from_pretrained(uninterrupted)
     tokenizer = CMIMTokenizer.from_pretrained(uninterrupted)

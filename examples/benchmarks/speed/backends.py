@@ -63,11 +63,12 @@ def ways(checkpoint: str, folder: Path) -> dict[str, MoleculeEmbedder]:
 
 
 def seconds(embedder: MoleculeEmbedder, encoded: EncodedRows, batch_tokens: int) -> float:
-    """Time of the vectors of encoded rows."""
+    """Time of the vectors of encoded rows: of the processor with one thread, else of the clock."""
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     embedder.batch_tokens = batch_tokens
-    begin = time.perf_counter()
+    begin = clock()
     embedder.embed_encoded(encoded)
-    return time.perf_counter() - begin
+    return clock() - begin
 
 
 def rates(args: Arguments, folder: Path, smiles: list[str]) -> list[dict[str, Any]]:
@@ -159,7 +160,8 @@ def page(args: Arguments, figures: dict[str, Any]) -> str:
         [
             "# Backends of embedding",
             f"Molecules a second, the first {args.rows:,} of {Path(args.source).name}, medians of "
-            f"{args.rounds} rounds in turns.",
+            f"{args.rounds} rounds in turns; with one thread by the processor's time, so that what "
+            "else the machine does counts little, with more by the clock.",
             table(["threads", "tokens of a batch", *names], speed),
             "Each way with its best batches (times torch):",
             table(["threads", *names], best),
