@@ -46,11 +46,11 @@ FIRST_LEARNED = 10
 RESERVE = 300
 """Molecules at most that wait to be scored, those of the best prediction."""
 
-STALE_ROUNDS = 30
-"""After so many rounds without a new molecule all radii are doubled."""
+WINDOW = 30
+"""Rounds after which all radii are doubled, if they found fewer molecules than half of one may."""
 
 DOUBLINGS = 2
-"""How often they are, in a row; then the search ends."""
+"""How often they are, in a row; then the search ends: what is left costs too much to find."""
 
 
 @dataclass(frozen=True)
@@ -115,13 +115,15 @@ class Evolution:
         self._values: list[list[float]] = []
         self._misses: list[Found] = []  # the infeasible ones most similar to their seeds
         self._reserve: list[Found] = []
-        self._stale = self._doublings = 0  # rounds; doublings of the radii
+        self._doublings = 0  # of the radii
         self.stopped = ""
         self.broken: Counter[str] = Counter()
         first: dict[str, Found] = {}
         for one in self._seeds:
             first.setdefault(one.smiles, one)
         self._wanted, self._seen = list(first.values()), set(first)
+        # in this window, from the first codes on: rounds, and molecules to be scored
+        self._rounds, self._found = -1, -len(self._wanted)
         self.barred = {
             one.smiles
             for one, problem in zip(self._wanted, self._problems(self._wanted), strict=True)
@@ -176,7 +178,7 @@ class Evolution:
         self.spent += number
 
     def learn(self) -> None:
-        """Take the scores of what was asked for; double all radii, or stop, if nothing new came."""
+        """Take the scores of what was asked for; double all radii, or stop, if that was little."""
         for one in self._wanted:
             if self._about["pareto"]:
                 values = self._table.values(one.row, one.smiles)
@@ -192,12 +194,11 @@ class Evolution:
             self.stopped = "goal"
         elif not self.left:
             self.stopped = "budget"
-        if self._wanted:
-            self._stale, self._doublings = 0, 0
-            return
-        self._stale += 1
-        if self._stale == STALE_ROUNDS:
-            self._stale, self._doublings = 0, self._doublings + 1
+        self._rounds, self._found = self._rounds + 1, self._found + len(self._wanted)
+        if self._rounds == WINDOW:
+            few = self._found < self._about["population"] / 2
+            self._doublings = self._doublings + 1 if few else 0
+            self._rounds = self._found = 0
             if self._doublings > DOUBLINGS:
                 self.stopped = "exhausted"
 

@@ -73,8 +73,8 @@ def optimize(
     parents. With `"random"`, the radius is `step`, the parents are the seeds throughout, there is
     no g, no divisor and nothing chooses.
 
-    A search that comes upon no new molecule in 30 rounds doubles its radii, twice in a row at
-    most; then it ends.
+    A search that comes upon fewer new molecules in 30 rounds than half of what it may score in one
+    doubles its radii, twice in a row at most; then it ends, "exhausted".
 
     The same arguments give the same result, if `decode` is deterministic. So a run that died goes
     on when it is started again with the same `table`: it repeats its way with the scores that it

@@ -29,7 +29,7 @@ class Optimization:
         best: One row a seed: `seed`, `seed_smiles`, `seed_score`, then of its best feasible
             molecule `smiles`, `score` and `similarity` (None and nan if the scorer failed for
             all), `calls` (molecules scored for this seed) and why it `stopped`: "goal", "budget",
-            "exhausted" (only known molecules came) or "interrupted". With a shared budget a row
+            "exhausted" (hardly a new molecule came) or "interrupted". With a shared budget a row
             for each of the 100 best molecules instead, the best first; `calls` are those of all.
         front: With `pareto` the feasible molecules of each search that no other of it dominates:
             rows of `table`.

@@ -221,18 +221,18 @@ def test_a_search_that_finds_nothing_new_starts_again_with_larger_steps_and_stop
     assert "1 exhausted" in str(found)
 
 
-def test_where_a_larger_step_came_upon_a_new_molecule_the_next_is_the_first_again():
+def test_where_larger_steps_came_upon_enough_molecules_the_next_are_the_first_again():
     steps = []
 
     def few(codes):
-        steps.append(np.std(codes))
-        return ["CC" if len(steps) < 32 else "CCC", *[None] * (len(codes) - 1)]
+        steps.append(np.square(codes).mean())
+        new = {5: "CC", 35: "CCC", 60: "CCCC"}.get(len(steps))
+        return [new, *[None] * (len(codes) - 1)]
 
-    found = search(decode=few, step=0.1, strategy="random", population=100)
-    assert found.best["calls"][0] == 3 and found.best["stopped"][0] == "exhausted"
-    assert len(steps) == 32 + 3 * 30
-    begun = [steps[start] for start in (0, 31, 32, 62, 92)]
-    assert begun == pytest.approx([0.1, 0.2, 0.1, 0.2, 0.4], rel=0.15)
+    found = search(decode=few, step=0.1, strategy="random", population=4)
+    assert found.best["calls"][0] == 4 and found.best["stopped"][0] == "exhausted"
+    radii = np.sqrt(np.reshape(steps, (-1, 30)).mean(axis=1))  # one is less than half of four
+    assert radii == pytest.approx([0.1, 0.2, 0.1, 0.2, 0.4], rel=0.15)
 
 
 def test_runs_repeat_and_leave_the_random_numbers_of_others_alone():
