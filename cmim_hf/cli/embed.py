@@ -45,7 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dim",
         type=int,
-        help="so many numbers, along the principal axes beside the weights (64 of 192 keep most)",
+        help="so many numbers, along the principal axes beside the weights (64 of 192 are enough "
+        "to search, and too few for linear models)",
     )
     add_on_invalid_option(parser, "give it a vector of NaN and its reason")
     parser.add_argument(
