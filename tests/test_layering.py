@@ -43,7 +43,7 @@ ARROWS = {
     "cpu_threads": set(),
     "data": {"atomic_files", "chemistry", "model"},
     "embedding": {"atomic_files", "checkpoints", "data", "model", "version"},
-    "export": {"atomic_files", "checkpoints", "cpu_kernels", "model"},
+    "export": {"atomic_files", "checkpoints", "cpu_kernels", "embedding", "model"},
     "generation": {"checkpoints", "chemistry", "data", "model", "optimization"},
     "metrics": {"chemistry", "data"},
     "model": set(),

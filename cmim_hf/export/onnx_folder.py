@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,8 +14,11 @@ import torch
 from torch.nn.functional import cosine_similarity
 
 from ..atomic_files import check_writable, whole_folder
+from ..checkpoints import checkpoint_path
+from ..checkpoints.companions import find_beside
 from ..checkpoints.loading import load_checkpoint
 from ..cpu_kernels import slow_down
+from ..embedding.principal_axes import SHIPPED as AXES
 from ..model.informative_embeddings_cmim import POOLINGS
 from ..model.modeling_cmim import CMIMModel
 from ..model.onnx_cmim import DECODER, GRAPHS, WEIGHTS, CMIMOnnxModel, open_graph
@@ -55,7 +59,7 @@ class Exported:
 def export_onnx(
     checkpoint: str | os.PathLike, folder: str | os.PathLike, *, int8: bool = False, **hub: Any
 ) -> Exported:
-    """Write a checkpoint as ONNX graphs, with its configuration and tokenizer.
+    """Write a checkpoint as ONNX graphs, with its configuration, tokenizer and principal axes.
 
     The folder is what `MoleculeEmbedder(folder, backend="onnx")` opens; the graphs are those of
     [`~cmim_hf.export.onnx_graphs.write_graphs`]. Before the folder appears, onnxruntime computes
@@ -87,6 +91,8 @@ def export_onnx(
     with whole_folder(folder) as partial:
         model.config.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
+        if (axes := find_beside(checkpoint_path(checkpoint), AXES, **hub)) is not None:
+            shutil.copyfile(axes, partial / AXES)
         write_graphs(model, partial)
         rows = _example_rows(model, tokenizer)
         difference = compare(model, partial, rows)

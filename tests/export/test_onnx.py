@@ -24,19 +24,29 @@ LONG = ["N[C@@H](C)C(=O)" * 12 + "O", "C" * 40 + "c1ccccc1"]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def checkpoint(tmp_path_factory, sample):
+    """With principal axes beside the weights."""
+    path = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    shutil.copytree(TINY, path)
+    embedder = MoleculeEmbedder(path, device="cpu", progress=False)
+    embedder.fit_axes(row.text for row in sample[:150]).save(path / "axes.safetensors")
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, checkpoint):
     """As the command writes it."""
     path = tmp_path_factory.mktemp("exported") / "tiny-onnx"
     with redirect_stderr(StringIO()) as said:
-        assert main(["export", "--checkpoint", TINY, "-o", str(path)]) == 0
+        assert main(["export", "--checkpoint", checkpoint, "-o", str(path)]) == 0
     assert b"/cmim_hf/" not in (path / "encoder.onnx").read_bytes()  # no paths of the machine
     assert "encoder.onnx: " in said.getvalue() and "e-06 of the greatest" in said.getvalue()
     return path
 
 
 @pytest.fixture(scope="module")
-def torchs():
-    return MoleculeEmbedder(TINY, device="cpu", progress=False)
+def torchs(checkpoint):
+    return MoleculeEmbedder(checkpoint, device="cpu", progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +70,11 @@ def test_vectors_are_those_of_torch(torchs, exported, smiles, representation, po
     assert found.dtype == np.float32 and found.shape == expected.shape
     assert np.abs(found - expected).max() <= 1e-4
     assert (found[-1] == found[-2]).all()
+
+
+def test_shorter_vectors_are_those_of_torch(torchs, exported, smiles):
+    expected = torchs.embed(smiles, dim=32)
+    assert np.abs(exported.embed(smiles, dim=32) - expected).max() <= 1e-4
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 300, 10**6])
