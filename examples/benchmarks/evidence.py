@@ -65,7 +65,7 @@ class Cells:
         """
         if Path(name).name != name:
             raise ValueError(f"{name!r} names a cell, and would be a file outside {self.folder}.")
-        path = self.folder / f"{name}.{self._digest}.json"
+        path = self._path(name)
         with FileLock(path.with_suffix(".lock")):
             if path.is_file():
                 return json.loads(path.read_text())
@@ -74,6 +74,14 @@ class Cells:
             figures["seconds"] = round(time.perf_counter() - start, 2)
             write_whole(path, json.dumps(figures) + "\n")
             return figures
+
+    def known(self, name: str) -> dict[str, Any] | None:
+        """Figures of a cell that was computed before, or None."""
+        path = self._path(name)
+        return json.loads(path.read_text()) if path.is_file() else None
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.{self._digest}.json"
 
 
 def first(source: str, count: int) -> list[str]:
