@@ -73,6 +73,19 @@ def test_what_a_page_links_to_is_there(page):
     assert not missing
 
 
+def test_the_site_leads_to_every_page():
+    """`make docs` fails otherwise."""
+    waiting, site = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")], set()
+    while waiting:
+        if (page := waiting.pop()) not in site:
+            site.add(page)
+            links = re.findall(r"\]\(([^)#:\s]+\.md)", page.read_text())
+            waiting += [(page.parent / link).resolve() for link in links]
+    shown = {str(page.relative_to(ROOT)).removeprefix("docs/") for page in site}
+    nav = re.findall(r"^ +- (?:.+: )?(\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    assert shown - {"README.md"} == {*nav} - {"index.md"}
+
+
 def test_readme_is_one_page_and_no_figure_stands_twice():
     assert len(PAGES["README.md"].read_text().splitlines()) <= 150
     pages = defaultdict(set)
