@@ -65,7 +65,7 @@ def draw_grid(
 
 
 def draw_molecule(smiles: str, size: tuple[int, int]) -> str:
-    """Draw one molecule as SVG on no ground; bonds have a 13th of the width, if it fits so.
+    """Draw one molecule as SVG on no ground; bonds have a 12th of the width, if it fits so.
 
     Args:
         smiles: what it is.
@@ -79,7 +79,7 @@ def draw_molecule(smiles: str, size: tuple[int, int]) -> str:
     """
     canvas = rdMolDraw2D.MolDraw2DSVG(*size)
     options = canvas.drawOptions()
-    options.fixedBondLength, options.clearBackground = size[0] / 13, False
+    options.fixedBondLength, options.clearBackground = size[0] / 12, False
     rdMolDraw2D.PrepareAndDrawMolecule(canvas, parse(smiles))
     canvas.FinishDrawing()
     return canvas.GetDrawingText()

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Properties that RDKit computes, by the names that chemists use or by RDKit's own."""
 
+import math
 from collections.abc import Callable
 from difflib import get_close_matches
+from functools import partial
 
 from rdkit import Chem
 from rdkit.Chem import Descriptors
@@ -34,7 +36,8 @@ def property_named(name: str) -> Property:
     """The function, of a molecule as `smiles.parse` returns it, that computes a property.
 
     Names are those of `NAMED` (mw in g/mol, logp, tpsa in Å², hbd, hba, rotatable_bonds, rings,
-    heavy_atoms, charge, qed, sa_score) and of RDKit's descriptors (`rdkit.Chem.Descriptors`).
+    heavy_atoms, charge, qed, sa_score) and of RDKit's descriptors (`rdkit.Chem.Descriptors`). A
+    molecule of which there is no such property has NaN.
 
         >>> from .smiles import parse
         >>> [round(property_named(name)(parse("CCO")), 2) for name in ("mw", "hbd", "FractionCSP3")]
@@ -45,7 +48,7 @@ def property_named(name: str) -> Property:
     """
     known = NAMED | dict(Descriptors.descList)
     if name in known:
-        return known[name]
+        return partial(_value, known[name])
     lower = {one.lower(): one for one in known}
     near = [lower[one] for one in get_close_matches(str(name).lower(), lower, 3, cutoff=0.6)]
     hint = f"near it are {', '.join(near)}; " if near else ""
@@ -53,3 +56,10 @@ def property_named(name: str) -> Property:
         f"There is no property {name!r}: {hint}the names are {', '.join(NAMED)}, and those of "
         "RDKit's descriptors."
     )
+
+
+def _value(function: Property, molecule: Chem.Mol) -> float:
+    try:
+        return function(molecule)
+    except ZeroDivisionError:  # SPS of hydrogen, say
+        return math.nan

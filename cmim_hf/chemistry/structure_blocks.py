@@ -3,6 +3,7 @@
 
 import io
 import logging
+import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
@@ -70,15 +71,22 @@ def write_sdf(rows: Iterable[Mapping[str, Any]]) -> str:
         molecule = parse(row["smiles"])
         rdDepictor.Compute2DCoords(molecule)
         for name, value in row.items():
-            if value is not None:  # a field of the file ends with an empty line
-                molecule.SetProp(_one_line(name), _one_line(value))
+            if value is not None:
+                molecule.SetProp(_field_name(name), _field(value))
         writer.write(molecule)
     writer.close()
     return stream.getvalue()
 
 
-def _one_line(value: Any) -> str:
-    return " ".join(str(value).split())
+def _field_name(name: str) -> str:
+    """Without what ends a name in the file; RDKit keeps names with a line before them to itself."""
+    return " ".join(re.sub("[<>]", " ", name).split()).lstrip("_ ") or "unnamed"
+
+
+def _field(value: Any) -> str:
+    """In one line, as an empty one ends the field, and none that ends the record."""
+    text = " ".join(str(value).split())
+    return f" {text}" if text.startswith(("$$$$", ">")) else text
 
 
 def _several(molecule: Chem.Mol) -> str | None:

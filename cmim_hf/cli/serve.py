@@ -10,6 +10,7 @@ vectors.parquet --port 8080
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import socket
 import sys
@@ -74,9 +75,13 @@ def run(options: argparse.Namespace) -> None:
             f"A server needs packages that are not installed ({error}): "
             "pip install 'cmim-hf[serve]'"
         ) from error
+    import torch
+
     from ..serving.request_metrics import RequestMetrics
     from ..serving.service import Limits, Service
 
+    if "OMP_NUM_THREADS" not in os.environ:  # else the model's threads wait for each other
+        torch.set_num_threads(max(1, torch.get_num_threads() - 1))  # one core is for requests
     limits = Limits(**{name: getattr(options, f"max_{name}") for name in Limits.__annotations__})
     listener = _bound(options.host, options.port)
     metrics = RequestMetrics()

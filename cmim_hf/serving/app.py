@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
-from fastapi import FastAPI, Query, Request
+from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..version import __version__
 from . import molmim_routes, routes
-from .calls import Calls, problem
+from .calls import Calls
 from .request_metrics import RequestMetrics
 from .service import Service
 
@@ -211,12 +211,7 @@ class _Around:
             await send(message)
 
         with self._metrics.request(scope, lambda: status):
-            try:
-                await self._app(scope, _in_time(receive), marked)
-            except TimeoutError:
-                await problem(408, f"The body did not come within {_BODY_SECONDS:g} s.")(
-                    scope, receive, marked
-                )
+            await self._app(scope, _in_time(receive), marked)
 
 
 def _in_time(receive: Receive) -> Receive:
@@ -227,8 +222,11 @@ def _in_time(receive: Receive) -> Receive:
         nonlocal whole
         if whole:
             return await receive()
-        async with asyncio.timeout_at(end):
-            message = await receive()
+        try:
+            async with asyncio.timeout_at(end):
+                message = await receive()
+        except TimeoutError:
+            raise HTTPException(408, f"The body did not come in {_BODY_SECONDS:g} s.") from None
         whole = not message.get("more_body", False)
         return message
 

@@ -103,17 +103,19 @@ class Batcher:
     Args:
         functions: What can be computed, by name, each with the most rows of a batch.
         watch: Told the name and the number of rows of each batch.
-        seconds: That a batch shall take: it has fewer rows where the last ones took longer.
+        seconds: That a batch shall take at most: after a full one that took longer the next ones of
+            its kind have half the rows, down to a 16th; after one that took half the time, twice.
     """
 
     def __init__(
         self,
         functions: Mapping[str, tuple[Compute, int]],
         watch: Callable[[str, int], None] = lambda name, rows: None,
-        seconds: float = 0.5,
+        seconds: float = 1.0,
     ) -> None:
         """Start the thread."""
-        self._seconds, self._paces = seconds, dict.fromkeys(functions, 0.0)  # seconds of a row
+        self._seconds = seconds
+        self._rooms = {name: most for name, (_, most) in functions.items()}
         self._functions, self._watch = dict(functions), watch
         self._jobs: list[_Job] = []
         self._changed = threading.Condition()
@@ -171,7 +173,7 @@ class Batcher:
         if not self._jobs:
             return []
         key = self._jobs[0].key
-        room = self._room(key[0])
+        room = self._rooms[key[0]]
         alike, parts = [job for job in self._jobs if job.key == key][:room], []
         for number, job in enumerate(sorted(alike, key=lambda job: job.left)):
             part = job.take(room // (len(alike) - number))
@@ -181,10 +183,13 @@ class Batcher:
         self._jobs.sort(key=lambda job: id(job) in taken)
         return parts
 
-    def _room(self, name: str) -> int:
-        """Rows of the next batch of this kind."""
-        most, pace = self._functions[name][1], self._paces[name]
-        return most if most * pace <= self._seconds else max(1, int(self._seconds / pace))
+    def _adapt(self, name: str, rows: int, seconds: float) -> None:
+        """Choose the rows of the next batches: half of them may well take as long as all."""
+        room, most = self._rooms[name], self._functions[name][1]
+        if seconds > self._seconds and 2 * rows > room:
+            self._rooms[name] = max(room // 2, -(-most // 16))
+        elif seconds < self._seconds / 2 and rows == room:
+            self._rooms[name] = min(2 * room, most)
 
     def _compute(self, parts: list[tuple[_Job, Sequence[Any]]]) -> None:
         name, settings = parts[0][0].key
@@ -202,8 +207,7 @@ class Batcher:
                 for part in parts:
                     self._compute([part])
             return
-        pace = (time.perf_counter() - start) / len(rows)
-        self._paces[name] += (pace - self._paces[name]) / 4
+        self._adapt(name, len(rows), time.perf_counter() - start)
         start = 0
         for job, part in parts:
             job.add(results[start : start + len(part)])

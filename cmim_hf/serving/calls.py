@@ -113,25 +113,28 @@ class Calls:
             loop.call_soon_threadsafe(lines.put_nowait, line)
 
         future = self._start(call, lambda: emit(work(call, emit)), True)
-        future.add_done_callback(lambda _: lines.put_nowait(None))
         deadline = loop.call_later(self._limits.seconds, call.end)
+        left = asyncio.ensure_future(_left(request))
+        left.add_done_callback(lambda _: call.end())
+
+        def ended(future: asyncio.Future) -> None:
+            lines.put_nowait(None)
+            deadline.cancel()
+            left.cancel()
+
+        future.add_done_callback(ended)
         first = await lines.get()
         if first is None:
-            deadline.cancel()
             return _response(future, words)
 
         async def written() -> AsyncIterator[str]:
-            try:
-                line = first
-                while line is not None:
-                    yield line
-                    line = await lines.get()
-                if future.exception() is not None:
-                    _, message = _failure(future.exception(), words)
-                    yield json.dumps({"error": message}) + "\n"
-            finally:
-                deadline.cancel()
-                call.end()
+            line = first
+            while line is not None:
+                yield line
+                line = await lines.get()
+            if future.exception() is not None:
+                _, message = _failure(future.exception(), words)
+                yield json.dumps({"error": message}) + "\n"
 
         return StreamingResponse(written(), media_type="application/x-ndjson")
 

@@ -120,7 +120,7 @@ class ToOptimize(Conditions):
     goal: float | None = None
     min_similarity: float = Field(0.0, ge=0, le=1)
     step: float = Field(0.5, gt=0, le=100)
-    population: int | None = Field(None, ge=4)
+    population: int | None = Field(None, ge=4, le=1000)
     strategy: Literal["evolution", "random"] = "evolution"
     pareto: bool = False
     seed: Seed = None

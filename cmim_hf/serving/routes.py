@@ -123,6 +123,7 @@ def optimize(
     encoded = service.read("smiles", body.smiles, None)
     searches = 1 if body.shared_budget else len(body.smiles)
     service.limits.check_scored("budget", body.budget * searches)
+    service.limits.check_scored("population", (body.population or 1) * searches)
     generator, seed = service.generator(call, body.seed)
     end = time.monotonic() + (body.seconds or math.inf)
 

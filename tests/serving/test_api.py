@@ -214,6 +214,8 @@ def test_what_the_own_api_refuses(client, refused):
     assert "stands for 120 molecules" in refused("/v1/sample_around", smiles=["C"] * 2, n=60)
     assert "301 characters" in refused("/v1/latents", smiles=["C" * 301])
     assert "500 molecules be scored" in refused("/v1/optimize", **how, budget=500)
+    assert "population" in refused("/v1/optimize", **how, budget=9, population=10**12)
+    assert "population" in refused("/v1/optimize", smiles=["C"] * 9, budget=9, population=99)
     told = refused("/v1/optimize", smiles=["C(C"], stream=True)
     assert "Row 0 of smiles" in told
     assert "(rows, 1, 96), got (1, 1, 1)" in refused("/v1/decode", latents=[[[0.0]]])
@@ -251,14 +253,19 @@ def test_pictures_and_structures(client, post):
     drawn = client.get("/v1/draw", params={"smiles": ASPIRIN, "width": 200})
     assert drawn.headers["content-type"] == "image/svg+xml" and "width='200px'" in drawn.text
     assert client.get("/v1/draw", params={"smiles": "C("}).status_code == 422
-    rows = [{"smiles": ASPIRIN, "score": 0.5, "name": "a\n\nb"}, {"smiles": "CCO", "score": None}]
+    more = {"name": "a\n\nb", "<odd>": "$$$$", "__computedProps": ">  <x>", "": 1}
+    rows = [{"smiles": ASPIRIN, "score": 0.5, **more}, {"smiles": "CCO", "score": None}]
     text = client.post("/v1/sdf", json={"rows": rows}).text
     supplier = Chem.SDMolSupplier()
     supplier.SetData(text)
     first, second = supplier
     assert Chem.MolToSmiles(first) == ASPIRIN and Chem.MolToSmiles(second) == "CCO"
     assert first.GetProp("score") == "0.5" and first.GetProp("name") == "a b"
+    assert first.GetProp("odd").strip() == "$$$$" and first.GetProp("unnamed") == "1"
+    assert first.GetProp("computedProps").strip() == ">  <x>".replace("  ", " ")
     assert not second.HasProp("score")
+    (row,) = post("/v1/properties", smiles=["[H][H]"], properties=["SPS", "mw"])["molecules"]
+    assert row["SPS"] is None and row["mw"] > 2
     (row,) = post("/v1/properties", smiles=["OCC"], properties=["mw", "hbd"])["molecules"]
     assert row == {"smiles": "CCO", "mw": pytest.approx(46.07, abs=0.01), "hbd": 1}
 

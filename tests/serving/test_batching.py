@@ -2,11 +2,12 @@
 """What is computed together, whose turn it is, and what becomes of errors and of calls given up."""
 
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
+from cmim_hf.serving import batching
 from cmim_hf.serving.batching import Batcher, Call, CallEnded
 
 
@@ -143,16 +144,19 @@ def test_closing_finishes_what_waits_and_takes_no_more(slow):
     assert one.batcher.map("double", (), [], Call()) == []
 
 
-def test_a_batch_has_fewer_rows_where_they_take_long(slow):
-    def sleep(rows):
-        time.sleep(0.01 * len(rows))
+def test_batches_have_fewer_rows_where_they_take_long_and_more_again(slow, monkeypatch):
+    waits, now = [0.3] * 6 + [0.0] * 99, [0.0]
+    monkeypatch.setattr(batching, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+
+    def compute(rows):
+        now[0] += waits.pop(0)
         return rows
 
-    one = slow(most=100, function=sleep, seconds=0.1)
+    one = slow(most=64, function=compute, seconds=0.2)
     asked = one.ask(list(range(200)))
     one.queued(1)
-    time.sleep(0.1)
     one.go.set()
     assert asked.result(10) == list(range(200))
     sizes = [rows for _, rows in one.batches]
-    assert max(sizes) <= 10 and sum(sizes) == 201
+    # one row; then full, halved as long as they take long, but not below a 16th; then doubled
+    assert sizes == [1, 64, 32, 16, 8, 4, 4, 8, 16, 32, 16]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`cmim serve` as a process: many clients, faults, signals."""
 
+import asyncio
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -11,8 +12,11 @@ from server_process import serving
 
 from cmim_hf import MoleculeGenerator
 from cmim_hf.cli.main import main
+from cmim_hf.serving.app import make_app
+from cmim_hf.serving.service import Service
 
 ASPIRIN = "CC(=O)Oc1ccccc1C(=O)O"
+JSON = [(b"host", b"localhost"), (b"content-type", b"application/json")]
 LONG = {"smiles": [ASPIRIN], "budget": 10_000, "stream": True, "seconds": 60}
 
 
@@ -66,6 +70,22 @@ def test_a_client_that_leaves_frees_its_work(server):
     server.until(lambda: server.metric("cmim_running_requests") == 0)
     assert psutil.Process(server.process.pid).num_threads() <= before + 64
     assert server.post("/embedding", sequences=["C"])[0] == 200
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr("cmim_hf.serving.app._BODY_SECONDS", 0.2)
+    app, sent = make_app(Service("tiny")), []
+
+    async def receive():
+        await asyncio.sleep(9)
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/embedding", "headers": JSON}
+    scope |= {"query_string": b"", "root_path": "", "http_version": "1.1", "scheme": "http"}
+    asyncio.run(app(scope, receive, send))
+    assert sent[0]["status"] == 408 and b"0.2 s" in sent[1]["body"]
 
 
 def test_too_much_at_once_is_told_to_come_again_and_health_is_told_all_the_same():

@@ -69,7 +69,7 @@ function card(smiles, told) {
     made.querySelector("button").remove();
     return made;
   }
-  made.querySelector("img").src = pictured(smiles, 220, 150);
+  made.querySelector("img").src = pictured(smiles, 230, 145);
   made.querySelector("img").alt = `Structure of ${smiles}`;
   made.querySelector("code").textContent = smiles;
   made.querySelector("button").onclick = () => { show(smiles); scrollTo({ top: 0, behavior: "smooth" }); };
