@@ -233,7 +233,7 @@ def test_a_prior_is_fitted_and_drawn_from(molecules, tmp_path, capsys):
     content = prior.read_bytes()
     prior.write_bytes(content[:1000])
     assert main(command) == 1
-    assert f"cmim sample: The prior {prior} cannot be read" in capsys.readouterr().err
+    assert f"cmim sample: The prior of codes {prior} cannot be read" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
