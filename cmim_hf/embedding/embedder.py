@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import os
 from collections.abc import Iterable
 from functools import cached_property
@@ -228,9 +229,18 @@ class MoleculeEmbedder:
         how = {"representation": "informative", "pooling": "mean", "dim": None}
         return self.embed([ANCHOR], canonicalize=False, standardize="none", **how)[0]
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """SHA-256, in hexadecimal digits, of weights as loaded, their names and the tokenizer."""
+        """SHA-256, in hexadecimal digits, of weights as loaded, their names and the tokenizer.
+
+        With `dim` of the principal axes, too: by others a molecule has another vector.
+        """
+        if self.dim is None:
+            return self._weights
+        return hashlib.sha256(self._weights.encode() + self.axes.axes.tobytes()).hexdigest()
+
+    @cached_property
+    def _weights(self) -> str:
         return weights_fingerprint(self.model, self.tokenizer)
 
     def _check(self) -> None:

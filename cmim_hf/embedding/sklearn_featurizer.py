@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping
 from functools import lru_cache
@@ -91,7 +92,7 @@ class MoleculeFeaturizer(TransformerMixin, BaseEstimator):
             raise ValueError("X holds no molecules; fit expects at least one SMILES.")
         embedder = self._embedder()
         self._embed(embedder, [])  # for its checks of the parameters
-        self.fingerprint_ = embedder.fingerprint
+        self.fingerprint_ = self._fingerprint(embedder)
         return self
 
     def transform(self, X: Any) -> np.ndarray:
@@ -106,12 +107,12 @@ class MoleculeFeaturizer(TransformerMixin, BaseEstimator):
         molecules = _molecules(X)
         embedder = self._embedder()
         fitted = getattr(self, "fingerprint_", None)
-        if fitted and fitted != embedder.fingerprint:
+        if fitted and fitted != (found := self._fingerprint(embedder)):
             raise ValueError(
                 f"The checkpoint {embedder.checkpoint}, loaded as {embedder.model.dtype}, has the "
-                f"fingerprint {embedder.fingerprint[:12]}...; this featurizer was fitted with "
-                f"{fitted[:12]}.... Weights, dtype and tokenizer must be those of fit: put them "
-                "back, or fit the whole pipeline again."
+                f"fingerprint {found[:12]}...; this featurizer was fitted with "
+                f"{fitted[:12]}.... Weights, dtype, tokenizer and axes must be those of fit: put "
+                "them back, or fit the whole pipeline again."
             )
         return self._embed(embedder, molecules)
 
@@ -146,6 +147,13 @@ class MoleculeFeaturizer(TransformerMixin, BaseEstimator):
         names = ("device", "dtype", "revision", "token", "cache_dir")
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
         return _loaded(checkpoint, _written(checkpoint), **given)
+
+    def _fingerprint(self, embedder: MoleculeEmbedder) -> str:
+        """That of the vectors: with `dim` of the axes, too, as they are now."""
+        _ = embedder.fingerprint  # of the weights: kept in what all share
+        own = copy.copy(embedder)
+        own.dim = self.dim
+        return own.fingerprint
 
     def _embed(self, embedder: MoleculeEmbedder, molecules: Any) -> np.ndarray:
         return embedder.embed(

@@ -75,6 +75,16 @@ def test_a_checkpoint_of_ones_own_gets_axes(tmp_path):
     whole = embedder.embed(SMILES, representation="informative")
     short = MoleculeEmbedder(folder, dim=8, progress=False).embed(SMILES)
     assert short == pytest.approx(whole @ axes.axes[:8].T, abs=1e-5)
+    featurizer = MoleculeFeaturizer(folder, dim=8).fit(SMILES)
+    library = tmp_path / "library.parquet"
+    (tmp_path / "some.smi").write_text("\n".join(SMILES))
+    command = ["embed", str(tmp_path / "some.smi"), "-o", str(library)]
+    assert main([*command, "--checkpoint", str(folder), "--dim", "8"]) == 0
+    PrincipalAxes(axes.axes[::-1], axes.kept, axes.anchor).save(folder / SHIPPED)
+    with pytest.raises(ValueError, match="axes must be those of fit"):
+        featurizer.transform(SMILES)
+    with pytest.raises(ValueError, match="their vectors cannot be compared"):
+        EmbeddedLibrary(library).embedder()
     with pytest.raises(ValueError, match=r"more molecules than numbers; got \(4, 96\)"):
         embedder.fit_axes(SMILES)
     shutil.copy(f"{DEFAULT_CHECKPOINT}/{SHIPPED}", folder)
