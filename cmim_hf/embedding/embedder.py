@@ -110,6 +110,7 @@ class MoleculeEmbedder:
         """Load the checkpoint."""
         self.checkpoint = os.fspath(checkpoint)
         check_choice("backend", backend, tuple(_LOADERS))
+        self.backend = backend
         self.model, self.tokenizer = _LOADERS[backend](checkpoint, device, dtype, **hub)
         self.representation = representation
         self.pooling = pooling

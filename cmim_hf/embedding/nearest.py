@@ -36,7 +36,7 @@ TRAINING_ROWS = 100_000
 """First vectors of a library, from which an index learns what it must."""
 
 _BATCH_ROWS = 1 << 15  # compared at once
-_CHOICES = ("representation", "pooling", "dim", "canonicalize", "standardize")
+_CHOICES = ("representation", "pooling", "dim", "canonicalize", "standardize", "backend")
 
 
 def nearest_neighbors(
@@ -123,7 +123,8 @@ class EmbeddedLibrary:
         """
         choices = {key: self.made[key] for key in _CHOICES}
         checkpoint = checkpoint or self.made["checkpoint"]
-        embedder = MoleculeEmbedder(checkpoint, dtype=self.made.get("dtype"), **choices)
+        dtype = self.made.get("dtype") if choices["backend"] == "torch" else None
+        embedder = MoleculeEmbedder(checkpoint, dtype=dtype, **choices)
         if embedder.fingerprint != self.made["fingerprint"]:
             raise ValueError(
                 f"The checkpoint {embedder.checkpoint} has the fingerprint {embedder.fingerprint}, "
@@ -263,9 +264,8 @@ def _settings(file: ds.ParquetFileFragment) -> dict[str, Any]:
             f"{EMBEDDING_COLUMN!r}, and {METADATA_KEY.decode()!r} in the metadata of its schema. "
             f"Its columns are {', '.join(map(repr, schema.names))}. Embed it first."
         )
-    return {"standardize": "none", "dim": None} | json.loads(
-        metadata[METADATA_KEY]
-    )  # older files lack it
+    lacking = {"standardize": "none", "dim": None, "backend": "torch"}  # in older files
+    return lacking | json.loads(metadata[METADATA_KEY])
 
 
 def _text_columns(file: ds.ParquetFileFragment, column: str | None) -> dict[str, ds.Expression]:

@@ -121,12 +121,14 @@ def provenance(embedder: MoleculeEmbedder) -> dict[str, Any]:
     The fingerprint is of the weights in their dtype.
     """
     settings = ("representation", "pooling", "dim", "canonicalize", "standardize", "on_invalid")
+    backend = {} if embedder.backend == "torch" else {"backend": embedder.backend}
     return {
         "cmim_hf": __version__,
         **({"rdkit": version("rdkit")} if embedder.canonicalize else {}),
         "checkpoint": embedder.checkpoint,
         "fingerprint": embedder.fingerprint,
         "dtype": str(embedder.model.dtype).removeprefix("torch."),
+        **backend,
         **{name: getattr(embedder, name) for name in (*settings, "size")},
     }
 

@@ -12,6 +12,7 @@ import torch
 
 from cmim_hf import CMIMConfig, CMIMModel, MoleculeEmbedder, list_checkpoints
 from cmim_hf.cli.main import main
+from cmim_hf.embedding.nearest import EmbeddedLibrary
 from cmim_hf.model.decoding_cmim import decode_latents
 from cmim_hf.model.onnx_cmim import DECODER, GRAPHS, open_graph
 
@@ -179,6 +180,26 @@ def test_the_command_embeds_by_it(folder, torchs, molecules, tmp_path):
         assert main(["export", "--checkpoint", "tiny", "-o", str(folder)]) == 1
     for words in ("holds no encoder.onnx", "--backend onnx works on the CPU", "exists; remove it"):
         assert words in said.getvalue()
+
+
+@pytest.mark.parametrize("int8", [False, True])
+def test_a_library_is_searched_as_it_was_embedded(folder, molecules, tmp_path, int8):
+    graphs = folder
+    if int8:
+        graphs = tmp_path / "int8"
+        shutil.copytree(folder, graphs)
+        quantize_graphs(graphs)
+    source, output = tmp_path / "molecules.smi", tmp_path / "vectors.parquet"
+    source.write_text("\n".join(molecules) + "\n")
+    command = ["embed", str(source), "--backend", "onnx", "-o", str(output)]
+    assert main([*command, "--checkpoint", str(graphs)]) == 0
+    library = EmbeddedLibrary(output)
+    embedder = library.embedder()
+    assert embedder.backend == "onnx" and library.made["backend"] == "onnx"
+    (near,) = library.nearest(embedder.embed(molecules[3:4]), 1)
+    assert near["smiles"].tolist() == molecules[3:4]
+    with pytest.raises(FileNotFoundError, match="holds no encoder.onnx"):
+        library.embedder("tiny")
 
 
 def test_what_cannot_be_opened_is_told(folder, tmp_path, monkeypatch):
