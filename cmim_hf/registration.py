@@ -57,6 +57,15 @@ def _register_image_processor() -> None:
     )
 
 
+def _register_tokenizer() -> None:
+    from transformers.models.auto.tokenization_auto import AutoTokenizer
+
+    from .model.configuration_cmim import CMIMConfig
+    from .model.molecule_tokenizer_cmim import CMIMMoleculeTokenizer
+
+    AutoTokenizer.register(CMIMConfig, CMIMMoleculeTokenizer, exist_ok=True)
+
+
 def _register_pipelines() -> None:
     from transformers import AutoModel, AutoModelForSequenceClassification
     from transformers.pipelines import PIPELINE_REGISTRY
@@ -119,6 +128,7 @@ def register_with_transformers() -> None:
             f"{_AUTO}.configuration_auto": _register_config,
             f"{_AUTO}.image_processing_auto": _register_image_processor,
             f"{_AUTO}.modeling_auto": _register_models,
+            f"{_AUTO}.tokenization_auto": _register_tokenizer,
             "transformers.pipelines": _register_pipelines,
         }
     )

@@ -118,12 +118,13 @@ CLOSURE = {
         "representations_cmim",
         "saving_cmim",
     },
+    "molecule_tokenizer_cmim": {"parent_molecule_cmim", "smiles_text_cmim"},
     "onnx_cmim": {"informative_embeddings_cmim", "representations_cmim"},
     "parent_molecule_cmim": set(),
     "pipelines_cmim": {
         "decoding_cmim",
         "informative_embeddings_cmim",
-        "parent_molecule_cmim",
+        "molecule_tokenizer_cmim",
         "smiles_text_cmim",
     },
     "pixel_likelihood_cmim": set(),
@@ -145,16 +146,16 @@ CLOSURE = {
     "saving_cmim": {"checksums_cmim"},
     "smiles_text_cmim": set(),
 }
-# Beside torch and transformers: the prediction pipeline works without the package.
+# Beside torch and transformers: prediction works without the package.
 LIBRARIES = {
     # as transformers' own configurations
     "checked_fields_cmim": {"huggingface_hub"},
     "configuration_cmim": {"huggingface_hub"},
     "configuration_cmim_image": {"huggingface_hub"},
     "image_processing_cmim": {"numpy", "PIL"},
+    "molecule_tokenizer_cmim": {"rdkit"},
     "onnx_cmim": {"onnxruntime"},
     "parent_molecule_cmim": {"rdkit"},
-    "pipelines_cmim": {"rdkit"},
     "sentence_transformers_cmim": {"sentence_transformers", "peft"},
 }
 

@@ -25,10 +25,8 @@ from transformers import Pipeline
 
 from .decoding_cmim import decode_latents
 from .informative_embeddings_cmim import check_pooling
-from .parent_molecule_cmim import parent
+from .molecule_tokenizer_cmim import canonical_smiles
 from .smiles_text_cmim import length_problem, refusal, text_problem, without_extension
-
-_MOST_CHARACTERS = 10_000  # RDKit's time grows with the square of the length
 
 
 class _Stream(IterableDataset):
@@ -121,8 +119,8 @@ class _MoleculePipeline(Pipeline):
         problem = text_problem(text)
         reason = problem and problem[1]
         if canonicalize and not reason:
-            text, reason = _canonical(text, self._standard())
-        ids = [] if reason else self.tokenizer(text, verbose=False)["input_ids"]
+            text, reason = canonical_smiles(text, self._standard())
+        ids = [] if reason else self.tokenizer.encode(text, verbose=False)
         reason = reason or length_problem(ids, self.model.config.max_position_embeddings)
         if reason and on_invalid == "raise":
             instead = f", or pass on_invalid='none' for {self._gap} in its place"
@@ -270,7 +268,8 @@ class MoleculePredictionPipeline(_MoleculePipeline):
     Molecules are rewritten as RDKit does first, as they were for training, so that every writing of
     one gives the same prediction, and what is no molecule is refused; of a checkpoint that was
     fine-tuned on parents of molecules (`standardize` in its config), their parents are taken first.
-    (The pipeline `"text-classification"` of transformers takes any text as it stands.)
+    (The pipeline `"text-classification"` of transformers does so too, of a checkpoint that
+    fine-tuning saved: its tokenizer is a [`CMIMMoleculeTokenizer`].)
 
     A text's output is a dictionary from the names of the labels to numbers: values in the labels'
     own units of a regression, probabilities otherwise.
@@ -323,23 +322,3 @@ class MoleculePredictionPipeline(_MoleculePipeline):
         """One row of a batch: the numbers by the names of the labels."""
         names = self.model.config.id2label
         return {names[place]: value for place, value in enumerate(outputs["scores"][0].tolist())}
-
-
-def _canonical(text: str, standard: str) -> tuple[str, str | None]:
-    """RDKit's canonical SMILES, of the molecule or its parent; the reason where there is none."""
-    try:
-        from rdkit import Chem, rdBase
-    except ImportError as error:
-        raise ImportError(
-            "Predictions need RDKit, which writes molecules as the model knows them: pip install "
-            "rdkit, or pass canonicalize=False for SMILES that are canonical already."
-        ) from error
-    with rdBase.BlockLogs():
-        molecule = Chem.MolFromSmiles(text) if len(text) <= _MOST_CHARACTERS else None
-        if molecule is None:
-            return text, "RDKit cannot read it, it is no molecule"
-        try:
-            molecule = parent(molecule) if standard == "parent" else molecule
-        except ValueError as error:
-            return text, f"it cannot be standardised: {error}"
-    return Chem.MolToSmiles(molecule), None

@@ -18,7 +18,6 @@ import pandas as pd
 import torch
 from scipy.special import expit, softmax
 from transformers import (
-    AutoTokenizer,
     DataCollatorWithPadding,
     EarlyStoppingCallback,
     PreTrainedModel,
@@ -32,7 +31,9 @@ from ..checkpoints import list_checkpoints
 from ..checkpoints.loading import load_checkpoint, weights_fingerprint
 from ..cpu_kernels import sped_up
 from ..embedding.embedder import MoleculeEmbedder
+from ..model.molecule_tokenizer_cmim import CMIMMoleculeTokenizer
 from ..model.sequence_classification_cmim import CMIMForSequenceClassification
+from ..model.tokenization_cmim import CMIMTokenizer
 from ..version import __version__
 from .class_weights import ClassWeightedTrainer, balanced_weights
 from .fine_tuning_arguments import FineTuningArguments
@@ -66,7 +67,7 @@ def fine_tune(args: FineTuningArguments, command: Sequence[str]) -> dict[str, An
     Raises:
         ValueError: Tables or labels that cannot be learned from, before anything is written.
     """
-    tokenizer = AutoTokenizer.from_pretrained(args.checkpoint)
+    tokenizer = CMIMTokenizer.from_pretrained(args.checkpoint)
     data = read_parts(args, tokenizer)
     copies = 0 if args.copies else leave_out_copies(data.parts)
     check_labels(data, args.targets, args.head == "network")
@@ -321,3 +322,4 @@ def _save(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     with whole_folder(folder / "model") as partial:
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
+        CMIMMoleculeTokenizer.save_in_place_of(partial, model.config.standardize)

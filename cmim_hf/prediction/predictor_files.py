@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.numpy import load_file, save
-from transformers import AutoTokenizer
 
 from ..atomic_files import write_whole
 from ..checkpoints.loading import default_device, torch_device
 from ..embedding.embedder import MoleculeEmbedder
 from ..model.sequence_classification_cmim import CMIMForSequenceClassification
+from ..model.tokenization_cmim import CMIMTokenizer
 from ..version import __version__
 from .applicability import ApplicabilityDomain
 from .labelled_parts import Part
@@ -141,7 +141,7 @@ def load_networks(folders: Sequence[Path], device: str | None = None) -> Network
         CMIMForSequenceClassification.from_pretrained(one, dtype=torch.float32).to(where).eval()
         for one in folders
     ]
-    return Networks(models, AutoTokenizer.from_pretrained(folders[0]))
+    return Networks(models, CMIMTokenizer.from_pretrained(folders[0]))
 
 
 def _heads(

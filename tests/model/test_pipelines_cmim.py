@@ -20,6 +20,7 @@ from cmim_hf import (
     MoleculeEmbeddingPipeline,
     MoleculeGenerationPipeline,
 )
+from cmim_hf.model.molecule_tokenizer_cmim import CMIMMoleculeTokenizer
 
 TOO_LONG = "C" * 5000
 
@@ -389,6 +390,26 @@ def test_predictions_of_parents_where_the_checkpoint_learned_of_them(predictor, 
     assert np.isnan(list(predict("[Na]<-[NH3+]C", on_invalid="none").values())).all()
     with pytest.raises(ValueError, match="standardize='parent' .* leave out canonicalize=False"):
         predict("CC(=O)O", canonicalize=False)
+
+
+def test_text_classification_reads_molecules(predictor, tmp_path):
+    """It is transformers' own pipeline; the tokenizer of what fine-tuning saves is ours."""
+    CMIMForSequenceClassification.from_pretrained(predictor).save_pretrained(tmp_path)
+    CMIMTokenizer.from_pretrained(predictor).save_pretrained(tmp_path)
+    CMIMMoleculeTokenizer.save_in_place_of(tmp_path, "parent")
+    classify = pipeline("text-classification", model=str(tmp_path), top_k=None)
+    assert type(classify).__module__.startswith("transformers.")
+    expected = pipeline("molecule-prediction", model=str(predictor))("CC(=O)O")
+    for writing in ("CC(=O)O", "OC(C)=O", "CC(=O)O[K]", "CC(=O)O |$;;;$|"):
+        found = {one["label"]: one["score"] for one in classify([writing])[0]}
+        assert found == pytest.approx(expected, abs=1e-5), writing
+    many = classify(["OC(C)=O", "CCO"], batch_size=2)
+    assert {one["label"]: one["score"] for one in many[0]} == pytest.approx(expected, abs=1e-5)
+    for text, reason in {"aspirin": "no molecule", "": "empty", "C C": "space"}.items():
+        with pytest.raises(ValueError, match=f"cannot be read: .*{reason}"):
+            classify(text)
+    with pytest.raises(ValueError, match="one molecule"):
+        classify({"text": "CCO", "text_pair": "CC"})
 
 
 def test_probabilities_of_classes(tmp_path, tokenizer):

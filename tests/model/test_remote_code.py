@@ -12,6 +12,7 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoModelForSequenceClassification, pipeline
 
 from cmim_hf import CMIMForSequenceClassification, CMIMModel, list_checkpoints
+from cmim_hf.model.molecule_tokenizer_cmim import CMIMMoleculeTokenizer
 from cmim_hf.model.sentence_transformers_cmim import CMIMSentenceEmbedding
 
 CODE = {
@@ -25,6 +26,7 @@ CODE = {
     "informative_embeddings_cmim.py",
     "layers_cmim.py",
     "modeling_cmim.py",
+    "molecule_tokenizer_cmim.py",
     "onnx_cmim.py",
     "parent_molecule_cmim.py",
     "pipelines_cmim.py",
@@ -93,9 +95,10 @@ for name in ("model", "again"):
         sentences.save("again_sentences", create_model_card=False)
 labels = AutoModelForSequenceClassification.from_pretrained("classifier", **trusted)
 predict = pipeline("molecule-prediction", model="classifier", **trusted)
-torch.save(
-    {"logits": labels(**batch).logits.detach(), "predicted": predict(molecules)}, "classifier.pt"
-)
+classify = pipeline("text-classification", model="classifier", top_k=None, **trusted)
+found = {"logits": labels(**batch).logits.detach(), "predicted": predict(molecules)}
+found["classified"] = classify(["OCC", "CCO"])
+torch.save(found, "classifier.pt")
 labels.save_pretrained("again_classifier")
 """
 
@@ -117,6 +120,7 @@ def saved(make_model, tokenizer, molecules, tmp_path_factory):
     classifier.save_pretrained(folder / "classifier")
     for name in ("model", "classifier"):
         tokenizer.save_pretrained(folder / name)
+    CMIMMoleculeTokenizer.save_in_place_of(folder / "classifier", "none")
     (folder / "molecules.smi").write_text("\n".join(molecules))
     result = subprocess.run(
         [sys.executable, "-c", WITHOUT_PACKAGE],
@@ -160,6 +164,10 @@ def test_without_the_package_predictions_are_equal(saved, tokenizer, molecules):
     predict = pipeline("molecule-prediction", model=model, tokenizer=tokenizer)
     for ours, theirs in zip(predict(molecules), found["predicted"], strict=True):
         assert theirs == pytest.approx(ours, rel=1e-5)
+    ethanol = pytest.approx(predict("CCO"), rel=1e-5)
+    assert [{one["label"]: one["score"] for one in each} for each in found["classified"]] == [
+        ethanol
+    ] * 2
 
 
 def test_every_save_holds_the_code_by_every_way_in(saved, make_model, tmp_path):
