@@ -69,12 +69,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Prepare the sources into the output."""
-    from transformers import AutoTokenizer
-
     from ..checkpoints import checkpoint_path
     from ..data.labelling import read_property_scale
     from ..data.prepare import SourceOptions, prepare_folder
-    from ..model.tokenization_cmim import default_tokenizer
+    from ..model.tokenization_cmim import CMIMTokenizer, default_tokenizer
 
     tokenizer, scale = options.tokenizer, None
     if tokenizer is None:
@@ -82,7 +80,7 @@ def run(options: argparse.Namespace) -> None:
     else:
         tokenizer = checkpoint_path(tokenizer)
         scale = read_property_scale(tokenizer)
-        tokenizer = AutoTokenizer.from_pretrained(tokenizer)
+        tokenizer = CMIMTokenizer.from_pretrained(tokenizer)
     names = "max_length canonicalize standardize split property_columns properties property_rows"
     settings = {name: getattr(options, name) for name in names.split()}
     settings |= {"column": options.smiles_column, "num_workers": options.workers}

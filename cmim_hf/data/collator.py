@@ -98,7 +98,7 @@ class CMIMCollator:
                 f"further rows of the kind: {error} Prepare molecules with canonicalize=True."
             )
             return ids
-        second = self.tokenizer(writing, verbose=False)["input_ids"]
+        second = self.tokenizer.encode(writing, verbose=False)  # as it is written
         return np.asarray(second, np.int64) if len(second) <= self.max_length else ids
 
 

@@ -40,10 +40,10 @@ class CMIMMoleculeTokenizer(PreTrainedTokenizerFast):
         True
     """
 
-    def __init__(self, *args: Any, standardize: str = "none", **kwargs: Any) -> None:
-        """As any fast tokenizer; see the class."""
-        super().__init__(*args, standardize=standardize, **kwargs)
-        self.standardize = standardize
+    @property
+    def standardize(self) -> str:
+        """What is done to molecules first."""
+        return self.init_kwargs.get("standardize", "none")
 
     def __call__(self, text: str | list[str], text_pair: None = None, **kwargs: Any) -> Any:
         """Token ids and mask, as of any tokenizer; see the class."""

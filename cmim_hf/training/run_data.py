@@ -11,7 +11,6 @@ from itertools import chain, islice
 from pathlib import Path
 
 from torch.utils.data import Dataset
-from transformers import AutoTokenizer
 
 from ..atomic_files import writing
 from ..data.labelling import read_property_scale
@@ -63,7 +62,7 @@ def _prepare_for_all(
         train.save(folder / "train")
         validation.save(folder / "validation")
     args.distributed_state.wait_for_everyone()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = CMIMTokenizer.from_pretrained(folder)
     return tokenizer, *(
         PackedMolecules.load(folder / part, tokenizer) for part in ("train", "validation")
     )
@@ -143,7 +142,7 @@ def _load_tokenizer(model_args: ModelArguments, data_args: DataArguments) -> CMI
     prepared = [source for source in data_args.train_sources if is_packed(source)]
     for folder in (model_args.model_name_or_path, model_args.tokenizer, *prepared[:1]):
         if folder is not None:
-            return AutoTokenizer.from_pretrained(folder)
+            return CMIMTokenizer.from_pretrained(folder)
     return default_tokenizer(model_args.max_length)
 
 

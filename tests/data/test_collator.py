@@ -11,6 +11,7 @@ from cmim_hf.chemistry.smiles import canonicalize
 from cmim_hf.data.collator import CMIMCollator, molecule_key
 from cmim_hf.data.length_buckets import LengthBucketSampler
 from cmim_hf.data.packed_molecules import PackedMolecules
+from cmim_hf.model.molecule_tokenizer_cmim import CMIMMoleculeTokenizer
 
 
 def test_collator_exact_tensors(tokenizer):
@@ -107,3 +108,14 @@ def test_epoch_reaches_persistent_workers(packed, tokenizer, tmp_path, context):
         {text for batch in epoch for text in tokenizer.batch_decode(batch[10:])} for epoch in seen
     ]
     assert len(texts[0] & texts[1]) < 10
+
+
+def test_second_views_of_a_fine_tuned_checkpoint_are_not_canonical(packed, tokenizer, tmp_path):
+    """Its tokenizer, called, would write each as the first view is written."""
+    tokenizer.save_pretrained(tmp_path)
+    reads = CMIMMoleculeTokenizer.save_in_place_of(tmp_path, "none")
+    examples = [packed[i] for i in range(8)]
+    expected, found = (
+        CMIMCollator(one, views=2, seed=7)(examples)["input_ids"] for one in (tokenizer, reads)
+    )
+    assert torch.equal(found, expected)

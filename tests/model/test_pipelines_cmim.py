@@ -20,6 +20,7 @@ from cmim_hf import (
     MoleculeEmbeddingPipeline,
     MoleculeGenerationPipeline,
 )
+from cmim_hf.data.packed_molecules import tokenizer_fingerprint
 from cmim_hf.model.molecule_tokenizer_cmim import CMIMMoleculeTokenizer
 
 TOO_LONG = "C" * 5000
@@ -410,6 +411,20 @@ def test_text_classification_reads_molecules(predictor, tmp_path):
             classify(text)
     with pytest.raises(ValueError, match="one molecule"):
         classify({"text": "CCO", "text_pair": "CC"})
+
+
+def test_a_tokenizer_of_molecules_is_else_that_of_the_checkpoint(predictor, tmp_path, caplog):
+    plain = CMIMTokenizer.from_pretrained(predictor)
+    plain.save_pretrained(tmp_path)
+    reads = CMIMMoleculeTokenizer.save_in_place_of(tmp_path, "parent")
+    again = CMIMMoleculeTokenizer.from_pretrained(tmp_path)
+    text = "CC(=O)Nc1ccc(O)cc1"
+    for tokenizer in (reads, again, CMIMTokenizer.from_pretrained(tmp_path)):
+        ids = tokenizer.encode(text)
+        assert ids == plain.encode(text)
+        assert tokenizer.decode(ids, skip_special_tokens=True) == text
+        assert tokenizer_fingerprint(tokenizer) == tokenizer_fingerprint(plain)
+    assert reads.standardize == again.standardize == "parent" and not caplog.messages
 
 
 def test_probabilities_of_classes(tmp_path, tokenizer):
