@@ -2,13 +2,15 @@
 """The command `cmim`: a file for each of its commands, imported without anything heavy.
 
 Such a file has `add_arguments(parser)`, `run(options)`, which may return an exit status, and a
-docstring that the help shows, its first line in the list of commands. `WORDS` names the options
-that stand for an argument of the package by another name.
+docstring that the help shows, its first line in the list of commands. `options.given` are the words
+that were given. `WORDS` names the options that stand for an argument of the package by another
+name; `INTERRUPTED` is said after Ctrl-C, where it is not that nothing was written.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
@@ -26,6 +28,7 @@ COMMANDS = (
     "interpolate",
     "optimize",
     "search",
+    "finetune",
     "predict",
     "serve",
     "prepare",
@@ -36,13 +39,17 @@ COMMANDS = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; errors of the user's input are one message and exit status 1."""
-    options = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    options = _parser().parse_args(given)
     wait_politely()
     keep_freed_memory()
     to_screen = getattr(options, "output", "-") == "-"
-    interrupted = "interrupted" + ("." if to_screen else "; nothing was written.")
-    run = partial(options.run, options)
+    interrupted = options.interrupted or (
+        "interrupted" + ("." if to_screen else "; nothing was written.")
+    )
     words = {name: "-" * min(2, len(name)) + name.replace("_", "-") for name in vars(options)}
+    options.given = given
+    run = partial(options.run, options)
     return exit_status(f"cmim {options.command}", run, interrupted, words | options.words)
 
 
@@ -55,5 +62,6 @@ def _parser() -> argparse.ArgumentParser:
         summary, _, more = module.__doc__.partition("\n")
         command = commands.add_parser(name, help=summary.rstrip("."), description=more or summary)
         module.add_arguments(command)
-        command.set_defaults(run=module.run, words=getattr(module, "WORDS", {}))
+        words, interrupted = (getattr(module, name, None) for name in ("WORDS", "INTERRUPTED"))
+        command.set_defaults(run=module.run, words=words or {}, interrupted=interrupted)
     return parser

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Predictions for molecules, by a model that was fine-tuned.
 
-The folder is what examples/finetune.py wrote. All columns of the input are kept; behind them come
+The folder is what `cmim finetune` wrote. All columns of the input are kept; behind them come
 the prediction of each target, what it can be trusted to (an interval or a set of labels), and the
 distance to the training molecules as a percentile.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("folder", help="the output of fine-tuning")
+    parser.add_argument("folder", help="the output of `cmim finetune`")
     parser.add_argument("input", nargs="+", help=SOURCE)
     parser.add_argument(
         "-o", "--output", required=True, help="a .csv, .tsv or .parquet file for the predictions"

@@ -83,7 +83,8 @@ def fine_tune(args: FineTuningArguments, command: Sequence[str]) -> dict[str, An
             "marks of stereo aside."
         )
     rejected = data.rejects.counts
-    print(f"{len(data.rejects)} rows cannot be used {rejected or ''}: {folder / 'rejects.tsv'}")
+    why = f" {rejected}" if rejected else ""
+    print(f"{len(data.rejects)} rows cannot be used{why}: {folder / 'rejects.tsv'}")
     if args.head == "network":
         runs = [
             _run_seed(args, data, tokenizer, seed, folder / f"seed-{seed}")
@@ -123,14 +124,14 @@ def _new_folder(args: FineTuningArguments) -> Path:
     """The output folder; ValueError where another run's models would stay beside the new ones."""
     folder = Path(args.output)
     if folder.is_file():
-        raise ValueError(f"--output {folder} is a file; give the name of a folder.")
+        raise ValueError(f"`output` {folder} is a file; give the name of a folder.")
     if args.head == "network":
         written = {f"seed-{seed}" for seed in range(args.seeds)}
     else:
         written = {path.name for path in folder.glob("head-*")}
     found = {path.name for kind in ("seed-*", "head-*") for path in folder.glob(kind)}
     if old := sorted(found - written):
-        raise ValueError(f"--output {folder} holds {old[0]} of another run; give a new folder.")
+        raise ValueError(f"`output` {folder} holds {old[0]} of another run; give a new folder.")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -175,7 +176,7 @@ def _origin(args: FineTuningArguments, command: Sequence[str]) -> dict[str, Any]
     """What gave the figures; where files lie says nothing elsewhere, so it is left out."""
     words = [Path(word).name if Path(word).is_absolute() else word for word in command]
     return {
-        "command": shlex.join(["python", *words]),
+        "command": shlex.join(words),
         "date": datetime.now(UTC).date().isoformat(),
         "versions": {"cmim-hf": __version__, **{name: version(name) for name in _PACKAGES}},
         "weights": weights_fingerprint(*load_checkpoint(args.checkpoint, "cpu")),

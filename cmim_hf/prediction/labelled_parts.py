@@ -116,7 +116,7 @@ def read_parts(args: FineTuningArguments, tokenizer: PreTrainedTokenizerBase) ->
     cells = {name: [column[place] for place in kept] for name, column in table.targets.items()}
     labels = read_labels(rows, cells, args.task)
     if args.class_weights == "balanced" and labels.task == "regression":
-        raise ValueError("--class_weights balanced is for classes; the labels are numbers.")
+        raise ValueError("`class_weights` balanced is for classes; the labels are numbers.")
     labelled = np.flatnonzero(~np.isnan(labels.values).all(axis=1))
     if not len(labelled):
         raise ValueError(f"No usable row has a label in {', '.join(args.targets)}.")
@@ -151,7 +151,7 @@ def _read(args: FineTuningArguments) -> _Table:
         for batch in read_batches(path, column=args.smiles_column):
             table.rows += batch.rows()
             for name, cells in table.targets.items():
-                cells += _cells(batch, name, "--targets")
+                cells += _cells(batch, name, "targets")
             if part:
                 table.split = "tables"
             elif not table.split:
@@ -160,7 +160,7 @@ def _read(args: FineTuningArguments) -> _Table:
             table.division += _division(args, table.split, part, batch)
     if table.split not in DRAWN and args.fractions != FRACTIONS:
         raise ValueError(
-            "--fractions is for a table that is divided here: pass --split random, scaffold or "
+            "`fractions` is for a table that is divided here: pass `split` random, scaffold or "
             "time, or leave it out."
         )
     return table
@@ -170,12 +170,12 @@ def _division(args: FineTuningArguments, split: str, part: str, batch: Batch) ->
     if split == "column":
         if "split" not in map(str.lower, batch.columns.column_names):
             raise ValueError(
-                f"{batch.source} has no column split, as --split column needs: add one (train, "
-                "valid, test), or choose another --split."
+                f"{batch.source} has no column split, as `split` column needs: add one (train, "
+                "valid, test), or choose another `split`."
             )
-        return _cells(batch, "split", "--split")
+        return _cells(batch, "split", "split")
     if split == "time":
-        return _cells(batch, args.time_column, "--time_column")
+        return _cells(batch, args.time_column, "time_column")
     return [part] * len(batch.smiles)
 
 
@@ -196,10 +196,10 @@ def _drawn(args: FineTuningArguments, split: str, usable: Part, cells: list[Any]
         names = time_split(times, args.fractions)
     if empty := [part for part in PARTS if part not in names]:
         raise ValueError(
-            f"{args.data} has {len(set(usable.keys))} molecules; divided by --split {split} with "
-            f"--fractions {' '.join(map(str, args.fractions))} they leave none for "
-            f"{' and '.join(empty)}. Give more molecules, another --split or other --fractions, a "
-            "column split (train, valid, test), or three tables (--train, --validation, --test)."
+            f"{args.data} has {len(set(usable.keys))} molecules; divided by `split` {split} with "
+            f"`fractions` {' '.join(map(str, args.fractions))} they leave none for "
+            f"{' and '.join(empty)}. Give more molecules, another `split` or other `fractions`, a "
+            "column split (train, valid, test), or three tables (`train`, `validation`, `test`)."
         )
     return names
 
@@ -236,7 +236,7 @@ def leave_out_copies(parts: dict[str, Part]) -> int:
         if not kept:
             raise ValueError(
                 f"All molecules of {name} are in another part, too: split them anew, or pass "
-                "--copies true."
+                "`copies` true."
             )
         left_out += len(own) - len(kept)
         seen.update(own)

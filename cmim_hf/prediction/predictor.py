@@ -40,7 +40,7 @@ class MoleculePredictor:
     - the distance to the training molecules (see [`~cmim_hf.prediction.applicability`]).
 
     Args:
-        folder: What `examples/finetune.py` wrote.
+        folder: What `cmim finetune` wrote.
         checkpoint: The one whose vectors the heads in the folder read, where it is elsewhere now.
         device: As in [`~cmim_hf.MoleculeEmbedder`], like the next two.
         on_invalid: As there.

@@ -91,7 +91,7 @@ def time_split(times: Sequence[float], fractions: Sequence[float]) -> np.ndarray
     if len(different) < 3:
         raise ValueError(
             f"The rows have {len(different)} different times; three parts need three. Choose "
-            "another --time_column, or another --split."
+            "another `time_column`, or another `split`."
         )
     later = np.cumsum(rows[::-1])  # rows of the latest time, of the latest two, ...
     valid, test = _counts(fractions, len(times))
@@ -116,7 +116,7 @@ def read_times(rows: Sequence[Row], name: str, cells: Sequence[Any]) -> list[flo
         if kind is None or kind != (kinds or [kind])[0]:
             expected = kinds[0] if kinds else "number and no date such as 2021-03-05"
             raise ValueError(
-                f"{row.source}, row {row.number}: --time_column {name!r} holds {cell!r}, which is "
+                f"{row.source}, row {row.number}: `time_column` {name!r} holds {cell!r}, which is "
                 f"no {expected}. All rows need a time: numbers, or ISO dates, throughout."
             )
         times.append(time)

@@ -139,7 +139,9 @@ def test_options_are_parsed_before_anything_heavy_is_imported():
         "try:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
         "sys.exit(bool({'torch', 'transformers', 'numpy', 'pandas', 'pyarrow'} & set(sys.modules)))"
     )
-    for words in (["--help"], ["embed", "--help"], ["embed", "x", "--no-such-option"], ["sampel"]):
+    answered = "--help|embed --help|embed x --no-such-option|sampel|finetune --help"
+    answered += "|finetune --head tree|finetune --datta x"
+    for words in map(str.split, answered.split("|")):
         result = subprocess.run([sys.executable, "-c", code, *words], capture_output=True)
         assert result.returncode == 0, words
 

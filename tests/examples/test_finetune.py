@@ -402,7 +402,7 @@ def test_balanced_weights_lift_the_rare_class(finetune, tmp_path):
     ("rows", "options", "message"),
     [
         ([[text, 1, "train"] for text in ("C", "N")], [], "valid: The rows to prepare are empty"),
-        ([["C", "1", "train"]], ["--seeds", "0"], "--seeds is at least 1, not 0"),
+        ([["C", "1", "train"]], ["--seeds", "0"], "`seeds` is at least 1, not 0"),
         ([["C", "low", "train"]], [], "Column 'y' holds 'low', and which is yes"),
         (
             [["C", "1", "train"], ["N", ">2", "val"]],
@@ -410,18 +410,18 @@ def test_balanced_weights_lift_the_rare_class(finetune, tmp_path):
             "row 2: column 'y' holds '>2', which is no",
         ),
         ([["C", "yes", "train"], ["N", "1", "val"]], [], "row 2: column 'y' holds '1', which is a"),
-        ([["C", "1", "train"]], ["--split", "time"], "--split time and --time_column go together"),
+        ([["C", "1", "train"]], ["--split", "time"], "`split` time and `time_column` go together"),
         (
             [["C", "1", "train"]],
             ["--fractions", "0.5", "0.5"],
             "three numbers above 0.*not 0.5 0.5",
         ),
-        ([["C", "1", "train"]], ["--fractions", "0.5", "0.3", "0.2"], "divided here: pass --split"),
+        ([["C", "1", "train"]], ["--fractions", "0.5", "0.3", "0.2"], "divided here: pass `split`"),
         ([["C", "1.5", "train"]], ["--class_weights", "balanced"], "is for classes"),
-        ([["C", "1", "train"]], ["--targets", "y", "y"], "--targets names y twice"),
+        ([["C", "1", "train"]], ["--targets", "y", "y"], "`targets` names y twice"),
         ([["C", "1", "hold"]], [], r"holds \['hold'\]"),
         ([["C", "1", "train"]], ["--test", "x.csv"], "not both"),
-        ([["C", "1", "train"]], ["--targets", "z"], "no column 'z'.*`--targets`"),
+        ([["C", "1", "train"]], ["--targets", "z"], "no column 'z'.*`targets`"),
         (
             [["C", "", "train"], ["N", "1", "val"], ["O", "1", "test"]],
             [],
@@ -429,11 +429,11 @@ def test_balanced_weights_lift_the_rare_class(finetune, tmp_path):
         ),
         ([["C", "1", "train"], ["(", "1", "val"], ["C", "1", "test"]], [], "valid: None of the 1"),
         ([["C", "1", "train"], ["N", "1", "val"], ["O", "1", "test"]], [], "roc_auc is defined"),
-        ([["C", "1", "train"], ["C", "1", "val"], ["C", "1", "test"]], [], "--copies true"),
+        ([["C", "1", "train"], ["C", "1", "val"], ["C", "1", "test"]], [], "`copies` true"),
         (
             [["C", "2", "train"], ["N", "1", "val"], ["O", "1", "test"]],
             ["--task", "binary"],
-            "--task binary needs yes and no, 0 and 1 or -1 and 1.*'y' holds '1', '2'",
+            "`task` binary needs yes and no, 0 and 1 or -1 and 1.*'y' holds '1', '2'",
         ),
     ],
 )
@@ -467,6 +467,6 @@ def test_no_table_at_all_is_freesolv(finetune, tmp_path):
     assert report["rows"] == {"train": 516, "valid": 63, "test": 63}
     assert report["arguments"]["targets"] == ["expt"] and not report["rejected"]
     assert report["test"]["rmse"]["mean"] < 4  # their spread is 3.8 kcal/mol
-    for half, message in ((["--data", "a.csv"], "--targets"), (["--targets", "y"], "No data")):
+    for half, message in ((["--data", "a.csv"], "`targets`"), (["--targets", "y"], "No data")):
         with pytest.raises(ValueError, match=message):
             finetune.main([*half, "--output", str(tmp_path / "other")])

@@ -77,15 +77,15 @@ def test_a_column_split_is_passed_over_where_another_is_asked_for(tmp_path):
     }
     assert years == {"train": {*range(2000, 2006)}, "valid": {2006, 2007}, "test": {2008, 2009}}
     assert data.split == "time" and "latest by year in test" in data.notes[0]
-    with pytest.raises(ValueError, match="no column 'week'.*`--time_column`"):
+    with pytest.raises(ValueError, match="no column 'week'.*`time_column`"):
         data_of(path, split="time", time_column="week")
-    with pytest.raises(ValueError, match="no column split, as --split column needs"):
+    with pytest.raises(ValueError, match="no column split, as `split` column needs"):
         data_of(write(tmp_path / "b.csv", ["smiles", "y"], [["C", 1]]), split="column")
-    with pytest.raises(ValueError, match="Unknown `--split` 'thirds'"):
+    with pytest.raises(ValueError, match="Unknown `split` 'thirds'"):
         data_of(path, split="thirds")
-    with pytest.raises(ValueError, match="--split divides one table"):
+    with pytest.raises(ValueError, match="`split` divides one table"):
         FineTuningArguments(train="a", validation="b", test="c", targets=["y"], split="random")
-    with pytest.raises(ValueError, match="by --split scaffold.*leave none for valid and test"):
+    with pytest.raises(ValueError, match="by `split` scaffold.*leave none for valid and test"):
         rings = [[f"{'C' * n}c1ccccc1", n + 0.5] for n in range(1, 13)]
         data_of(write(tmp_path / "c.csv", ["smiles", "y"], rings), split="scaffold")
 

@@ -77,7 +77,7 @@ def test_times_are_numbers_or_dates():
     for cells, message in (
         (
             ("2021-03-05", "soon"),
-            "a.csv, row 2: --time_column 'when' holds 'soon', which is no date",
+            "a.csv, row 2: `time_column` 'when' holds 'soon', which is no date",
         ),
         (("2021-03-05", "2021"), "row 2: .*'2021', which is no date"),
         (("2021", "2021-03-05"), "row 2: .*which is no number"),
