@@ -112,6 +112,20 @@ def randomize(smiles: str, seed: int) -> str:
         return Chem.MolToRandomSmilesVect(molecule, 1, randomSeed=seed)[0]
 
 
+def symmetry_classes(smiles: str) -> list[int]:
+    """Of each atom a number that it shares with those that symmetry exchanges it with.
+
+    They are RDKit's canonical ranks without broken ties.
+
+    Raises:
+        ValueError: it does not parse.
+
+    >>> symmetry_classes("OCC(O)CO")
+    [0, 3, 5, 2, 3, 0]
+    """
+    return list(Chem.CanonicalRankAtoms(parse(smiles), breakTies=False))
+
+
 def similarity(first: str, second: str) -> float:
     """Return the Tanimoto similarity of two molecules, in [0, 1]; raises what `parse` does.
 

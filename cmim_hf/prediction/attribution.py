@@ -4,6 +4,11 @@
 An atom's contribution is the prediction less the one with the embeddings of the atom's tokens set
 to 0, in encoder and decoder. Where a token writes several atoms, its change is shared among them.
 Contributions need not add up to the prediction.
+
+Atoms that a symmetry of the molecule exchanges (RDKit's ranks without broken ties) get the mean of
+theirs. The model reads a text, which names one of them first, so that hiding one and hiding the
+other change it differently (glycerol's two ends even in opposite directions); which of them comes
+first is an accident of the writing, and no property of the molecule.
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from ..chemistry.smiles import symmetry_classes
 from .members import Members
 
 _ATOM = re.compile(r"\[[^\]]*\]|Br|Cl|[BCNOPSFIbcnops*]")
@@ -27,7 +33,7 @@ class AtomContributions(NamedTuple):
     Attributes:
         smiles: As the model reads it; its atoms are in the order in which they are written there.
         values: (targets, atoms), or (classes, atoms) of one target with several classes: of a
-            number in its unit, else of a probability.
+            number in its unit, else of a probability. Equal for atoms that symmetry exchanges.
     """
 
     smiles: str
@@ -56,4 +62,7 @@ def atom_contributions(
         for start in range(0, len(atoms), _ROWS)
     ]
     sharing = (hidden.astype(int) @ hidden.T > 0).sum(axis=1)  # atoms that the tokens write
-    return AtomContributions(smiles, ((whole - np.concatenate(parts)) / sharing[:, None]).T)
+    changes = (whole - np.concatenate(parts)) / sharing[:, None]
+    classes = np.array(symmetry_classes(smiles))
+    means = [changes[classes == own].mean(axis=0) for own in classes]
+    return AtomContributions(smiles, np.stack(means, axis=1))

@@ -45,6 +45,24 @@ def test_atoms_of_one_token_share_its_change():
     assert values.sum() == pytest.approx(len(ids) - 1) and values.min() < 1  # without the end
 
 
+class Placing:
+    """Predicts the sum of the places of the tokens that are seen: no two atoms are alike to it."""
+
+    def without(self, ids, hidden):
+        return ((~hidden) * torch.arange(ids.shape[1]) ** 2).sum(dim=1, keepdim=True).numpy()
+
+
+def test_atoms_that_symmetry_exchanges_get_the_mean_of_their_changes():
+    values = atom_contributions(Placing(), default_tokenizer(), "OCC(O)CO").values[0]
+    ends, middles = (0, 5), (1, 4)  # glycerol, whose tokens stand at 0, 1, 2, 4, 6 and 7
+    for pair, places in ((ends, (0, 7)), (middles, (1, 6))):
+        mean = np.mean([place**2 for place in places])
+        assert values[pair[0]] == values[pair[1]] == mean
+    assert values[[2, 3]].tolist() == [4, 16]
+    different = atom_contributions(Placing(), default_tokenizer(), "OCC(O)CN").values[0]
+    assert len(set(different)) == 6
+
+
 @pytest.mark.parametrize("representation", ["both", "latent", "informative"])
 def test_a_head_sees_the_embedders_vectors_where_nothing_is_hidden(representation, sample):
     embedder = MoleculeEmbedder(TINY, representation=representation, progress=False)
