@@ -23,7 +23,7 @@ def draw_grid(
 
     Args:
         smiles: None leaves its cell empty (a string that did not decode to a molecule).
-        legends: a line below each cell.
+        legends: a line below each cell, a ninth of it high, or less where it is long.
         weights: of each molecule's atoms, in the order of its SMILES: red above 0, blue below, the
             darker the larger, on one scale for the whole picture, on which a twentieth is full.
         columns: cells in a row.
@@ -51,6 +51,8 @@ def draw_grid(
     across = min(columns, len(molecules))
     down = -(-len(molecules) // across)
     canvas = canvases[image_format](across * width, down * height, width, height)
+    options = canvas.drawOptions()
+    options.legendFontSize, options.legendFraction = round(0.11 * height), 0.12
     colours = _colours(molecules, weights or [None] * len(molecules))
     canvas.DrawMolecules(
         molecules,

@@ -184,10 +184,11 @@ def test_the_demo_leaves_a_page_and_a_picture(tmp_path, run_example):
     assert exact >= 1
     before, after = map(float, re.search(r"QED (0\.\d+) to (0\.\d+) with 30 ", printed).groups())
     assert before == 0.849 and after >= before
-    ours, fingerprint = map(
-        float, re.search(r"off by (\d\.\d\d) .* by (\d\.\d\d)\.", printed).groups()
-    )
-    assert 0.4 < ours < fingerprint
+    best, *errors = re.search(r"Solubility: (\w+).*off:(.*)\.", printed, re.DOTALL).groups()
+    found = dict(re.findall(r"(embeddings|ECFP4|descriptors|labels) by (\d\.\d\d)", errors[0]))
+    assert 0.4 < float(found["embeddings"]) < float(found["ECFP4"]) < float(found["labels"])
+    assert min(found, key=lambda one: float(found[one])) == best
+    assert len(re.findall(r"\(\d+\.\d s\)$", printed, re.MULTILINE)) == 6
     page = (tmp_path / "index.html").read_text()
     assert page.count("data:image/png;base64,") == page.count("<h2>") == 6
     assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG")
