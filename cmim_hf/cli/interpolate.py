@@ -3,7 +3,7 @@
 
 Decode codes at equal steps from one molecule's to another's: `pair` and `step` (from 1), `smiles`
 (empty where there is no molecule), `similarity_first` and `similarity_second` (Tanimoto, to the two
-ends).
+ends). A picture has a walk a row: the ends as given, and the molecules between, each once.
 """
 
 from __future__ import annotations
@@ -25,9 +25,12 @@ from .reports import say, say_drawn, share, two_digits
 from .seeds import encode_rows, given_rows, similarities_or_none
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pyarrow as pa
 
     from ..generation.generator import MoleculeGenerator
+    from .molecule_files import Picture
 
 WORDS = {"column": "--columns"}
 
@@ -57,14 +60,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Write the paths of one pair, or of a table of pairs."""
-    from .molecule_files import molecule_writer
+    from .molecule_files import MOST_DRAWN, molecule_writer
 
     inputs = [options.pairs] if options.pairs else []
-    output, picture = checked_outputs(options, inputs, max(1, min(options.steps, 10)))
+    output, picture = checked_outputs(options, inputs)
     if bool(options.pairs) == bool(options.ends) or len(options.ends) not in (0, 2):
         raise ValueError("Give two SMILES, or --pairs FILE.")
     generator = load_generator(options, standardize=options.standardize)
-    counts = Counter()
+    counts, walks = Counter(), []
     with molecule_writer(output, "smiles", name="step") as write:
         for start, first, second in _pairs(options, generator):
             how = {"method": options.method, "attempts": options.attempts}
@@ -73,10 +76,9 @@ def run(options: argparse.Namespace) -> None:
             write(table)
             counts["pairs"] += len(paths)
             counts["valid"] += table.num_rows - table["smiles"].null_count
-            for row in table.to_pylist():
-                near = (two_digits(row[f"similarity_{end}"]) for end in ("first", "second"))
-                picture.add(row["smiles"], " / ".join(near) if row["smiles"] else "no molecule")
-        picture.save()
+            few = min(len(paths), MOST_DRAWN - len(walks)) if picture.path else 0
+            walks += map(drawn_walk, first[:few], second[:few], paths[:few])
+        picture = _draw(picture.path, walks)
     number = counts["pairs"] * options.steps
     say(
         f"Interpolated {counts['pairs']:,} pairs in {options.steps} steps: "
@@ -107,6 +109,42 @@ def _pairs(
         ends = [Row(batch.source, number, text) for number, text in enumerate(second, batch.start)]
         read = [encode_rows(generator, rows, None) for rows in (batch.rows(), ends)]
         yield batch.start, *map(generator.texts, read)
+
+
+def drawn_walk(first: str, second: str, path: list[str | None]) -> list[tuple[str, str]]:
+    """Molecules and legends of a row: the ends, and between them what differs from both, once each.
+
+    An end that its own code was not decoded to is said not to be reached. The others' legends are
+    the similarities to the first end and to the second.
+
+    >>> drawn_walk("CCO", "CCN", ["CCO", "CCO", None, "CC", "CC", "CCC"])[:2]
+    [('CCO', 'first'), ('CC', '0.14 / 0.14')]
+    >>> drawn_walk("CCO", "CCN", ["CCO", "CCO", None, "CC", "CC", "CCC"])[2:]
+    [('CCC', '0.43 / 0.43'), ('CCN', 'second, not reached')]
+    """
+    between = [one for one in dict.fromkeys(path) if one not in (None, first, second)]
+    near = zip(*(similarities_or_none(end, between) for end in (first, second)), strict=True)
+    return [
+        (first, "first" if path[0] == first else "first, not reached"),
+        *(
+            (one, " / ".join(map(two_digits, pair)))
+            for one, pair in zip(between, near, strict=True)
+        ),
+        (second, "second" if path[-1] == second else "second, not reached"),
+    ]
+
+
+def _draw(path: Path | None, walks: list[list[tuple[str, str]]]) -> Picture:
+    """A row for each walk, or several where it is long."""
+    from .molecule_files import Picture
+
+    columns = min(max(map(len, walks), default=1), 10)
+    picture = Picture(path, columns)
+    for walk in walks:
+        for smiles, legend in walk + [(None, "")] * (-len(walk) % columns):
+            picture.add(smiles, legend)
+    picture.save()
+    return picture
 
 
 def _table(

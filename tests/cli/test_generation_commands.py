@@ -13,6 +13,7 @@ import pytest
 
 from cmim_hf import MoleculeGenerator
 from cmim_hf.chemistry.smiles import canonicalize, similarity
+from cmim_hf.cli.interpolate import drawn_walk
 from cmim_hf.cli.main import main
 from cmim_hf.optimization.latent_search import optimize
 
@@ -336,7 +337,12 @@ def test_interpolate_two_molecules(generator, reconstructed, tmp_path, capsys):
             assert row[column] == ("" if one is None else str(similarity(end, one)))
     valid = sum(one is not None for one in path)
     assert 0 < valid <= 12 and f"{valid / 12:.1%} of 12 are valid" in capsys.readouterr().err
-    assert "width='2600px' height='400px'" in (tmp_path / "row.svg").read_text()
+    drawn = drawn_walk(first, second, path)
+    assert [one for one, _ in drawn] == list(dict.fromkeys([first, *filter(None, path), second]))
+    assert (drawn[0][1], drawn[-1][1]) == ("first", "second")
+    wide, high = min(len(drawn), 10), -(-len(drawn) // 10)
+    size = f"width='{260 * wide}px' height='{200 * high}px'"
+    assert size in (tmp_path / "row.svg").read_text()
 
 
 def test_interpolate_a_table_of_pairs(generator, molecules, tmp_path, capsys, monkeypatch):
