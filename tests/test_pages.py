@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 import cmim_hf
+from cmim_hf import list_checkpoints
 from cmim_hf.cli.main import main
 
 ROOT = Path(__file__).parents[1]
 PAGES = {page.name: page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+CARDS = {f"{name}'s card": Path(folder, "README.md") for name, folder in list_checkpoints().items()}
 NOTEBOOKS = {page.name: page for page in sorted((ROOT / "docs" / "notebooks").glob("*.md"))}
 OTHERS = [ROOT / "SECURITY.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs" / "api").glob("*.md")]
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -30,9 +32,11 @@ def run(page, monkeypatch):
     return names
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", [*PAGES, *CARDS])
 def test_the_code_of_a_page_runs(name, monkeypatch):
-    names = run(PAGES[name], monkeypatch)
+    names = run((PAGES | CARDS)[name], monkeypatch)
+    if name in CARDS:
+        assert names["tokenizer"].decode(names["batch"]["input_ids"][0], True) == "CCO"
     if name == "README.md":
         assert names["vectors"].shape == (1, 192) and names["kept"].tolist() == [0]
         assert len(names["near"]) == len(names["new"]) == 8
