@@ -36,7 +36,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.neighbors import NearestNeighbors
 from transformers import HfArgumentParser
 
-from cmim_hf import DEFAULT_CHECKPOINT, MoleculeEmbedder, MoleculeGenerator
+from cmim_hf import MoleculeEmbedder, MoleculeGenerator
 from cmim_hf.atomic_files import write_whole
 from cmim_hf.chemistry.descriptors import descriptor_names, descriptor_values
 from cmim_hf.chemistry.drawing import draw_grid
@@ -68,7 +68,7 @@ DRUGS = {
 class Arguments:
     """What to show."""
 
-    checkpoint: str = field(default=DEFAULT_CHECKPOINT, metadata={"help": "Folder or Hub id."})
+    checkpoint: str = field(default="small", metadata={"help": "Folder, Hub id or name."})
     molecules: str | None = field(
         default=None,
         metadata={

@@ -17,7 +17,7 @@ from accelerate import PartialState
 from tqdm import tqdm
 from transformers import HfArgumentParser
 
-from cmim_hf import DEFAULT_CHECKPOINT, MoleculeEmbedder
+from cmim_hf import MoleculeEmbedder
 from cmim_hf.allocator import keep_freed_memory
 from cmim_hf.cli.exit_status import run_script
 from cmim_hf.embedding.sharded_library import Library, embed_shards
@@ -30,7 +30,7 @@ MOLECULES = str(Path(__file__).parent / "data" / "moses_test.smi")
 class How:
     """The arguments of `MoleculeEmbedder`."""
 
-    checkpoint: str = field(default=DEFAULT_CHECKPOINT, metadata={"help": "Folder or Hub id."})
+    checkpoint: str = field(default="small", metadata={"help": "Folder, Hub id or name."})
     representation: str = field(default="informative", metadata={"help": "Or latent, or both."})
     pooling: str = field(default="mean", metadata={"help": "Or last, or max."})
     dim: int | None = field(default=None, metadata={"help": "Numbers, along principal axes."})

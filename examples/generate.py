@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from transformers import HfArgumentParser
 
-from cmim_hf import DEFAULT_CHECKPOINT, MoleculeGenerator
+from cmim_hf import MoleculeGenerator
 from cmim_hf.atomic_files import write_whole
 from cmim_hf.chemistry.drawing import draw_grid
 from cmim_hf.chemistry.smiles import similarities, similarity
@@ -25,7 +25,7 @@ MOLECULES = str(Path(__file__).parent / "data" / "moses_test.smi")
 class Arguments:
     """What to look at."""
 
-    checkpoint: str = field(default=DEFAULT_CHECKPOINT, metadata={"help": "Folder or Hub id."})
+    checkpoint: str = field(default="small", metadata={"help": "Folder, Hub id or name."})
     molecules: str = field(default=MOLECULES, metadata={"help": "A file of molecules."})
     count: int = field(default=1000, metadata={"help": "How many of them to read."})
     walks: int = field(default=100, metadata={"help": "How many pairs of them to walk between."})

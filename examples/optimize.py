@@ -14,7 +14,7 @@ from pathlib import Path
 
 from transformers import HfArgumentParser
 
-from cmim_hf import DEFAULT_CHECKPOINT, MoleculeGenerator
+from cmim_hf import MoleculeGenerator
 from cmim_hf.atomic_files import write_whole
 from cmim_hf.chemistry.drawing import draw_grid
 from cmim_hf.cli.exit_status import run_script
@@ -36,7 +36,7 @@ class Arguments:
     )
     budget: int = field(default=100, metadata={"help": "Molecules scored for each seed."})
     min_similarity: float = field(default=0.4, metadata={"help": "Tanimoto, to the seed."})
-    checkpoint: str = field(default=DEFAULT_CHECKPOINT, metadata={"help": "Folder or Hub id."})
+    checkpoint: str = field(default="small", metadata={"help": "Folder, Hub id or name."})
     table: str | None = field(default=None, metadata={"help": "CSV file of all that is scored."})
     picture: str | None = field(default=None, metadata={"help": "Where to draw the best."})
 

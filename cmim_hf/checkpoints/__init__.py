@@ -26,3 +26,12 @@ def checkpoint_path(name: str | os.PathLike) -> str:
     """
     name = os.fspath(name)
     return name if os.path.exists(name) else list_checkpoints().get(name, name)
+
+
+def checkpoint_name(checkpoint: str) -> str:
+    """The name of a checkpoint that ships, by its folder; another one as it is.
+
+    >>> checkpoint_name(DEFAULT_CHECKPOINT), checkpoint_name("me/mine")
+    ('small', 'me/mine')
+    """
+    return {path: name for name, path in list_checkpoints().items()}.get(checkpoint, checkpoint)

@@ -8,6 +8,8 @@ from dataclasses import MISSING, fields
 from types import NoneType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from ..checkpoints import checkpoint_name
+
 Settings = TypeVar("Settings")
 
 
@@ -61,4 +63,4 @@ def _truth(word: str) -> bool:
 def _shown(default: Any) -> str:
     if isinstance(default, list):
         return " ".join(map(str, default))
-    return str(default).lower() if isinstance(default, bool) else str(default)
+    return str(default).lower() if isinstance(default, bool) else checkpoint_name(str(default))

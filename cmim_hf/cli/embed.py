@@ -57,7 +57,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_standardize_option(parser)
     parser.add_argument(
-        "--batch-tokens", type=int, help="most tokens of a batch, if memory is short or plenty"
+        "--batch-tokens",
+        type=int,
+        help="most tokens of a batch, if memory is short or plenty (default: 8,192 on a CPU, 512 "
+        "there by onnx, 65,536 elsewhere)",
     )
     parser.add_argument(
         "--workers", type=int, default=0, help="processes that canonicalise beside this one"

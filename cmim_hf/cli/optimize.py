@@ -92,8 +92,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("evolution", "random"),
         help="codes around the best molecules so far (the default), or around the seed",
     )
-    parser.add_argument("--step", type=float, help="first radius of the search")
-    parser.add_argument("--population", type=int, help="molecules scored in a round of a search")
+    parser.add_argument(
+        "--step",
+        type=float,
+        default=0.5,
+        help="first radius of the search, in spreads of the training molecules' codes (default: "
+        "%(default)s)",
+    )
+    parser.add_argument(
+        "--population",
+        type=int,
+        help="molecules scored in a round of a search (default: 20, or 12 with --shared-budget)",
+    )
     parser.add_argument(
         "--seed", type=int, default=0, help="of the random numbers (default: %(default)s)"
     )

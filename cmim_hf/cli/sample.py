@@ -55,7 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--around", metavar="SMILES", nargs="+", help="draw near these molecules, not from a prior"
     )
     parser.add_argument(
-        "--radius", type=float, help="of the noise around the seeds' codes, in --unit"
+        "--radius",
+        type=float,
+        help="of the noise around the seeds' codes, in --unit; --around needs it, 0 is no noise",
     )
     parser.add_argument(
         "--unit",

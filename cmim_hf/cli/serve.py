@@ -48,7 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--predictor", help="a folder that fine-tuning wrote, for predictions")
     parser.add_argument(
-        "--batch-size", type=int, help="codes decoded at once, if memory is short or plenty"
+        "--batch-size",
+        type=int,
+        help="codes decoded at once, if memory is short or plenty (default: 512 on a CPU, 4,096 "
+        "elsewhere)",
     )
     limits = (
         ("rows", int, 1024, "molecules of a request, given or asked for"),

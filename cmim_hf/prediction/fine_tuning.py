@@ -27,7 +27,7 @@ from transformers import (
 )
 
 from ..atomic_files import whole_folder, write_whole, writing
-from ..checkpoints import list_checkpoints
+from ..checkpoints import checkpoint_name
 from ..checkpoints.loading import load_checkpoint, weights_fingerprint
 from ..cpu_kernels import sped_up
 from ..embedding.embedder import MoleculeEmbedder
@@ -166,10 +166,8 @@ def _run_head(
 
 def _name(checkpoint: str) -> str:
     """By what a checkpoint is found again from elsewhere: the name that ships, or a whole path."""
-    shipped = {path: name for name, path in list_checkpoints().items()}
-    if checkpoint in shipped:
-        return shipped[checkpoint]
-    return str(Path(checkpoint).absolute()) if Path(checkpoint).is_dir() else checkpoint
+    name = checkpoint_name(checkpoint)
+    return str(Path(name).absolute()) if name == checkpoint and Path(name).is_dir() else name
 
 
 def _origin(args: FineTuningArguments, command: Sequence[str]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints import checkpoint_path
+from ..checkpoints import DEFAULT_CHECKPOINT, checkpoint_path
 from ..data.argument_checks import check_choice
 from ..model.parent_molecule_cmim import STANDARDS
 
@@ -79,7 +79,7 @@ class FineTuningArguments:
         "it too.",
         choices=_CHOICES["standardize"],
     )
-    checkpoint: str = _option("small", "Folder, Hub id or name of a model that ships.")
+    checkpoint: str = _option(DEFAULT_CHECKPOINT, "Folder, Hub id or name of a model that ships.")
     head: str = _option(
         "network",
         "network trains the checkpoint; ridge, svm (support vector machine), rf (random forest) or "

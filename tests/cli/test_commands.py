@@ -10,9 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from cmim_hf import MoleculeEmbedder, list_checkpoints
 from cmim_hf.cli.main import COMMANDS, main
+from cmim_hf.data.token_batches import batch_rows, batch_tokens
 
 SMILES = ["CCO", "c1ccccc1O", "C[C@H]([NH3+])C(=O)[O-]"]
 
@@ -151,6 +153,21 @@ def test_every_command_has_a_help(command, capsys):
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])
     assert ended.value.code == 0 and f"usage: cmim {command}" in capsys.readouterr().out
+
+
+def test_help_states_the_batches_of_each_device(capsys):
+    cpu, gpu = map(torch.device, ("cpu", "cuda"))
+    for command, option, most in (
+        ("embed", "--batch-tokens", batch_tokens),
+        ("sample", "--batch-size", batch_rows),
+        ("serve", "--batch-size", batch_rows),
+    ):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        shown = " ".join(capsys.readouterr().out.split()).split(f" {option} ")[-1]
+        shown = shown.split("(default: ")[1].split(")")[0]
+        assert shown.startswith(f"{most(cpu):,} on a CPU, "), command
+        assert shown.endswith(f"{most(gpu):,} elsewhere"), command
 
 
 BAD_ROWS = {"5,000 characters": "C" * 5000, "a missing value": ""}

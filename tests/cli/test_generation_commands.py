@@ -505,7 +505,7 @@ def test_help_states_the_defaults_of_the_library(capsys):
     with pytest.raises(SystemExit):
         main(["optimize", "--help"])
     shown = " ".join(capsys.readouterr().out.split())
-    for name in ("budget", "min_similarity", "seed"):
+    for name in ("budget", "min_similarity", "seed", "step"):
         option = shown.split(f" --{name.replace('_', '-')} {name.upper()} ")[-1]
         assert option.split("(default: ")[1].startswith(f"{defaults[name].default})"), name
     assert defaults["strategy"].default == "evolution"

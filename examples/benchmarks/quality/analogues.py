@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from transformers import HfArgumentParser
 
-from cmim_hf import DEFAULT_CHECKPOINT, MoleculeGenerator
+from cmim_hf import MoleculeGenerator
 from cmim_hf.chemistry.smiles import SmilesError, canonicalize, similarities
 
 from ..evidence import DATA, RESULTS, Cells, first, table, write
@@ -51,7 +51,7 @@ class Arguments:
     radii: list[float] = field(
         default_factory=lambda: [0.5, 1.0, 1.5, 2.0], metadata={"help": "Of sample_around."}
     )
-    checkpoint: str = field(default=DEFAULT_CHECKPOINT, metadata={"help": "Folder or Hub id."})
+    checkpoint: str = field(default="small", metadata={"help": "Folder, Hub id or name."})
     output: str = field(default=str(RESULTS), metadata={"help": "Folder of what is written."})
 
 

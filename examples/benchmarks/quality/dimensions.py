@@ -21,7 +21,7 @@ from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 from transformers import HfArgumentParser
 
-from cmim_hf import DEFAULT_CHECKPOINT, MoleculeEmbedder
+from cmim_hf import MoleculeEmbedder
 from cmim_hf.embedding.nearest import nearest_neighbors
 
 from ..evidence import DATA, RESULTS, first, interval, shown, table, write
@@ -39,7 +39,7 @@ class Arguments:
         default=None, metadata={"help": "As quality.moleculenet takes it."}
     )
     tasks: list[str] | None = field(default=None, metadata={"help": "These data sets only."})
-    checkpoint: str = field(default=DEFAULT_CHECKPOINT, metadata={"help": "Folder or Hub id."})
+    checkpoint: str = field(default="small", metadata={"help": "Folder, Hub id or name."})
     heads: list[str] = field(default_factory=lambda: ["ridge", "svm"], metadata={"help": "Which."})
     seeds: int = field(default=2, metadata={"help": "Of each division."})
     library: str = field(

@@ -30,7 +30,7 @@ import numpy as np
 from scipy.stats import binomtest
 from transformers import HfArgumentParser
 
-from cmim_hf import DEFAULT_CHECKPOINT, MoleculeGenerator, metrics
+from cmim_hf import MoleculeGenerator, metrics
 from cmim_hf.chemistry.moses import Molecule, read_molecules
 from cmim_hf.chemistry.smiles import canonicalize, parse
 from cmim_hf.data.smiles_files import read_smiles
@@ -66,7 +66,7 @@ PUBLISHED = {
 class Arguments:
     """What to measure."""
 
-    checkpoint: str = field(default=DEFAULT_CHECKPOINT, metadata={"help": "Folder or Hub id."})
+    checkpoint: str = field(default="small", metadata={"help": "Folder, Hub id or name."})
     sources: list[str] = field(
         default_factory=lambda: [str(DATA / "moses_test.smi")],
         metadata={"help": "Molecules not seen; the first is drawn around and walked through."},

@@ -27,7 +27,8 @@ from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 from transformers import HfArgumentParser, set_seed
 
-from cmim_hf import DEFAULT_CHECKPOINT, CMIMConfig, CMIMModel, CMIMTokenizer, MoleculeEmbedder
+from cmim_hf import CMIMConfig, CMIMModel, CMIMTokenizer, MoleculeEmbedder
+from cmim_hf.checkpoints import checkpoint_path
 from cmim_hf.chemistry.moses import smiles_without_stereo
 from cmim_hf.chemistry.smiles import parse
 from cmim_hf.data.smiles_files import read_smiles
@@ -66,7 +67,7 @@ class Arguments:
         },
     )
     tasks: list[str] | None = field(default=None, metadata={"help": "These data sets only."})
-    checkpoint: str = field(default=DEFAULT_CHECKPOINT, metadata={"help": "Folder or Hub id."})
+    checkpoint: str = field(default="small", metadata={"help": "Folder, Hub id or name."})
     seeds: int = field(default=2, metadata={"help": "Of each division."})
     heads: list[str] = field(
         default_factory=lambda: ["ridge", "svm", "forest", "mlp"], metadata={"help": "Which."}
@@ -85,6 +86,7 @@ class Arguments:
 def main(argv: Sequence[str] | None = None) -> None:
     """Embed, fit and score what is not scored yet, and write tables."""
     (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses(argv)
+    args.checkpoint = checkpoint_path(args.checkpoint)
     tasks = load_tasks(args.data_dir, args.tasks)
     features = {task.name: features_of(task, args.checkpoint) for task in tasks}
     weights = MoleculeEmbedder(args.checkpoint, progress=False).fingerprint

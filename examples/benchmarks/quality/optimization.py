@@ -26,7 +26,7 @@ from rdkit.Chem.Scaffolds import MurckoScaffold
 from tqdm.auto import tqdm
 from transformers import HfArgumentParser
 
-from cmim_hf import DEFAULT_CHECKPOINT, MoleculeGenerator
+from cmim_hf import MoleculeGenerator
 from cmim_hf.atomic_files import write_whole
 from cmim_hf.chemistry.drawing import draw_grid
 from cmim_hf.data.smiles_files import read_smiles
@@ -61,7 +61,7 @@ class Arguments:
     min_similarity: float = field(default=0.4, metadata={"help": "Tanimoto, to the seed."})
     keep_scaffold: bool = field(default=False, metadata={"help": "Each seed's, in all it finds."})
     success: float = field(default=0.9, metadata={"help": "Score that counts as a success."})
-    checkpoint: str = field(default=DEFAULT_CHECKPOINT, metadata={"help": "Folder or Hub id."})
+    checkpoint: str = field(default="small", metadata={"help": "Folder, Hub id or name."})
     table: str | None = field(default=None, metadata={"help": "CSV file of all that is scored."})
     compare_random: bool = field(default=False, metadata={"help": "Draw as many at random, too."})
     random_step: float = field(

@@ -30,7 +30,7 @@ from sklearn.metrics import roc_auc_score, root_mean_squared_error
 from tqdm.auto import tqdm
 from transformers import HfArgumentParser
 
-from cmim_hf import DEFAULT_CHECKPOINT, MoleculeEmbedder
+from cmim_hf import MoleculeEmbedder
 from cmim_hf.prediction.fine_tuning import fine_tune
 from cmim_hf.prediction.fine_tuning_arguments import FineTuningArguments
 from cmim_hf.prediction.frozen_heads import MOST_OF_A_PROCESS, fit_head, predict_head
@@ -82,7 +82,7 @@ class Arguments:
     tasks: list[str] | None = field(default=None, metadata={"help": "These data sets only."})
     ways: list[str] = field(default_factory=lambda: [*HEADS], metadata={"help": "To compute now."})
     seeds: int = field(default=5, metadata={"help": "Samples of the training rows."})
-    checkpoint: str = field(default=DEFAULT_CHECKPOINT, metadata={"help": "Folder or Hub id."})
+    checkpoint: str = field(default="small", metadata={"help": "Folder, Hub id or name."})
     packages: str = field(default="peers", metadata={"help": "Folder of the peers' packages."})
     output: str = field(default=str(RESULTS), metadata={"help": "Folder of the results."})
 

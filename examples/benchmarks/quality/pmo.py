@@ -27,7 +27,7 @@ from transformers import HfArgumentParser
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
-from cmim_hf import DEFAULT_CHECKPOINT, MoleculeGenerator  # noqa: E402
+from cmim_hf import MoleculeGenerator  # noqa: E402
 from cmim_hf.atomic_files import written_whole  # noqa: E402
 from cmim_hf.data.smiles_files import read_smiles  # noqa: E402
 
@@ -57,7 +57,7 @@ class Arguments:
         default_factory=lambda: [0, 1, 2], metadata={"help": "A run of each task for each."}
     )
     budget: int = field(default=10_000, metadata={"help": "Molecules scored in a run."})
-    checkpoint: str = field(default=DEFAULT_CHECKPOINT, metadata={"help": "Folder or Hub id."})
+    checkpoint: str = field(default="small", metadata={"help": "Folder, Hub id or name."})
     output: str = field(default="runs/pmo", metadata={"help": "Folder for all that is kept."})
 
 

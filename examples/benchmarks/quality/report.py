@@ -23,7 +23,7 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from transformers import HfArgumentParser
 
-from cmim_hf import DEFAULT_CHECKPOINT, MoleculeGenerator
+from cmim_hf import MoleculeGenerator
 from cmim_hf.atomic_files import write_whole
 from cmim_hf.chemistry.drawing import draw_grid
 from cmim_hf.chemistry.properties import logp
@@ -52,7 +52,7 @@ class Arguments:
     """What to report."""
 
     results: str = field(default=str(RESULTS), metadata={"help": "Folder of the results."})
-    checkpoint: str = field(default=DEFAULT_CHECKPOINT, metadata={"help": "For the pictures."})
+    checkpoint: str = field(default="small", metadata={"help": "For the pictures."})
     molecules: str = field(
         default=str(DATA / "moses_test.smi"), metadata={"help": "To map and reconstruct."}
     )

@@ -25,8 +25,9 @@ import torch
 from torch import nn
 from transformers import EncoderDecoderCache, HfArgumentParser, StaticCache
 
-from cmim_hf import DEFAULT_CHECKPOINT, CMIMModel, CMIMTokenizer, __version__
+from cmim_hf import CMIMModel, CMIMTokenizer, __version__
 from cmim_hf.atomic_files import write_whole
+from cmim_hf.checkpoints import checkpoint_path
 from cmim_hf.cpu_kernels import sped_up
 from cmim_hf.model.decoding_cmim import decode_latents
 
@@ -53,7 +54,7 @@ class Arguments:
 
     source: str = field(default=str(DATA / "moses_test.smi"), metadata={"help": "Molecules."})
     rows: int = field(default=100, metadata={"help": "How many of them."})
-    checkpoint: str = field(default=DEFAULT_CHECKPOINT, metadata={"help": "A folder."})
+    checkpoint: str = field(default="small", metadata={"help": "Folder or name."})
     json: str | None = field(default=None, metadata={"help": "Write the figures there, too."})
 
 
@@ -195,6 +196,7 @@ def compare(found: Answers, expected: Answers, real: torch.Tensor) -> dict[str, 
 def main(argv: Sequence[str] | None = None) -> None:
     """Take every route and print the table."""
     (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses(argv)
+    args.checkpoint = checkpoint_path(args.checkpoint)
     model = CMIMModel.from_pretrained(args.checkpoint, dtype=torch.float32).eval()
     smiles = first(args.source, args.rows)
     tokenizer = CMIMTokenizer.from_pretrained(args.checkpoint)

@@ -31,7 +31,7 @@ from transformers import HfArgumentParser
 
 matplotlib.use("Agg")
 
-from cmim_hf import DEFAULT_CHECKPOINT, MoleculeEmbedder  # noqa: E402
+from cmim_hf import MoleculeEmbedder  # noqa: E402
 from cmim_hf.chemistry.smiles import parse  # noqa: E402
 from cmim_hf.chemistry.smiles import write as write_smiles  # noqa: E402
 from cmim_hf.prediction.applicability import ApplicabilityDomain  # noqa: E402
@@ -57,7 +57,7 @@ class Arguments:
         default=None, metadata={"help": "As quality.moleculenet takes it."}
     )
     tasks: list[str] | None = field(default=None, metadata={"help": "These data sets only."})
-    checkpoint: str = field(default=DEFAULT_CHECKPOINT, metadata={"help": "Folder or Hub id."})
+    checkpoint: str = field(default="small", metadata={"help": "Folder, Hub id or name."})
     representation: str = field(default="both", metadata={"help": "Of the vectors."})
     heads: list[str] = field(
         default_factory=lambda: ["ridge", "svm", "gp"], metadata={"help": "Which."}

@@ -24,7 +24,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import HfArgumentParser
 
-from cmim_hf import DEFAULT_CHECKPOINT, MoleculeEmbedder
+from cmim_hf import MoleculeEmbedder
 from cmim_hf.data.row_encoder import EncodedRows
 from cmim_hf.data.smiles_files import Row
 from cmim_hf.export.onnx_folder import export_onnx
@@ -41,7 +41,7 @@ class Arguments:
         default=str(DATA / "moses_train.smi.gz"), metadata={"help": "Canonical molecules."}
     )
     rows: int = field(default=5000, metadata={"help": "How many of them."})
-    checkpoint: str = field(default=DEFAULT_CHECKPOINT, metadata={"help": "Folder or Hub id."})
+    checkpoint: str = field(default="small", metadata={"help": "Folder, Hub id or name."})
     threads: list[int] = field(default_factory=lambda: [1, 2], metadata={"help": "To work with."})
     batch_tokens: list[int] = field(
         default_factory=lambda: [512, 2048, 8192], metadata={"help": "Sizes of batches."}

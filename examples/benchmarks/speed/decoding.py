@@ -23,7 +23,7 @@ import transformers
 from torch.nn import functional
 from transformers import HfArgumentParser
 
-from cmim_hf import DEFAULT_CHECKPOINT, CMIMModel, MoleculeGenerator, __version__
+from cmim_hf import CMIMModel, MoleculeGenerator, __version__
 from cmim_hf.atomic_files import write_whole
 from cmim_hf.model.decoding_cmim import decode_latents
 
@@ -42,7 +42,7 @@ class Arguments:
     rows: int = field(default=512, metadata={"help": "How many of them."})
     batch_sizes: list[int] = field(default_factory=lambda: [16, 512], metadata={"help": "Codes."})
     repeats: int = field(default=5, metadata={"help": "Rounds."})
-    checkpoint: str = field(default=DEFAULT_CHECKPOINT, metadata={"help": "Folder or Hub id."})
+    checkpoint: str = field(default="small", metadata={"help": "Folder, Hub id or name."})
     json: str | None = field(default=None, metadata={"help": "Write the figures there, too."})
 
 

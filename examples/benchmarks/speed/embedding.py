@@ -28,7 +28,7 @@ import torch
 import transformers
 from transformers import HfArgumentParser
 
-from cmim_hf import DEFAULT_CHECKPOINT, MoleculeEmbedder, __version__
+from cmim_hf import MoleculeEmbedder, __version__
 from cmim_hf.atomic_files import write_whole
 from cmim_hf.data.smiles_files import Row
 from cmim_hf.data.token_batches import padded_batches
@@ -49,7 +49,7 @@ class Arguments:
     )
     rows: int = field(default=5000, metadata={"help": "How many of them."})
     shard_rows: int = field(default=32768, metadata={"help": "Rows of a shard."})
-    checkpoint: str = field(default=DEFAULT_CHECKPOINT, metadata={"help": "Folder or Hub id."})
+    checkpoint: str = field(default="small", metadata={"help": "Folder, Hub id or name."})
     representation: str = field(default="informative", metadata={"help": "See MoleculeEmbedder."})
     repeats: int = field(default=3, metadata={"help": "Rounds."})
     memory_rows: list[int] = field(
