@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.labelling import is_missing
+from ..data.labelling import is_missing, number
 from ..data.smiles_files import Row
 
 WORD_PAIRS = (("false", "true"), ("no", "yes"), ("inactive", "active"), ("negative", "positive"))
@@ -137,7 +137,7 @@ def _read(rows: Sequence[Row], name: str, cells: Sequence[Any]) -> _Column:
             missing.update([text] if text else [])
             continue
         try:
-            values[place] = float(text)
+            values[place] = number(text)
         except ValueError:
             words[place] = text.lower()
         if np.isinf(values[place]):

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..chemistry.scaffolds import murcko_scaffold
+from ..data.labelling import number
 from ..data.smiles_files import Row
 
 PARTS = ("train", "valid", "test")
@@ -126,8 +127,8 @@ def read_times(rows: Sequence[Row], name: str, cells: Sequence[Any]) -> list[flo
 
 def _time(text: str) -> tuple[str | None, float]:
     try:
-        number = float(text)
-        return ("number" if np.isfinite(number) else None), number
+        time = number(text)
+        return ("number" if np.isfinite(time) else None), time
     except ValueError:
         pass
     if re.fullmatch(r"\d{4}-\d{2}", text):

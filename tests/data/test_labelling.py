@@ -126,6 +126,7 @@ def test_molecules_without_labels_may_be_mixed_in(table, tokenizer, tmp_path):
         ("nothing", None, r"no column 'nothing'; its columns are .* by `property_columns`"),
         ("assay", ["7"] * 60, "'assay' is 7 for all"),
         ("assay", [" NA "] * 60, "'assay' has no value at all"),
+        ("assay", ["1", "1_5"] * 30, "row 2: column 'assay' holds '1_5', which is no finite"),
         ("assay", ["1", "inf"] * 30, "row 2: column 'assay' holds 'inf', which is no finite"),
     ],
 )

@@ -85,6 +85,7 @@ def test_stated_classes(cells, classes, values):
         ([["1", "inf"]], None, "row 2: column 'y0' holds 'inf', which is no finite number"),
         ([["yes", "no", "true"]], None, "yes and no in 2 writings"),
         ([["0,5", "1,25", "0,75"]], None, "'0,5' begins like a number: write numbers with a point"),
+        ([["1_5", "2_5", "3_75"]], None, "'1_5' begins like a number"),
         ([[">10 uM", "low", "none", "high"]], None, "'>10 uM' begins like a number"),
         ([["toxic", "safe"]], None, "'safe', 'toxic'.*which is yes.*`task` multiclass"),
         ([["w" * n for n in range(1, 52)]], None, "51 different words.*`task` multiclass"),

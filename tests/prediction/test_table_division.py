@@ -83,6 +83,7 @@ def test_times_are_numbers_or_dates():
         (("2021", "2021-03-05"), "row 2: .*which is no number"),
         ((None, "1"), "row 1: .*holds None, which is no number and no date"),
         (("nan",), "row 1: .*'nan'"),
+        (("2021_03",), "row 1: .*'2021_03', which is no number and no date"),
         (("05/03/2021",), "row 1: .*05/03/2021.*ISO dates"),
     ):
         with pytest.raises(ValueError, match=message):
