@@ -23,6 +23,9 @@ from ..model.modeling_cmim import CMIMModel
 from .arguments import CMIMTrainingArguments
 from .contrastive import mean_cosine
 
+FOLDS = 5
+"""Parts of a probe's molecules, each predicted from the others."""
+
 Tokens = Sequence[int] | np.ndarray
 
 
@@ -140,7 +143,7 @@ def frozen_features(
 
 
 def ridge_error(features: np.ndarray, target: np.ndarray) -> float:
-    """Root mean squared error of ridge regression, predicted out of fold (5 folds, fixed seed).
+    """Root mean squared error of ridge regression, predicted out of fold (`FOLDS`, fixed seed).
 
     `features` (n, d) are standardised here; `target` (n,) has the unit of the result.
     """
@@ -150,7 +153,7 @@ def ridge_error(features: np.ndarray, target: np.ndarray) -> float:
     from sklearn.preprocessing import StandardScaler
 
     model = make_pipeline(StandardScaler(), RidgeCV(alphas=np.logspace(-2, 4, 13)))
-    folds = KFold(n_splits=5, shuffle=True, random_state=0)
+    folds = KFold(n_splits=FOLDS, shuffle=True, random_state=0)
     predicted = cross_val_predict(model, features, target, cv=folds)
     return float(np.sqrt(np.mean((predicted - target) ** 2)))
 
@@ -167,8 +170,8 @@ class RidgeProbe:
 
     Raises:
         ImportError: scikit-learn is missing.
-        ValueError: An unknown column, a label that is no number, or a molecule that the model
-            cannot read; now rather than at an evaluation hours from here.
+        ValueError: An unknown column, a label that is no number, too few labels, or a molecule
+            that the model cannot read; now rather than at an evaluation hours from here.
     """
 
     def __init__(
@@ -190,6 +193,11 @@ class RidgeProbe:
             )
         self.sequences = np.split(encoded.tokens, np.cumsum(encoded.lengths)[:-1])
         self.target = np.array(labels)[~np.isnan(labels)]
+        if len(known) < FOLDS:
+            raise ValueError(
+                f"{path} has {len(known)} molecules with a label in {args.probe_target!r}; a probe "
+                f"needs {FOLDS}, one for each part that is predicted."
+            )
 
     def measure(self, model: CMIMModel, batch_size: int) -> dict[str, float]:
         """`probe_rmse_latent` and `probe_rmse_informative`, in the unit of the labels."""

@@ -304,6 +304,9 @@ def test_probe_files_that_cannot_be_used_say_why(make_trainer, tmp_path):
         ValueError, match="no column 'logP'; its columns are 'SMILES'.*`probe_target`"
     ):
         make_trainer(probe_file=str(table), probe_target="logP")
+    table.write_text("SMILES,y\nCCO,\nCCN,\n")
+    with pytest.raises(ValueError, match="has 0 molecules with a label in 'y'; a probe needs 5"):
+        make_trainer(probe_file=str(table), probe_target="y")
     table.write_text("SMILES,y\nCCO,1.5\nC(C,2\n")
     with pytest.raises(ValueError, match="labelled.csv row 2: 'C\\(C' cannot be embedded: .*parse"):
         make_trainer(probe_file=str(table), probe_target="y")
