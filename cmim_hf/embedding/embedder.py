@@ -152,6 +152,8 @@ class MoleculeEmbedder:
                 f"embed takes {', '.join(_OF_A_CALL)}, not {', '.join(unknown)}: make another "
                 "MoleculeEmbedder."
             )
+        if settings.get("dim") is not None:
+            _ = self.axes  # kept here, not in the copy alone
         call = copy.copy(self)
         vars(call).update(settings)
         call._check()

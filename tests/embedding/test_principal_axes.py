@@ -11,7 +11,7 @@ import pytest
 from cmim_hf import DEFAULT_CHECKPOINT, MoleculeEmbedder, list_checkpoints
 from cmim_hf.cli.main import main
 from cmim_hf.embedding.nearest import EmbeddedLibrary
-from cmim_hf.embedding.principal_axes import SHIPPED, PrincipalAxes
+from cmim_hf.embedding.principal_axes import SHIPPED, PrincipalAxes, find_axes
 from cmim_hf.embedding.sklearn_featurizer import MoleculeFeaturizer
 
 SMILES = ["CCO", "c1ccccc1O", "CC(=O)Oc1ccccc1C(=O)O", "CN1CCC[C@H]1c1cccnc1"]
@@ -33,6 +33,15 @@ def test_axes_are_the_eigenvectors_of_the_covariance():
     whole = axes.project(vectors, 6)
     assert whole @ whole.T == pytest.approx(vectors @ vectors.T, rel=1e-4)
     assert np.array_equal(axes.project(vectors, 2), whole[:, :2])
+
+
+def test_axes_are_read_once_for_all_calls(monkeypatch):
+    """Written with a spy: what it costs is the only thing that could be seen otherwise."""
+    embedder, read = MoleculeEmbedder(progress=False), []
+    find = lambda *args, **how: read.append(args) or find_axes(*args, **how)  # noqa: E731
+    monkeypatch.setattr("cmim_hf.embedding.embedder.find_axes", find)
+    assert embedder.embed(["CCO"], dim=8).shape == embedder.embed(["CCN"], dim=8).shape == (1, 8)
+    assert len(read) == 1
 
 
 def test_vectors_of_the_model_that_ships_are_shortened(small, tmp_path):
