@@ -156,7 +156,7 @@ class Decoder:
                 options["max_length"] = how.max_length
                 tokens = self._tokens(codes[rows], how.temperature, **options)
                 sizes[rows] = (tokens != self.model.config.pad_token_id).sum(1).cpu()
-                for row, smiles in zip(rows, self._molecules(tokens), strict=True):
+                for row, smiles in zip(rows, self.molecules(tokens), strict=True):
                     written[row], attempts[row] = smiles, smiles is not None
                 bar.update(len(rows))
         if self.canonicalize and how.attempts > 1:
@@ -219,7 +219,7 @@ class Decoder:
             uniform=torch.from_numpy(uniform),
             rules=self._rules if tries[0][1] > _WITHOUT_RULES else None,
         )
-        return self._molecules(tokens)
+        return self.molecules(tokens)
 
     def _tokens(self, codes: np.ndarray, temperature: float, **options: object) -> torch.Tensor:
         return decode_latents(
@@ -232,7 +232,8 @@ class Decoder:
 
         return SmilesRules(self.tokenizer, self.model.config.eos_token_id)
 
-    def _molecules(self, tokens: torch.Tensor) -> list[str | None]:
+    def molecules(self, tokens: torch.Tensor) -> list[str | None]:
+        """What tokens (rows, length) write; None where they do not end, or write no molecule."""
         texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         if not self.canonicalize:
             return texts

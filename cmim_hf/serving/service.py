@@ -19,7 +19,6 @@ import torch
 from ..checkpoints import DEFAULT_CHECKPOINT
 from ..checkpoints.companions import ANCHOR
 from ..chemistry.drawing import draw_molecule
-from ..chemistry.smiles import SmilesError, canonicalize
 from ..data.invalid_rows import invalid_row
 from ..data.row_encoder import EncodedRows, RowEncoder
 from ..data.smiles_files import Row, bare_smiles
@@ -242,26 +241,17 @@ class Service:
     def _encode(self, tokens: list[np.ndarray]) -> list[np.ndarray]:
         return list(np.stack(self._codec.posterior(encoded_rows(tokens)), axis=1))
 
-    def _decode(
-        self, codes: list[np.ndarray], attempts: int, max_length: int | None
-    ) -> list[tuple[str | None, int]]:
-        how = Decoding(attempts=attempts, max_length=max_length)
+    def _decode(self, codes: list[np.ndarray], how: Decoding) -> list[tuple[str | None, int]]:
         molecules, info = self._codec.decoder.decode(np.stack(codes), how)
         return list(zip(molecules, info.attempts.tolist(), strict=True))
 
     @torch.inference_mode()
     def _beams(self, codes: list[np.ndarray], beams: int) -> list[str | None]:
-        """The text of the best beam of each code, where it is a molecule."""
+        """The molecule of the best beam of each code, None where it is none."""
         latents = torch.from_numpy(np.stack(codes)).to(self.model.device, self.model.dtype)
         how = {"do_sample": False, "early_stopping": True, "max_length": LONGEST_BEAM}
         tokens = self.model.generate(latents=latents, num_beams=beams, **how)
-        molecules: list[str | None] = []
-        for text in self._tokenizer.batch_decode(tokens, skip_special_tokens=True):
-            try:
-                molecules.append(canonicalize(text))
-            except SmilesError:
-                molecules.append(None)
-        return molecules
+        return self._codec.decoder.molecules(tokens)
 
     def _embed(
         self,

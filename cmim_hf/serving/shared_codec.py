@@ -74,8 +74,7 @@ class SharedDecoder(Decoder):
         if how.temperature > 0:
             found = self._drawn(codes, how)
         else:
-            settings = (how.attempts, how.max_length)
-            found = self._batcher.map("decode", settings, codes, self._call)
+            found = self._batcher.map("decode", (how,), codes, self._call)
         molecules = [smiles for smiles, _ in found]
         if self._beams > 1:
             widest = self._batcher.map("beams", (self._beams,), codes, self._call)
