@@ -62,10 +62,9 @@ def main() -> None:
     ends = smiles[0 : 2 * args.walks : 2], smiles[1 : 2 * args.walks : 2]
     first = ends[0][: len(ends[1])]
     walks = generator.interpolate(first, ends[1], args.steps)
-    valid = np.array([[one is not None for one in walk] for walk in walks])
-    likeness = np.full(valid.shape, np.nan)
-    for row, walk in enumerate(walks):
-        likeness[row, valid[row]] = similarities(first[row], [one for one in walk if one])
+    pairs = zip(first, walks, strict=True)
+    likeness = np.array([similarities(one, walk) for one, walk in pairs], float)
+    valid = ~np.isnan(likeness)
     falling = " ".join(f"{mean:.2f}" for mean in np.nanmean(likeness, axis=0))
     print(f"\n{valid[:, 1:-1].mean():.1%} of the codes between {len(walks)} pairs are molecules; "
           f"their mean similarity to the first end, step by step: {falling}")  # fmt: skip

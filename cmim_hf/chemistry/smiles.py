@@ -135,17 +135,29 @@ def similarity(first: str, second: str) -> float:
     >>> similarity("CCO", "OCC")
     1.0
     """
-    return similarities(first, [second])[0]
+    return DataStructs.TanimotoSimilarity(*map(_fingerprint, (first, second)))
 
 
-def similarities(reference: str, smiles: Iterable[str]) -> list[float]:
+def similarities(reference: str, smiles: Iterable[str | None]) -> list[float | None]:
     """Return the `similarity` of each molecule to one, which is parsed once.
 
-    >>> similarities("CCO", ["OCC", "[Na+].[Cl-]"])
-    [1.0, 0.0]
+    What is None or cannot be read has none; of the `reference` that is an error, as in `parse`.
+
+    >>> similarities("CCO", ["OCC", "[Na+].[Cl-]", None, "C(C"])
+    [1.0, 0.0, None, None]
     """
-    first, *others = (_FINGERPRINTS.GetFingerprint(parse(text)) for text in (reference, *smiles))
-    return list(DataStructs.BulkTanimotoSimilarity(first, others))
+    first, near = _fingerprint(reference), []
+    for text in smiles:
+        try:
+            other = None if text is None else _fingerprint(text)
+        except SmilesError:
+            other = None
+        near.append(None if other is None else DataStructs.TanimotoSimilarity(first, other))
+    return near
+
+
+def _fingerprint(smiles: str) -> DataStructs.ExplicitBitVect:
+    return _FINGERPRINTS.GetFingerprint(parse(smiles))
 
 
 def fingerprints(smiles: Iterable[str]) -> np.ndarray:

@@ -22,7 +22,7 @@ from .options import (
     load_generator,
 )
 from .reports import say, say_drawn, share, two_digits
-from .seeds import encode_rows, given_rows, similarities_or_none
+from .seeds import encode_rows, given_rows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,7 +91,7 @@ def _pairs(
     options: argparse.Namespace, generator: MoleculeGenerator
 ) -> Iterator[tuple[int, list[str], list[str]]]:
     """Number of a first pair, and first and second ends of it and those that follow."""
-    from ..data.smiles_files import Row, read_batches
+    from ..data.smiles_files import read_batches
     from ..data.tables import find_column
 
     if options.ends:
@@ -105,8 +105,7 @@ def _pairs(
     rows = max(1, BATCH_ROWS // max(1, options.steps))
     for batch in read_batches(options.pairs, column=names[0], batch_rows=rows):
         other = find_column(batch.columns.column_names, names[1], batch.source)
-        second = [str(text or "") for text in batch.columns[other].to_pylist()]
-        ends = [Row(batch.source, number, text) for number, text in enumerate(second, batch.start)]
+        ends = given_rows(batch.source, batch.columns[other].to_pylist(), batch.start)
         read = [encode_rows(generator, rows, None) for rows in (batch.rows(), ends)]
         yield batch.start, *map(generator.texts, read)
 
@@ -152,14 +151,16 @@ def _table(
 ) -> pa.Table:
     import pyarrow as pa
 
+    from ..chemistry.smiles import similarities
+
     columns = {name: [] for name in ("pair", "step", "smiles")}
     near = {"similarity_first": [], "similarity_second": []}
     for pair, (one, other, path) in enumerate(zip(first, second, paths, strict=True), start):
         columns["pair"] += [pair] * len(path)
         columns["step"] += range(1, len(path) + 1)
         columns["smiles"] += path
-        near["similarity_first"] += similarities_or_none(one, path)
-        near["similarity_second"] += similarities_or_none(other, path)
+        near["similarity_first"] += similarities(one, path)
+        near["similarity_second"] += similarities(other, path)
     types = dict(zip(columns, (pa.int64(), pa.int64(), pa.string()), strict=True))
     columns = {name: pa.array(values, types[name]) for name, values in columns.items()}
     return pa.table(

@@ -27,7 +27,7 @@ from .options import (
     load_generator,
 )
 from .reports import say, say_drawn, say_invalid
-from .seeds import encode_rows
+from .seeds import encode_rows, given_rows
 
 if TYPE_CHECKING:
     from ..data.smiles_files import Row
@@ -162,7 +162,7 @@ def _is_source(text: str, file_type: str | None) -> bool:
 
 
 def _seed_rows(options: argparse.Namespace) -> Iterator[Row]:
-    from ..data.smiles_files import Row, read_smiles
+    from ..data.smiles_files import read_smiles
 
     for number, text in enumerate(options.seeds, 1):
         if _is_source(text, options.file_type):
@@ -170,7 +170,7 @@ def _seed_rows(options: argparse.Namespace) -> Iterator[Row]:
                 text, column=options.column, split=options.split, file_type=options.file_type
             )
         else:
-            yield Row("the seeds of the command line", number, text)
+            yield from given_rows("the seeds of the command line", [text], number)
 
 
 def _write_best(output: Path | None, picture: Picture, found: Optimization) -> None:

@@ -26,7 +26,7 @@ from .options import (
     load_generator,
 )
 from .reports import say, say_drawn, share, two_digits
-from .seeds import encode_rows, given_rows, similarities_or_none
+from .seeds import encode_rows, given_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -218,8 +218,10 @@ def _drawn(
 def _table(seed: str | None, read: str | None, chosen: list[str | None]) -> pa.Table:
     import pyarrow as pa
 
+    from ..chemistry.smiles import similarities
+
     columns = {"smiles": pa.array(chosen, pa.string())}
     if seed:
         columns["seed"] = pa.array([seed] * len(chosen), pa.string())
-        columns["similarity"] = pa.array(similarities_or_none(read, chosen), pa.float64())
+        columns["similarity"] = pa.array(similarities(read, chosen), pa.float64())
     return pa.table(columns)

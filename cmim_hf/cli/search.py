@@ -109,21 +109,26 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _compared(query: str, hits: pd.DataFrame) -> pd.DataFrame:
-    """The hits of a query with their ranks, from 1, and Tanimoto similarities."""
+    """The hits of a query with ranks, from 1, and Tanimoto similarities, NaN of no molecule."""
+    import numpy as np
+
     from ..chemistry.smiles import similarities
 
     hits.insert(0, "query", query)
     hits.insert(1, "rank", hits.index + 1)
-    hits.insert(3, "tanimoto", similarities(query, hits["smiles"]))
+    hits.insert(3, "tanimoto", np.array(similarities(query, hits["smiles"]), float))
     return hits
 
 
 def _lines(hits: pd.DataFrame) -> str:
     """The hits as lines, texts to the left, without columns that are empty."""
-    hits = hits.dropna(axis="columns", how="all").fillna("")
-    widths = {name: max(map(len, hits[name]), default=0) for name in hits.columns[3:]}
+    hits = hits.dropna(axis="columns", how="all")
+    hits = hits.fillna(dict.fromkeys(hits.select_dtypes(exclude="number"), ""))
+    texts = hits.select_dtypes(exclude="number")
+    widths = {name: max(map(len, hits[name]), default=0) for name in texts}
     formats = {name: f"{{:<{width}}}".format for name, width in widths.items()}
-    return hits.to_string(index=False, justify="left", float_format="%.3f", formatters=formats)
+    how = {"justify": "left", "float_format": "%.3f", "na_rep": ""}
+    return hits.to_string(index=False, formatters=formats, **how)
 
 
 def _draw(queries: list[str], hits: list[pd.DataFrame], path: Path) -> None:
@@ -133,7 +138,8 @@ def _draw(queries: list[str], hits: list[pd.DataFrame], path: Path) -> None:
     for query, table in zip(queries, hits, strict=True):
         picture.add(query, "query")
         for hit in table[:DRAWN].itertuples():
-            picture.add(hit.smiles, f"cosine {hit.cosine:.2f}, Tanimoto {hit.tanimoto:.2f}")
+            drawn = hit.smiles if hit.tanimoto >= 0 else None
+            picture.add(drawn, f"cosine {hit.cosine:.2f}, Tanimoto {hit.tanimoto:.2f}")
         for _ in range(columns - 1 - len(table)):
             picture.add(None, "")
     picture.save()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,11 +12,12 @@ if TYPE_CHECKING:
     from ..generation.generator import MoleculeGenerator
 
 
-def given_rows(where: str, texts: list[str]) -> list[Row]:
-    """SMILES of the command line as rows, numbered from 1; `where` is what errors call them."""
-    from ..data.smiles_files import Row
+def given_rows(where: str, texts: Iterable[str | None], start: int = 1) -> list[Row]:
+    """SMILES as rows, numbered from `start`; `where` is what errors call them."""
+    from ..data.smiles_files import Row, bare_smiles
 
-    return [Row(where, number, text) for number, text in enumerate(texts, 1)]
+    rows = enumerate(texts, start)
+    return [Row(where, number, bare_smiles(text or "")) for number, text in rows]
 
 
 def encode_rows(
@@ -32,11 +34,3 @@ def encode_rows(
     if encoded.rejects and on_invalid in ("raise", None):
         raise invalid_row(encoded.rejects[0], may_choose=on_invalid is not None)
     return encoded
-
-
-def similarities_or_none(reference: str, molecules: list[str | None]) -> list[float | None]:
-    """Tanimoto similarities to molecules of which some are missing."""
-    from ..chemistry.smiles import similarities
-
-    near = iter(similarities(reference, [one for one in molecules if one is not None]))
-    return [None if one is None else next(near) for one in molecules]

@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 from tqdm.auto import tqdm
 
+from ..data.smiles_files import bare_smiles
 from ..data.tables import find_column
 from .embedder import MoleculeEmbedder
 from .tables import EMBEDDING_COLUMN, METADATA_KEY
@@ -44,8 +45,13 @@ def nearest_neighbors(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The rows of `vectors` (rows, size) nearest to each query (queries, size), and the cosines.
 
+    Rows of `vectors` that hold NaN, as of invalid molecules, come last, with a cosine of NaN.
+
     Returns:
         Both (queries, count), best first; fewer columns where there are fewer vectors.
+
+    Raises:
+        ValueError: A query that is not finite, or no row of `vectors` that is.
 
     Example:
         >>> vectors = np.array([[2.0, 0.0], [0.0, 0.0], [1.0, 3.0]])
@@ -53,8 +59,15 @@ def nearest_neighbors(
         >>> rows.tolist(), cosines.round(3).tolist()
         ([[0, 2]], [[0.707, 0.0]])
     """
-    mean = vectors.mean(axis=0)
+    _check_queries(queries)
+    valid = np.isfinite(vectors).all(axis=1)
+    if not valid.any():
+        raise ValueError(
+            f"None of the {len(vectors)} rows of `vectors` is finite; give valid ones."
+        )
+    mean = vectors.mean(axis=0, where=valid[:, None])
     cosines = _directions(queries, mean) @ _directions(vectors, mean).T
+    cosines[:, ~valid] = np.nan
     rows = np.argsort(-cosines, axis=1, kind="stable")[:, :count]
     return rows, np.take_along_axis(cosines, rows, axis=1)
 
@@ -138,13 +151,15 @@ class EmbeddedLibrary:
 
         Returns:
             For each query a table of `count` rows, or of as many as the library has or the index
-            finds: `cosine`, `smiles`, `id` and `name` as text where the library has them, `file`
-            and `row` in it, from 0.
+            finds: `cosine`, `smiles` (as [`~cmim_hf.data.smiles_files.bare_smiles`] leaves it),
+            `id` and `name` as text where the library has them, `file` and `row` in it, from 0.
 
         Raises:
-            ValueError: The library has no valid row, or faiss cannot build the index.
+            ValueError: The library has no valid row, a query is not finite, or faiss cannot build
+                the index.
             ImportError: The index needs faiss, which is not installed.
         """
+        _check_queries(vectors)
         mean, _ = self._mean_and_valid
         queries = _directions(vectors, mean)
         if self.index == "Flat":
@@ -242,9 +257,18 @@ class EmbeddedLibrary:
                 table = group.to_table(columns=columns).take(chosen - start)
                 vectors.append(_vectors(table.column(EMBEDDING_COLUMN).combine_chunks()))
                 frame = table.drop_columns([EMBEDDING_COLUMN]).to_pandas()
+                frame["smiles"] = frame["smiles"].map(bare_smiles)
                 frames.append(frame.assign(file=group.path, row=chosen - file_start))
             start = end
         return pd.concat(frames, ignore_index=True), np.concatenate(vectors)
+
+
+def _check_queries(queries: np.ndarray) -> None:
+    if len(rows := np.flatnonzero(~np.isfinite(queries).all(axis=1))):
+        raise ValueError(
+            f"Query {rows[0]} (counted from 0) holds numbers that are not finite, as vectors of "
+            "invalid molecules do: leave it out."
+        )
 
 
 def _directions(vectors: np.ndarray, mean: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from ..chemistry.named_properties import NAMED, property_named
 from ..chemistry.smiles import parse, similarities
 from ..chemistry.structure_blocks import write_sdf
 from ..data.invalid_rows import items_in_place
+from ..data.smiles_files import bare_smiles
 from ..optimization.scorers import BUILT_IN, SIMILARITY
 from ..version import __version__
 from . import requests
@@ -78,7 +79,7 @@ def reconstruct(service: Service, call: Call, body: requests.ToReconstruct) -> d
     generator, _ = service.generator(call)
     given = generator.texts(encoded, on_invalid=body.on_invalid)
     found = generator.reconstruct(encoded, on_invalid=body.on_invalid, attempts=body.attempts)
-    near = [a and b and similarities(a, [b])[0] for a, b in zip(given, found, strict=True)]
+    near = [a and similarities(a, [b])[0] for a, b in zip(given, found, strict=True)]
     return {"given": given, "smiles": found, "similarity": near}
 
 
@@ -97,10 +98,8 @@ def sample_around(service: Service, call: Call, body: requests.ToSampleAround) -
     generator, seed = service.generator(call, body.seed)
     how = _given(body, "smiles", "radius", "n", "seed")
     found, info = generator.sample_around(encoded, body.radius, body.n, return_info=True, **how)
-    near = [
-        _similarities(one, group)
-        for one, group in zip(generator.texts(encoded), found, strict=True)
-    ]
+    given = generator.texts(encoded)
+    near = [similarities(one, group) for one, group in zip(given, found, strict=True)]
     return {"smiles": found, "similarity": near, "seed": seed, "summary": str(info)}
 
 
@@ -170,7 +169,7 @@ def neighbors(service: Service, call: Call, body: requests.ToSearch) -> dict[str
     service.limits.check("neighbors", len(body.smiles) * body.neighbors)
     tables = service.nearest(call, body.smiles, body.neighbors)
     for one, table in zip(body.smiles, tables, strict=True):
-        table["similarity"] = similarities(one, table["smiles"])
+        table["similarity"] = similarities(bare_smiles(one), table["smiles"])
     return {"neighbors": [records(table.drop(columns="file")) for table in tables]}
 
 
@@ -190,15 +189,15 @@ def properties(service: Service, call: Call, body: requests.ToDescribe) -> dict[
 def draw(service: Service, smiles: str, width: int, height: int) -> str:
     """A picture of a molecule, as SVG."""
     service.read("smiles", [smiles], None)
-    return draw_molecule(smiles, (width, height))
+    return draw_molecule(bare_smiles(smiles), (width, height))
 
 
 def sdf(service: Service, call: Call, body: requests.ToWrite) -> str:
     """A file of structures with plane coordinates: a record for each row, the rest as data."""
-    smiles = [str(row.get("smiles")) for row in body.rows]
+    smiles = [bare_smiles(str(row.get("smiles"))) for row in body.rows]
     service.read("smiles", smiles, None)
     call.check()
-    return write_sdf(body.rows)
+    return write_sdf(row | {"smiles": one} for row, one in zip(body.rows, smiles, strict=True))
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -210,8 +209,3 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
 def _given(body: requests.Asked, *others: str) -> dict[str, Any]:
     """The fields that are arguments of the package by the same name."""
     return {name: value for name, value in body if name not in others and value is not None}
-
-
-def _similarities(one: str, others: Iterable[str | None]) -> list[float | None]:
-    near = iter(similarities(one, [other for other in others if other is not None]))
-    return [None if other is None else next(near) for other in others]

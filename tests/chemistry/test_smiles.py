@@ -159,6 +159,9 @@ def test_similarity():
     near = chem.similarities("CCO", ["OCC", "CCN", "C", "CCO"])
     assert near == [chem.similarity("CCO", text) for text in ("CCO", "CCN", "C", "OCC")]
     assert chem.similarities("CCO", []) == []
+    assert chem.similarities("CCO", [None, "C(C", "OCC"]) == [None, None, 1.0]
+    with pytest.raises(chem.SmilesError, match="C\\(C"):
+        chem.similarity("CCO", "C(C")
 
 
 def test_grid_is_png_or_svg_of_the_right_size():

@@ -361,6 +361,16 @@ def test_interpolate_a_table_of_pairs(generator, molecules, tmp_path, capsys, mo
     assert pq.read_table(output).to_pydict() == found
 
 
+def test_blanks_and_extensions_of_given_molecules_are_left_out(generator, tmp_path, capsys):
+    pairs, output = tmp_path / "pairs.csv", tmp_path / "out.csv"
+    pairs.write_text("first,second\nCCO ,C[C@H](F)Cl |&1:1|\n")
+    assert main(["interpolate", "--pairs", str(pairs), "--steps", "2", "-o", str(output)]) == 0
+    (path,) = generator.interpolate(["CCO"], ["C[C@H](F)Cl"], 2)
+    assert [row["smiles"] for row in read(output)] == path
+    command = ["optimize", "CCO ", "--scorer", "qed", "--budget", "2", "-o", str(output)]
+    assert main(command) == 0 and read(output)[0]["seed_smiles"] == "CCO"
+
+
 def test_optimize_writes_the_best_of_each_seed(molecules, tmp_path, capsys):
     seeds, own = tmp_path / "seeds.csv", tmp_path / "my=own.py"
     seeds.write_text(f"id,mol\n1,{molecules[3]}\n2,C(C\n")

@@ -80,6 +80,20 @@ def test_it_writes_every_hit_of_queries_and_of_a_file(library, smiles, tmp_path,
     assert lines == found[found["rank"] == 1][["smiles", "query"]].to_numpy().tolist()
 
 
+def test_libraries_as_they_were_written_are_searched(tmp_path, capsys):
+    """With blanks around SMILES, and, embedded as they are, with what is no molecule."""
+    table, picture = tmp_path / "raw.csv", tmp_path / "hits.svg"
+    table.write_text("smiles,name\nCCO ,ethanol\nCCN,amine\nC(C,broken\n")
+    library, hits = str(tmp_path / "raw.parquet"), str(tmp_path / "hits.csv")
+    made = ["embed", str(table), "-o", library, "--checkpoint", "tiny", "--no-canonicalize"]
+    search = ["search", "--library", library, "--queries", "CCO ", "--picture", str(picture)]
+    assert main(made) == main([*search, "-o", hits]) == main(search) == 0
+    found = pd.read_csv(hits).set_index("name")
+    assert found["smiles"].to_dict() == {"ethanol": "CCO", "amine": "CCN", "broken": "C(C"}
+    assert found["tanimoto"]["ethanol"] == 1 and np.isnan(found["tanimoto"]["broken"])
+    assert re.search(r"-?0\.\d{3} +C\(C +broken", capsys.readouterr().out)
+
+
 def test_a_query_with_fewer_hits_leaves_cells_empty(tmp_path):
     from cmim_hf.cli.search import _draw
 

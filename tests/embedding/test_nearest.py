@@ -106,6 +106,27 @@ def test_neighbours_of_vectors_in_memory(embedder, vectors):
     assert nearest_neighbors(queries, valid[:2], 7)[0].shape == (3, 2)
 
 
+def test_invalid_rows_in_memory_are_no_neighbours(embedder, vectors):
+    queries = embedder.embed(QUERIES)
+    rows, cosines = nearest_neighbors(queries, vectors, 300)
+    expected, exact = brute_force(vectors, queries, 294)
+    np.testing.assert_array_equal(rows[:, :294], expected)
+    np.testing.assert_allclose(cosines[:, :294], exact, atol=1e-5)
+    assert set(rows[0, 294:]) == set(INVALID) and np.isnan(cosines[:, 294:]).all()
+    with pytest.raises(ValueError, match="None of the 6 rows of `vectors` is finite"):
+        nearest_neighbors(queries, vectors[list(INVALID)], 1)
+
+
+def test_a_query_without_a_vector_is_an_error(library, embedder):
+    queries = embedder.embed(["CCO", "C(C"])
+    for search in (
+        lambda: nearest_neighbors(queries, queries, 1),
+        lambda: library.nearest(queries, 1),
+    ):
+        with pytest.raises(ValueError, match="Query 1 .counted from 0. holds numbers"):
+            search()
+
+
 def test_names_and_ids_stay_with_their_molecules(library, embedder, smiles):
     """More neighbours than molecules are all valid ones."""
     (found,) = library.nearest(embedder.embed(QUERIES[:1]), 1000)

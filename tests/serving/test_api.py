@@ -14,6 +14,7 @@ from cmim_hf.chemistry.properties import penalized_logp, qed
 from cmim_hf.chemistry.smiles import canonicalize, similarity
 from cmim_hf.cli.main import main
 from cmim_hf.serving.app import LOOPBACK, make_app
+from cmim_hf.serving.batching import Call
 from cmim_hf.serving.service import Limits, Service
 
 ASPIRIN, IBUPROFEN = "CC(=O)Oc1ccccc1C(=O)O", "CC(C)Cc1ccc(C(C)C(=O)O)cc1"
@@ -105,6 +106,15 @@ def test_a_client_of_molmim_finds_all_it_knows(client, generator):
     body = {"smi": ASPIRIN, "algorithm": "none", "scaled_radius": 0.2}
     found = client.post("/generate", json=body).json()["generated"]
     assert found and all(one["score"] == qed(one["smiles"]) for one in found)
+
+
+def test_a_beam_that_is_cut_off_is_no_molecule(monkeypatch):
+    service = Service("tiny")
+    codes = service.latents(Call(), service.read("smi", ["CCCCCCCCO"], None))
+    (whole,) = service.batcher.map("beams", (2,), codes, Call())
+    monkeypatch.setattr("cmim_hf.serving.service.LONGEST_BEAM", 3)
+    assert service.batcher.map("beams", (2,), codes, Call()) == [None] != [whole]
+    service.close()
 
 
 def test_what_the_molmim_api_refuses(refused):
@@ -212,6 +222,7 @@ def test_what_the_own_api_refuses(client, refused):
     assert "Extra inputs" in refused("/v1/latents", **how, file="/etc/passwd")
     assert "101 molecules; this server takes 100" in refused("/v1/latents", smiles=["C"] * 101)
     assert "stands for 120 molecules" in refused("/v1/sample_around", smiles=["C"] * 2, n=60)
+    assert "needs a temperature above 0" in refused("/v1/sample", top_k=3)
     assert "301 characters" in refused("/v1/latents", smiles=["C" * 301])
     assert "500 molecules be scored" in refused("/v1/optimize", **how, budget=500)
     assert "population" in refused("/v1/optimize", **how, budget=9, population=10**12)
@@ -247,6 +258,13 @@ def test_neighbours_are_those_of_the_library(post, library):
     assert found[0]["row"] == 3 and found[0]["cosine"] == pytest.approx(1, abs=1e-5)
     assert len(found) == 5 and found[0]["similarity"] == 1
     assert {one["smiles"] for one in found} <= set(smiles)
+
+
+def test_blanks_around_a_molecule_are_left_out_everywhere(client, post):
+    assert post("/v1/neighbors", smiles=["CCO "]) == post("/v1/neighbors", smiles=["CCO"])
+    for one in ("CCO ", "CCO"):
+        assert client.get("/v1/draw", params={"smiles": one}).status_code == 200
+        assert client.post("/v1/sdf", json={"rows": [{"smiles": one}]}).status_code == 200
 
 
 def test_pictures_and_structures(client, post):
