@@ -121,8 +121,10 @@ def drawn_walk(first: str, second: str, path: list[str | None]) -> list[tuple[st
     >>> drawn_walk("CCO", "CCN", ["CCO", "CCO", None, "CC", "CC", "CCC"])[2:]
     [('CCC', '0.43 / 0.43'), ('CCN', 'second, not reached')]
     """
+    from ..chemistry.smiles import similarities
+
     between = [one for one in dict.fromkeys(path) if one not in (None, first, second)]
-    near = zip(*(similarities_or_none(end, between) for end in (first, second)), strict=True)
+    near = zip(*(similarities(end, between) for end in (first, second)), strict=True)
     return [
         (first, "first" if path[0] == first else "first, not reached"),
         *(
