@@ -22,7 +22,7 @@ from ..data.row_encoder import EncodedRows, RowEncoder, check_standardize
 from ..data.token_batches import batch_tokens as default_batch_tokens
 from ..data.token_batches import distinct_rows, padded_batches
 from ..model.informative_embeddings_cmim import POOLINGS
-from .principal_axes import SHIPPED, PrincipalAxes, find_axes
+from .principal_axes import PrincipalAxes
 
 _OF_A_CALL = (
     "representation",
@@ -219,11 +219,12 @@ class MoleculeEmbedder:
         Raises:
             ValueError: There are none, or they are damaged or of another model.
         """
-        axes = find_axes(checkpoint_path(self.checkpoint), **self._hub)
+        axes = PrincipalAxes.beside(checkpoint_path(self.checkpoint), **self._hub)
         if axes is None:
             raise ValueError(
-                f"`dim` needs principal axes, and there is no {SHIPPED} beside the weights of "
-                f"{self.checkpoint}: fit them by MoleculeEmbedder.fit_axes, and save them there."
+                f"`dim` needs principal axes, and there is no {PrincipalAxes.FILE} beside the "
+                f"weights of {self.checkpoint}: fit them by MoleculeEmbedder.fit_axes, and save "
+                "them there."
             )
         axes.check_model(self.checkpoint, self._anchor())
         return axes

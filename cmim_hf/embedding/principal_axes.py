@@ -3,21 +3,13 @@
 
 from __future__ import annotations
 
-import os
-from typing import Any
-
 import numpy as np
 
-from ..checkpoints.companions import difference, find_beside, load_tensors, save_tensors
+from ..checkpoints.companions import Companion
 from ..data.argument_checks import whole_number
 
-SHIPPED = "axes.safetensors"
-"""The file's name beside a checkpoint's weights."""
 
-_FORMAT = "cmim-hf principal axes 1"
-
-
-class PrincipalAxes:
+class PrincipalAxes(Companion):
     """Directions of a space of vectors, those first in which many molecules differ most.
 
     A vector v becomes its first coordinates v·a₁, v·a₂, …, with a the unit eigenvectors of the
@@ -38,11 +30,18 @@ class PrincipalAxes:
             if it is not known.
     """
 
+    FILE = "axes.safetensors"
+    FORMAT = "cmim-hf principal axes 1"
+    WHAT = "principal axes"
+    FITTED_BY = "MoleculeEmbedder.fit_axes"
+    KEPT = ("axes", "kept", "anchor")
+
     def __init__(
         self, axes: np.ndarray, kept: np.ndarray, anchor: np.ndarray | None = None
     ) -> None:
         """See the attributes; `fit` finds them."""
         self.axes, self.kept, self.anchor = axes, kept, anchor
+        self.shape = axes.shape[1:]
 
     @classmethod
     def fit(cls, vectors: np.ndarray, anchor: np.ndarray | None = None) -> PrincipalAxes:
@@ -71,49 +70,3 @@ class PrincipalAxes:
         if whole_number("dim", dim, 1) > len(self.axes):
             raise ValueError(f"`dim` is at most {len(self.axes)}, the size of a vector; got {dim}.")
         return int(dim)
-
-    def check_model(self, name: str, anchor: np.ndarray) -> None:
-        """ValueError where the vectors were of another model; `anchor` (size,) is `name`'s."""
-        if anchor.shape != self.axes.shape[1:]:
-            raise ValueError(
-                f"These axes are of vectors of {self.axes.shape[1]} numbers; those of {name} have "
-                f"{len(anchor)}. Fit them with that model: MoleculeEmbedder.fit_axes."
-            )
-        if self.anchor is not None and (other := difference(anchor, self.anchor)):
-            raise ValueError(
-                f"These axes were fitted to vectors of another model than {name}: they differ by "
-                f"{other:.0%} for the same molecule. Fit them with this one: "
-                "MoleculeEmbedder.fit_axes."
-            )
-
-    def save(self, path: str | os.PathLike) -> None:
-        """Write a `.safetensors` file: called `axes.safetensors` beside weights, it is theirs.
-
-        Raises:
-            ValueError: Another suffix.
-            FileNotFoundError: Its folder does not exist.
-        """
-        names = ("axes", "kept", "anchor")
-        tensors = {name: value for name in names if (value := getattr(self, name)) is not None}
-        save_tensors(path, tensors, _FORMAT)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike) -> PrincipalAxes:
-        """Read what `save` wrote.
-
-        Raises:
-            FileNotFoundError: No such file.
-            ValueError: It is damaged, or holds something else.
-        """
-        tensors, _ = load_tensors(path, _FORMAT, "principal axes")
-        return cls(**tensors)
-
-
-def find_axes(checkpoint: str, **hub: Any) -> PrincipalAxes | None:
-    """The axes that stand beside a checkpoint's weights; None without.
-
-    Raises:
-        ValueError: They are damaged.
-    """
-    file = find_beside(checkpoint, SHIPPED, **hub)
-    return None if file is None else PrincipalAxes.load(file)

@@ -18,7 +18,7 @@ from ..checkpoints import checkpoint_path
 from ..checkpoints.companions import find_beside
 from ..checkpoints.loading import load_checkpoint
 from ..cpu_kernels import slow_down
-from ..embedding.principal_axes import SHIPPED as AXES
+from ..embedding.principal_axes import PrincipalAxes
 from ..model.informative_embeddings_cmim import POOLINGS
 from ..model.modeling_cmim import CMIMModel
 from ..model.onnx_cmim import DECODER, GRAPHS, WEIGHTS, CMIMOnnxModel, open_graph
@@ -91,8 +91,9 @@ def export_onnx(
     with whole_folder(folder) as partial:
         model.config.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
-        if (axes := find_beside(checkpoint_path(checkpoint), AXES, **hub)) is not None:
-            shutil.copyfile(axes, partial / AXES)
+        axes = find_beside(checkpoint_path(checkpoint), PrincipalAxes.FILE, **hub)
+        if axes is not None:
+            shutil.copyfile(axes, partial / PrincipalAxes.FILE)
         write_graphs(model, partial)
         rows = _example_rows(model, tokenizer)
         difference = compare(model, partial, rows)

@@ -16,7 +16,7 @@ from ..data.argument_checks import check_choice
 from ..data.row_encoder import EncodedRows
 from ..data.smiles_files import Row
 from .encode_decode import Codec
-from .prior import PRIORS, CodePrior, find_prior
+from .prior import PRIORS, CodePrior
 
 LARGEST_RADIUS = 1e6  # beyond, float32 codes overflow sooner or later
 UNITS = ("prior", "posterior", "aggregate")
@@ -83,4 +83,4 @@ class CodeDraws:
 
     @cached_property
     def _fitted_prior(self) -> CodePrior | None:
-        return find_prior(self._codec.model.name_or_path, **self._hub)
+        return CodePrior.beside(self._codec.model.name_or_path, **self._hub)

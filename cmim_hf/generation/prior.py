@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from ..checkpoints.companions import SUFFIX, difference, find_beside, load_tensors, save_tensors
+from ..checkpoints.companions import SUFFIX, Companion
 from ..data.argument_checks import whole_number
 
 BANDWIDTH = 0.7
@@ -22,14 +21,12 @@ MOST_CODES = 20_000
 PRIORS = ("standard", "fitted")
 """Those that have a name."""
 
-_SHIPPED = "prior.safetensors"
-_FORMAT = "cmim-hf code prior 1"
 _GROUP = 75  # codes on average
 _ROUNDS = 15  # of k-means
 _VARIANCE_KEPT = 0.999
 
 
-class CodePrior:
+class CodePrior(Companion):
     """Codes like those of a set of molecules: their smoothed bootstrap, within groups of like ones.
 
         z = μ_g + √(1 - h²) (z_i - μ_g) + h C_g^½ ε,   i drawn among the codes, ε ~ N(0, I)
@@ -62,6 +59,12 @@ class CodePrior:
             known again in any precision; `None` if it is not known.
     """
 
+    FILE = "prior.safetensors"
+    FORMAT = "cmim-hf code prior 1"
+    WHAT = "prior of codes"
+    FITTED_BY = "MoleculeGenerator.fit_prior"
+    KEPT = ("mean", "basis", "codes", "sizes", "bandwidth", "anchor")
+
     def __init__(
         self,
         mean: np.ndarray,
@@ -78,6 +81,7 @@ class CodePrior:
         """
         self.mean, self.basis, self.codes, self.sizes = mean, basis, codes, sizes
         self.bandwidth, self.anchor = checked_bandwidth(bandwidth), anchor
+        self.shape = mean.shape
 
     @classmethod
     def fit(
@@ -155,42 +159,6 @@ class CodePrior:
             white[rows] = middle + kept + h * noise[rows, : len(root)] @ root
         return self.mean + (white @ self.basis).reshape(n, *self.mean.shape)
 
-    def check_model(self, name: str, anchor: np.ndarray) -> None:
-        """Refuse to draw for another model than the one whose codes were fitted.
-
-        Args:
-            name: The model's, for the error.
-            anchor: (num_latents, latent_size), its code of `ANCHOR`.
-
-        Raises:
-            ValueError: Codes of another shape, or another code of that molecule.
-        """
-        if anchor.shape != self.mean.shape:
-            raise ValueError(
-                f"This prior draws codes of (num_latents, latent_size) = {self.mean.shape}; those "
-                f"of {name} are {anchor.shape}. Fit one with that model: "
-                "MoleculeGenerator.fit_prior."
-            )
-        if self.anchor is None:
-            return
-        if other := difference(anchor, self.anchor):
-            raise ValueError(
-                f"This prior was fitted to the codes of another model than {name}: they differ by "
-                f"{other:.0%} for the same molecule. Fit one with this model: "
-                "MoleculeGenerator.fit_prior."
-            )
-
-    def save(self, path: str | os.PathLike) -> None:
-        """Write a `.safetensors` file, which appears whole or not at all.
-
-        Raises:
-            ValueError: Another suffix.
-            FileNotFoundError: Its folder does not exist.
-        """
-        names = ("mean", "basis", "codes", "sizes", "anchor")
-        tensors = {name: value for name in names if (value := getattr(self, name)) is not None}
-        save_tensors(path, tensors, _FORMAT, bandwidth=repr(self.bandwidth))
-
     @classmethod
     def load(cls, path: str | os.PathLike) -> CodePrior:
         """Read what `save` wrote.
@@ -204,26 +172,13 @@ class CodePrior:
                 f"Unknown `prior` {path!r:.80}; choose one of {', '.join(PRIORS)}, what "
                 f"MoleculeGenerator.fit_prior returns, or a {SUFFIX} file of it."
             )
-        tensors, settings = load_tensors(path, _FORMAT, "prior of codes")
-        return cls(**tensors, bandwidth=float(settings["bandwidth"]))
+        return super().load(path)
 
     def __repr__(self) -> str:
         """Its size and bandwidth."""
         return (
             f"CodePrior({len(self.codes)} codes of {self.mean.shape}, bandwidth {self.bandwidth})"
         )
-
-
-def find_prior(checkpoint: str, **hub: Any) -> CodePrior | None:
-    """The prior that stands beside a checkpoint's weights, a folder or a Hub id; None without.
-
-    `hub` are arguments of [`~cmim_hf.checkpoints.loading.load_checkpoint`].
-
-    Raises:
-        ValueError: It is damaged.
-    """
-    file = find_beside(checkpoint, _SHIPPED, **hub)
-    return None if file is None else CodePrior.load(file)
 
 
 def checked_bandwidth(bandwidth: float) -> float:

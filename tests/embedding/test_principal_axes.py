@@ -11,7 +11,7 @@ import pytest
 from cmim_hf import DEFAULT_CHECKPOINT, MoleculeEmbedder, list_checkpoints
 from cmim_hf.cli.main import main
 from cmim_hf.embedding.nearest import EmbeddedLibrary
-from cmim_hf.embedding.principal_axes import SHIPPED, PrincipalAxes, find_axes
+from cmim_hf.embedding.principal_axes import PrincipalAxes
 from cmim_hf.embedding.sklearn_featurizer import MoleculeFeaturizer
 
 SMILES = ["CCO", "c1ccccc1O", "CC(=O)Oc1ccccc1C(=O)O", "CN1CCC[C@H]1c1cccnc1"]
@@ -38,8 +38,8 @@ def test_axes_are_the_eigenvectors_of_the_covariance():
 def test_axes_are_read_once_for_all_calls(monkeypatch):
     """Written with a spy: what it costs is the only thing that could be seen otherwise."""
     embedder, read = MoleculeEmbedder(progress=False), []
-    find = lambda *args, **how: read.append(args) or find_axes(*args, **how)  # noqa: E731
-    monkeypatch.setattr("cmim_hf.embedding.embedder.find_axes", find)
+    load = PrincipalAxes.load
+    monkeypatch.setattr(PrincipalAxes, "load", lambda path: read.append(path) or load(path))
     assert embedder.embed(["CCO"], dim=8).shape == embedder.embed(["CCN"], dim=8).shape == (1, 8)
     assert len(read) == 1
 
@@ -80,7 +80,7 @@ def test_a_checkpoint_of_ones_own_gets_axes(tmp_path):
     chains = ["C" * n + end for n in range(1, 21) for end in ("O", "N", "F", "Cl", "C=O", "C#N")]
     axes = embedder.fit_axes([*chains, "no molecule"])
     assert axes.axes.shape == (96, 96)
-    axes.save(folder / SHIPPED)
+    axes.save(folder / PrincipalAxes.FILE)
     whole = embedder.embed(SMILES, representation="informative")
     short = MoleculeEmbedder(folder, dim=8, progress=False).embed(SMILES)
     assert short == pytest.approx(whole @ axes.axes[:8].T, abs=1e-5)
@@ -89,21 +89,23 @@ def test_a_checkpoint_of_ones_own_gets_axes(tmp_path):
     (tmp_path / "some.smi").write_text("\n".join(SMILES))
     command = ["embed", str(tmp_path / "some.smi"), "-o", str(library)]
     assert main([*command, "--checkpoint", str(folder), "--dim", "8"]) == 0
-    PrincipalAxes(axes.axes[::-1], axes.kept, axes.anchor).save(folder / SHIPPED)
+    PrincipalAxes(axes.axes[::-1], axes.kept, axes.anchor).save(folder / PrincipalAxes.FILE)
     with pytest.raises(ValueError, match="axes must be those of fit"):
         featurizer.transform(SMILES)
     with pytest.raises(ValueError, match="their vectors cannot be compared"):
         EmbeddedLibrary(library).embedder()
     with pytest.raises(ValueError, match=r"more molecules than numbers; got \(4, 96\)"):
         embedder.fit_axes(SMILES)
-    shutil.copy(f"{DEFAULT_CHECKPOINT}/{SHIPPED}", folder)
-    with pytest.raises(ValueError, match="vectors of 192 numbers; those of .*mine have 96"):
+    shutil.copy(f"{DEFAULT_CHECKPOINT}/{PrincipalAxes.FILE}", folder)
+    with pytest.raises(
+        ValueError, match=r"from .*mine itself.* there are \(96,\) numbers, not \(192,\)"
+    ):
         MoleculeEmbedder(folder, dim=8)
     other = PrincipalAxes(axes.axes, axes.kept, axes.anchor * 1.2)
-    other.save(folder / SHIPPED)
-    with pytest.raises(ValueError, match="another model than .*mine: they differ by 17%"):
+    other.save(folder / PrincipalAxes.FILE)
+    with pytest.raises(ValueError, match="from .*mine itself.* differ by 17%.*fit_axes"):
         MoleculeEmbedder(folder, dim=8)
-    (folder / SHIPPED).write_bytes(b"x")
+    (folder / PrincipalAxes.FILE).write_bytes(b"x")
     with pytest.raises(ValueError, match="principal axes .* cannot be read"):
         MoleculeEmbedder(folder, dim=8)
 
