@@ -33,13 +33,13 @@ from cmim_hf.data.packed_molecules import PackedMolecules
 from cmim_hf.data.prepare import SourceOptions, prepare_sources, retokenize
 
 from ..evidence import DATA, RESULTS, Cells, interval, shown, table, write
+from ..pictures import better, panels, save_figure
 from .molecule_tasks import Task, divisions, fit_and_score, heads, load_tasks
 from .trainings import (
     NO_DECODER,
     compute_all,
     grouped,
     names_of_objectives,
-    save_figure,
     trainer_for,
     views_of,
 )
@@ -323,25 +323,15 @@ def page(study: str, results: Sequence[dict[str, Any]], tasks: Sequence[Task]) -
 def draw(found: dict[str, list[dict[str, Any]]], tasks: Sequence[Task], folder: Path) -> None:
     """`ablation_objectives.png` and `ablation_batch_size.png`, of the studies that were run."""
     if "objectives" in found:
-        figure, plots = plt.subplots(1, len(tasks), figsize=(5.5 * len(tasks), 4), squeeze=False)
-        groups = grouped(found["objectives"], ["objective"])
-        for plot, task in zip(plots[0], tasks, strict=True):
-            for place, name in enumerate(REPRESENTATIONS):
-                bars = [interval([r["probes"][task.name][name] for r in g]) for g in groups]
-                plot.bar(
-                    np.arange(len(groups)) + 0.27 * (place - 1),
-                    [mean for mean, _, _ in bars],
-                    0.27,
-                    yerr=np.nan_to_num([(high - low) / 2 for _, low, high in bars]),
-                    label=name,
-                )
-            plot.set_xticks(range(len(groups)), [g[0]["objective"] for g in groups], rotation=40)
-            plot.set(title=task.name, ylabel=task.measure)
-        plots[0][0].legend()
+        figure, plots = panels(len(tasks), len(tasks), (5.0, 6.0))
+        for plot, task in zip(plots, tasks, strict=True):
+            draw_objectives(plot, grouped(found["objectives"], ["objective"]), task)
+        handles = plots[0].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside lower center", ncols=len(REPRESENTATIONS))
         save_figure(figure, folder / "ablation_objectives.png")
     if "batch_size" in found:
-        figure, plots = plt.subplots(1, len(tasks), figsize=(5.5 * len(tasks), 4), squeeze=False)
-        for plot, task in zip(plots[0], tasks, strict=True):
+        figure, plots = panels(len(tasks), len(tasks))
+        for plot, task in zip(plots, tasks, strict=True):
             for of_one in grouped(found["batch_size"], ["objective"]):
                 groups = grouped(of_one, ["batch_size"])
                 points = [interval([r["probes"][task.name]["latent"] for r in g]) for g in groups]
@@ -353,9 +343,31 @@ def draw(found: dict[str, list[dict[str, Any]]], tasks: Sequence[Task], folder: 
                     marker="o",
                 )
             plot.set_xscale("log", base=2)
-            plot.set(title=task.name, xlabel="batch size", ylabel=f"{task.measure}, latent")
-        plots[0][0].legend()
+            measure = f"{task.measure}, latent {better(task.binary)}"
+            plot.set(title=task.name, xlabel="batch size", ylabel=measure)
+        plots[0].legend()
         save_figure(figure, folder / "ablation_batch_size.png")
+
+
+def draw_objectives(plot: plt.Axes, groups: Sequence[list[dict[str, Any]]], task: Task) -> None:
+    """Three lying bars an objective, the objective whose vectors predict best together on top."""
+
+    def scores(group: list[dict[str, Any]], name: str) -> tuple[float, float, float]:
+        return interval([result["probes"][task.name][name] for result in group])
+
+    groups = sorted(groups, key=lambda group: scores(group, "both")[0], reverse=not task.binary)
+    for place, name in enumerate(REPRESENTATIONS):
+        bars = [scores(group, name) for group in groups]
+        plot.barh(
+            np.arange(len(groups)) - 0.27 * (place - 1),
+            [mean for mean, _, _ in bars],
+            0.27,
+            xerr=np.nan_to_num([(high - low) / 2 for _, low, high in bars]),
+            error_kw={"elinewidth": 1},
+            label=name,
+        )
+    plot.set_yticks(range(len(groups)), [group[0]["objective"] for group in groups])
+    plot.set(title=task.name, xlabel=f"{task.measure} {better(task.binary)}")
 
 
 def _mean(results: Sequence[dict[str, Any]], name: str) -> str:

@@ -25,7 +25,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from scipy.stats import binomtest
 from transformers import HfArgumentParser
@@ -39,9 +38,7 @@ from cmim_hf.metrics import measures
 from cmim_hf.metrics.frechet import fcd
 
 from ..evidence import DATA, RESULTS, Cells, first, table, write
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+from ..pictures import panels, save_figure
 
 RADII = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 UNITS = ("prior", "aggregate")
@@ -461,8 +458,8 @@ def prior_lines(prior: dict[str, dict[str, Any]], args: Arguments) -> list[str]:
 
 def draw(near: dict[str, list[dict[str, Any]]], path: Path) -> None:
     """Shares against the radius."""
-    figure, plots = plt.subplots(1, len(near), figsize=(5.5 * len(near), 4), sharey=True)
-    for plot, (unit, results) in zip(np.atleast_1d(plots), near.items(), strict=True):
+    figure, plots = panels(len(near), len(near), (5.0, 4.2))
+    for plot, (unit, results) in zip(plots, near.items(), strict=True):
         for name in ("first attempt", "validity", "novelty", "new neighbours", "effective novelty"):
             plot.plot(
                 [one["radius"] for one in results],
@@ -471,11 +468,9 @@ def draw(near: dict[str, list[dict[str, Any]]], path: Path) -> None:
                 label=name,
             )
         plot.set(xlabel=f"radius ({unit})", ylabel="share", ylim=(0, 1.02))
-    np.atleast_1d(plots)[0].legend()
-    figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=90)
-    plt.close(figure)
+    handles = plots[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=5)
+    save_figure(figure, path)
 
 
 def _percent(share: float | None) -> str:

@@ -212,7 +212,7 @@ def draw(runs: Sequence[dict[str, Any]], path: Path) -> None:
     plot.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
     for label in plot.get_yticklabels():
         label.set_fontweight("bold" if label.get_text() == OURS else "normal")
-    plot.set_xlabel("sum of areas under the best 10, tasks whose score is as published")
+    plot.set_xlabel("sum of areas under the best 10 (higher is better), tasks scored as published")
     plot.set_ylim(-0.7, len(ranked) - 0.3)
     plot.tick_params(labelsize=8)
     plot.spines[["top", "right"]].set_visible(False)

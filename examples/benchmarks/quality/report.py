@@ -17,23 +17,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
+from sklearn.neighbors import NearestNeighbors
 from transformers import HfArgumentParser
 
-from cmim_hf import MoleculeGenerator
+from cmim_hf import MoleculeEmbedder, MoleculeGenerator
 from cmim_hf.atomic_files import write_whole
+from cmim_hf.chemistry.descriptors import descriptor_values
 from cmim_hf.chemistry.drawing import draw_grid
-from cmim_hf.chemistry.properties import logp
 from cmim_hf.chemistry.smiles import canonicalize, similarity
 
 from ..evidence import DATA, RESULTS, first, interval, read, shown, table
+from ..pictures import better, kinds_shown, lying_bars, panels, save_figure
 from .claims import chosen, claims
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
 
 # Columns as in PEER_TASKS; peer_table says whose figures they are.
 PEERS = (
@@ -42,6 +41,11 @@ PEERS = (
     ("ECFP, random forest", 2.209, 1.154, 0.926, 0.884, 0.722),
     ("D-MPNN", 1.229, 0.699, 0.930, 0.878, 0.577),
 )
+KINDS = {
+    "small, frozen": "tab:blue",
+    "random weights": "0.7",
+    "fingerprints and descriptors": "tab:orange",
+}
 PEER_TASKS = ("freesolv", "esol", "bbbp", "bace", "lipophilicity")
 HERE = "-m examples.benchmarks.quality"
 Json = dict[str, Any]
@@ -106,13 +110,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         optimization_table(folder) or missing("-m examples.benchmarks.quality.optimization"),
     ]
     generator = MoleculeGenerator(args.checkpoint, progress=False)
+    embedder = MoleculeEmbedder(args.checkpoint, progress=False)
     smiles = first(args.molecules, args.count)
-    draw_map(generator, smiles, args.map, folder / "report_map.png")
+    rings = descriptor_values(["NumAromaticRings"], smiles)[:, 0].astype(int)
+    codes = generator.encode(smiles).reshape(len(smiles), -1)
+    vectors = {"codes": codes, "informative embeddings": embedder.embed(smiles)}
+    draw_map(vectors, rings, args.map, folder / "report_map.png")
     draw_reconstructions(generator, smiles[:8], folder / "report_reconstructions.png")
     parts += [
-        "## The latent space",
-        f"Codes of {len(smiles):,} molecules of {Path(args.molecules).name}, flattened by "
-        f"{args.map}, coloured by logP.",
+        "## A map",
+        f"{len(smiles):,} molecules of {Path(args.molecules).name}, flattened by {args.map}, "
+        "coloured by their aromatic rings, which the model was not told; and how the number of a "
+        "molecule correlates with the mean of its five nearest on the map.",
         "![map](report_map.png)",
         "Above molecules, below what their codes decode to.",
         "![reconstructions](report_reconstructions.png)",
@@ -256,24 +265,34 @@ def generation_summary(results: Json) -> str:
 
 
 def draw_scores(results: Json, path: Path) -> None:
-    """Bars with intervals of the published division, a plot for each data set."""
+    """Bars with intervals of the published division, a panel for each data set, the best on top."""
     names = list(dict.fromkeys(score["features"] for score in results["scores"]))
     tasks = results["tasks"]
-    figure, plots = plt.subplots(1, len(tasks), figsize=(4 * len(tasks), 4.5), squeeze=False)
-    for plot, (task, about) in zip(plots[0], tasks.items(), strict=True):
-        kind = results["scores"][0]["division"]
-        found = [
-            interval([s["test"] for s in chosen(results, task, name) if s["division"] == kind])
-            for name in names
-        ]
-        means = [mean for mean, _, _ in found]
-        halves = np.nan_to_num([(high - low) / 2 for _, low, high in found])
-        plot.bar(range(len(names)), means, yerr=halves)
-        plot.set_xticks(range(len(names)), names, rotation=75)
-        plot.set(title=task, ylabel=about["measure"])
+    division = results["scores"][0]["division"]
+    figure, plots = panels(len(tasks))
+    for plot, (task, about) in zip(plots, tasks.items(), strict=False):
+        bars = []
+        for name in names:
+            scores = [s["test"] for s in chosen(results, task, name) if s["division"] == division]
+            bars.append((name, kind_of(name), interval(scores)))
+        bars.sort(key=lambda bar: bar[2][0], reverse=not about["binary"])
+        lying_bars(plot, bars, KINDS)
+        plot.set(title=task, xlabel=f"{about['measure']} {better(about['binary'])}")
         if about["binary"]:
-            plot.set_ylim(0.5, 1.0)  # 0.5 is chance
-    _save(figure, path)
+            plot.set_xlim(0.5, 1.0)  # 0.5 is chance
+    handles = kinds_shown(bars, KINDS)
+    if plots[len(tasks) :]:
+        plots[-1].legend(handles=handles, loc="center", fontsize=11)
+    else:
+        figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    save_figure(figure, path)
+
+
+def kind_of(features: str) -> str:
+    """Of `KINDS`."""
+    if features in ("ECFP4", "RDKit 2D"):
+        return "fingerprints and descriptors"
+    return "random weights" if features.startswith("untrained") else "small, frozen"
 
 
 def draw_terms(results: Json, path: Path) -> bool:
@@ -286,7 +305,7 @@ def draw_terms(results: Json, path: Path) -> bool:
     if not runs:
         return False
     names = ("nll", "log_posterior", "log_prior", "log_contrastive")
-    figure, plots = plt.subplots(1, len(names), figsize=(4 * len(names), 3.5))
+    figure, plots = panels(len(names))
     for plot, name in zip(plots, names, strict=True):
         for objective, curve in runs.items():
             points = [(entry["step"], entry[name]) for entry in curve if name in entry]
@@ -294,23 +313,33 @@ def draw_terms(results: Json, path: Path) -> bool:
                 plot.plot(*zip(*points, strict=True), label=objective)
         plot.set(title=name.replace("_", " "), xlabel="step")
     plots[0].legend()
-    _save(figure, path)
+    save_figure(figure, path)
     return True
 
 
 def draw_map(
-    generator: MoleculeGenerator, smiles: Sequence[str], how: Literal["pca", "tsne"], path: Path
+    found: dict[str, np.ndarray], rings: np.ndarray, how: Literal["pca", "tsne"], path: Path
 ) -> None:
-    """Codes in two dimensions, coloured by logP."""
-    codes = generator.encode(smiles).reshape(len(smiles), -1)
-    flatten = (
-        PCA(2) if how == "pca" else TSNE(2, perplexity=min(30, len(smiles) / 4), random_state=0)
-    )
-    figure, plot = plt.subplots(figsize=(6, 5))
-    colours = [logp(text) for text in smiles]
-    dots = plot.scatter(*flatten.fit_transform(codes).T, c=colours, s=8, cmap="viridis")
-    figure.colorbar(dots, label="logP")
-    _save(figure, path)
+    """Vectors in two dimensions, coloured by numbers (molecules,) that are counts of rings.
+
+    Above each, how a molecule's number correlates with the mean of its five nearest on the map.
+    """
+    figure, plots = panels(len(found), len(found), (5.0, 4.6))
+    for plot, (name, vectors) in zip(plots, found.items(), strict=True):
+        flat = (
+            PCA(2) if how == "pca" else TSNE(2, perplexity=min(30, len(rings) / 4), random_state=0)
+        ).fit_transform(vectors)
+        near = NearestNeighbors(n_neighbors=5).fit(flat).kneighbors(return_distance=False)
+        agreement = np.corrcoef(rings, rings[near].mean(axis=1))[0, 1]
+        for number in np.unique(rings):
+            color = plt.get_cmap("viridis")(number / max(rings.max(), 1))
+            plot.scatter(*flat[rings == number].T, s=8, color=color, label=str(number))
+        plot.set(title=f"{name}: neighbours agree by {agreement:.2f}", xlabel="first axis")
+    plots[0].set_ylabel("second axis")
+    handles, labels = plots[0].get_legend_handles_labels()
+    where = {"loc": "outside lower center", "ncols": len(labels), "markerscale": 2}
+    figure.legend(handles, labels, title="aromatic rings", **where)
+    save_figure(figure, path)
 
 
 def draw_reconstructions(generator: MoleculeGenerator, smiles: Sequence[str], path: Path) -> None:
@@ -326,12 +355,6 @@ def draw_reconstructions(generator: MoleculeGenerator, smiles: Sequence[str], pa
         [*given, *written], ["" for _ in given] + legends, columns=len(given), cell_size=(200, 160)
     )
     path.write_bytes(image)
-
-
-def _save(figure: plt.Figure, path: Path) -> None:
-    figure.tight_layout()
-    figure.savefig(path, dpi=90)
-    plt.close(figure)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-import matplotlib
 import numpy as np
 import torch
 from joblib import Parallel, delayed
@@ -21,9 +19,6 @@ from cmim_hf.training.objectives import OBJECTIVES, Objective
 
 from ..evidence import Cells
 from .two_views import LOSSES, TwoViewTrainer, lightly_is_installed
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
 
 NO_DECODER = ("infonce", *LOSSES)
 
@@ -108,11 +103,3 @@ def grouped(results: Iterable[dict[str, Any]], varied: list[str]) -> list[list[d
     for result in results:
         groups.setdefault(tuple(result[name] for name in varied), []).append(result)
     return list(groups.values())
-
-
-def save_figure(figure: plt.Figure, path: Path) -> None:
-    """Write a picture and close it; its folder is made if need be."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.tight_layout()
-    figure.savefig(path, dpi=90)
-    plt.close(figure)

@@ -20,7 +20,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from joblib import Parallel, delayed
 from rdkit.Chem import rdMolDescriptors
@@ -29,20 +28,18 @@ from sklearn.metrics import average_precision_score, balanced_accuracy_score, ro
 from tqdm.auto import tqdm
 from transformers import HfArgumentParser
 
-matplotlib.use("Agg")
+from cmim_hf import MoleculeEmbedder
+from cmim_hf.chemistry.smiles import parse
+from cmim_hf.chemistry.smiles import write as write_smiles
+from cmim_hf.prediction.applicability import ApplicabilityDomain
+from cmim_hf.prediction.attribution import atom_contributions
+from cmim_hf.prediction.conformal import bound, label_bounds
+from cmim_hf.prediction.frozen_heads import MOST_OF_A_PROCESS, fit_head, predict_head
+from cmim_hf.prediction.members import Heads
 
-from cmim_hf import MoleculeEmbedder  # noqa: E402
-from cmim_hf.chemistry.smiles import parse  # noqa: E402
-from cmim_hf.chemistry.smiles import write as write_smiles  # noqa: E402
-from cmim_hf.prediction.applicability import ApplicabilityDomain  # noqa: E402
-from cmim_hf.prediction.attribution import atom_contributions  # noqa: E402
-from cmim_hf.prediction.conformal import bound, label_bounds  # noqa: E402
-from cmim_hf.prediction.frozen_heads import MOST_OF_A_PROCESS, fit_head, predict_head  # noqa: E402
-from cmim_hf.prediction.members import Heads  # noqa: E402
-
-from ..evidence import DATA, RESULTS, Cells, first, interval, shown, table, write  # noqa: E402
-from .molecule_tasks import Task, load_tasks  # noqa: E402
-from .trainings import save_figure  # noqa: E402
+from ..evidence import DATA, RESULTS, Cells, first, interval, shown, table, write
+from ..pictures import panels, save_figure
+from .molecule_tasks import Task, load_tasks
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 BINS = 5  # of the distance percentile
@@ -278,9 +275,7 @@ def page(runs: Sequence[dict[str, Any]], seeds: int) -> str:
 
 def draw(runs: Sequence[dict[str, Any]], folder: Path) -> None:
     """Errors by distance, relative to the mean error of each data set and head."""
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7, 4.5))
+    figure, (axes,) = panels(1, 1, (7.5, 5.0))
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for run in runs:
         if not run["balanced"]:
@@ -304,7 +299,7 @@ def draw(runs: Sequence[dict[str, Any]], folder: Path) -> None:
         xlabel="distance to the training molecules, percentile",
         ylabel="mean error, over that of all test rows",
     )
-    axes.legend(fontsize=7, ncols=2)
+    axes.legend(fontsize=9, ncols=2)
     save_figure(figure, folder / "trust.png")
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.patches import Patch
 
 from ..evidence import interval, shown, table
+from ..pictures import kinds_shown, lying_bars, panels, save_figure
 from .claims import Json, batch_spreads, probe_error
-from .trainings import NO_DECODER, grouped, save_figure
+from .trainings import NO_DECODER, grouped
 from .vision_claims import vision_claims
 from .vision_probes import PROBES
 
@@ -137,10 +137,9 @@ def draw(runs: Sequence[Json], folder: Path) -> None:
         sources = grouped([run for run in runs if run["study"] == study], ["source"])
         if not sources:
             continue
-        height = 9 if study == "objectives" else 4
-        size = (6.5 * len(sources), height)
-        figure, plots = plt.subplots(1, len(sources), figsize=size, squeeze=False)
-        for plot, of_source in zip(plots[0], sources, strict=True):
+        size = (9.0, 10.5) if study == "objectives" else (5.0, 3.6)
+        figure, plots = panels(len(sources), len(sources), size)
+        for plot, of_source in zip(plots, sources, strict=True):
             plot_one(plot, of_source)
             plot.set_title(of_source[0]["source"])
         save_figure(figure, folder / f"vision_{study}.png")
@@ -149,17 +148,13 @@ def draw(runs: Sequence[Json], folder: Path) -> None:
 def draw_bars(plot: plt.Axes, runs: Sequence[Json]) -> None:
     """Lying bars, sorted, coloured by kind."""
     found = bars(runs)
-    means = np.array([mean for _, _, (mean, _, _) in found])
-    halves = np.nan_to_num([(high - low) / 2 for _, _, (_, low, high) in found])
-    colours = [COLOURS[kind] for _, kind, _ in found]
-    plot.barh(range(len(found)), means, xerr=halves, color=colours, error_kw={"elinewidth": 1})
-    plot.set_yticks(range(len(found)), [name for name, _, _ in found], fontsize=8)
-    plot.set_ylim(-0.7, len(found) - 0.3)
-    plot.set_xlim(max(0, (means - halves).min() - 3), min(100, (means + halves).max() + 1))
-    plot.set_xlabel("test accuracy in %, mean of the probes (not from 0)")
-    there = {kind for _, kind, _ in found}
-    handles = [Patch(color=colour, label=kind) for kind, colour in COLOURS.items() if kind in there]
-    plot.legend(handles=handles, loc="lower right", fontsize=8)
+    lying_bars(plot, found, COLOURS)
+    ends = np.array([[mean, low, high] for _, _, (mean, low, high) in found])
+    low, high = np.nanmin(ends) - 1, np.nanmax(ends) + 1
+    plot.set_xlim(max(0, low), min(100, high))
+    plot.set_xlabel("test accuracy in %, mean of the probes (higher is better; not from 0)")
+    handles = kinds_shown(found, COLOURS)
+    plot.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.4, -0.06), ncols=3)
 
 
 def draw_curves(plot: plt.Axes, runs: Sequence[Json]) -> None:

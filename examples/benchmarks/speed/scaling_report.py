@@ -8,16 +8,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
+from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter, FixedLocator, NullLocator
 
 from ..evidence import table
+from ..pictures import panels, save_figure
 from .throughput_training import LENGTH
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
-from matplotlib.ticker import EngFormatter, FixedLocator, NullLocator  # noqa: E402
-
+WORKS = {
+    "training": "tab:blue",
+    "embedding": "tab:orange",
+    "decoding": "tab:green",
+    "contrastive term": "tab:red",
+}
 AXES = {
     "batch": "molecules",
     "length": "tokens of a molecule",
@@ -56,26 +60,32 @@ def page(part: str, found: dict[str, Any]) -> str:
 
 def draw(parts: dict[str, dict[str, Any]], path: Path) -> None:
     """A panel for each part, both axes logarithmic: what was measured, and lines as predicted."""
-    figure, plots = plt.subplots(1, len(parts), figsize=(4.2 * len(parts), 4), squeeze=False)
-    for plot, (part, found) in zip(plots[0], parts.items(), strict=True):
+    figure, plots = panels(len(parts))
+    for plot, (part, found) in zip(plots, parts.items(), strict=False):
         plot.set(title=part, xscale="log", yscale="log")
         if part == "processes":
             _draw_ways(plot, found["ways"])
         else:
             _draw_points(plot, found["points"], AXES[part])
-        plot.legend(fontsize=7)
-    figure.tight_layout()
-    figure.savefig(path, dpi=90)
-    plt.close(figure)
+    marks = [Line2D([], [], color=color, marker="o", label=work) for work, color in WORKS.items()]
+    black = {"color": "black", "linestyle": ""}
+    marks.append(Line2D([], [], color="black", label="as the operations say, or linear"))
+    marks.append(Line2D([], [], marker="o", label="measured, in one process", **black))
+    marks.append(Line2D([], [], marker="s", label="measured, in several", **black))
+    if plots[len(parts) :]:
+        plots[-1].legend(handles=marks, loc="center", fontsize=11)
+    else:
+        figure.legend(handles=marks, loc="outside lower center", ncols=3)
+    save_figure(figure, path)
 
 
 def _draw_points(plot: Any, rows: Sequence[dict[str, Any]], axis: str) -> None:
     for work in dict.fromkeys(row["work"] for row in rows):
         mine = [row for row in rows if row["work"] == work]
         at, first = [row[axis] for row in mine], mine[0]["seconds"]
-        (line,) = plot.plot(at, [first * row["predicted"] for row in mine], linewidth=1)
-        plot.plot(at, [row["seconds"] for row in mine], "o", color=line.get_color(), label=work)
-    plot.set(xlabel=axis, ylabel="seconds (line: as the operations)")
+        plot.plot(at, [first * row["predicted"] for row in mine], color=WORKS[work], linewidth=1)
+        plot.plot(at, [row["seconds"] for row in mine], "o", color=WORKS[work])
+    plot.set(xlabel=axis, ylabel="seconds (lower is better)")
     _mark(plot, [row[axis] for row in rows])
 
 
@@ -85,11 +95,10 @@ def _draw_ways(plot: Any, rows: Sequence[dict[str, Any]]) -> None:
         cores = np.array([row["processes"] * row["threads of each"] for row in mine])
         rates = np.array([row["molecules/s"] for row in mine])
         several = np.array([row["processes"] > 1 for row in mine])
-        (line,) = plot.plot(np.unique(cores), rates[0] * np.unique(cores), linewidth=1)
-        color = line.get_color()
-        plot.plot(cores[~several], rates[~several], "o", color=color, label=f"{work}, 1 process")
-        plot.plot(cores[several], rates[several], "s", color=color, label=f"{work}, several")
-    plot.set(xlabel="threads of all processes", ylabel="molecules/s (line: linear)")
+        plot.plot(np.unique(cores), rates[0] * np.unique(cores), color=WORKS[work], linewidth=1)
+        plot.plot(cores[~several], rates[~several], "o", color=WORKS[work])
+        plot.plot(cores[several], rates[several], "s", color=WORKS[work])
+    plot.set(xlabel="threads of all processes", ylabel="molecules/s (higher is better)")
     _mark(plot, cores)
 
 
