@@ -4,7 +4,8 @@
     python examples/pretrain_images.py --source fashion-mnist --hidden_size 256 --latent_size 64 \
         --num_train_epochs 5 --output_dir runs/fashion
     python -m examples.benchmarks.quality.vision_pictures --checkpoint runs/fashion \
-        --source fashion-mnist --output docs
+        --source fashion-mnist --output docs \
+        --names T-shirt trousers pullover dress coat sandal shirt sneaker bag boot
 
 Four pictures of the test images: `images_reconstructed.png`, images and what they are decoded to
 from their mean codes; `images_drawn.png`, codes drawn from N(0, I), from a prior fitted to 20,000
@@ -40,6 +41,9 @@ class Arguments:
 
     checkpoint: str = field(metadata={"help": "Folder of a trained model and its processor."})
     source: str = field(default="digits", metadata={"help": "As `load_images` takes it."})
+    names: list[str] = field(
+        default_factory=list, metadata={"help": "Of the classes, where the source has none."}
+    )
     shown: int = field(default=14, metadata={"help": "Images in a row."})
     walks: int = field(default=6, metadata={"help": "Pairs to walk between."})
     mapped: int = field(default=3000, metadata={"help": "Test images on the map, at most."})
@@ -76,7 +80,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     draw_walks(output / "images_walks.png", model, pixels[: 2 * args.walks])
     if test.labels is not None:
         found = {name: vectors(model, pixels, name) for name in ("latent", "informative")}
-        names = test.classes or [str(one) for one in range(int(test.labels.max()) + 1)]
+        numbers = map(str, range(int(test.labels.max()) + 1))
+        names = args.names or test.classes or list(numbers)
         draw_map(output / "images_map.png", found, test.labels, names)
 
 
@@ -118,7 +123,7 @@ def draw_map(
     path: Path, found: dict[str, np.ndarray], labels: np.ndarray, names: Sequence[str]
 ) -> None:
     """Representations side by side, coloured by class."""
-    figure, axes = plt.subplots(1, len(found), figsize=(10.5, 4.6))
+    figure, axes = plt.subplots(1, len(found), figsize=(10, 5))
     colours = plt.get_cmap("tab10" if len(names) <= 10 else "tab20")
     for axis, (name, rows) in zip(axes, found.items(), strict=True):
         places = TSNE(random_state=0).fit_transform(rows)
@@ -127,8 +132,8 @@ def draw_map(
             axis.scatter(*of_class.T, s=4, color=colours(number), label=label, linewidths=0)
         axis.set(title=f"{name} ({rows.shape[1]} numbers)", xticks=[], yticks=[])
     figure.legend(
-        *axes[0].get_legend_handles_labels(), loc="center left", bbox_to_anchor=(1, 0.5),
-        markerscale=4, frameon=False,
+        *axes[0].get_legend_handles_labels(), loc="upper center", bbox_to_anchor=(0.5, 0),
+        ncols=5, markerscale=4, frameon=False, fontsize=12,
     )  # fmt: skip
     _save(figure, path)
 
