@@ -123,6 +123,10 @@ def main() -> None:
     else:
         rows = islice(read_smiles(args.molecules or SAMPLE), 2000)
         smiles = [canonicalize(row.text) for row in rows]
+    if len(smiles) < 10:
+        raise ValueError(
+            f"{args.molecules} holds {len(smiles)} molecules; ten at least are needed."
+        )
     embedder = MoleculeEmbedder(args.checkpoint, progress=False)
     generator = MoleculeGenerator(args.checkpoint, progress=False, seed=0)
     start = time.perf_counter()

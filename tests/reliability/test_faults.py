@@ -172,6 +172,8 @@ def test_a_read_only_folder_is_told_of_before_any_work(tmp_path):
 
 def test_what_a_user_can_fix_is_told_without_a_traceback(tmp_path):
     examples, absent, output = ROOT / "examples", tmp_path / "absent.smi", tmp_path / "out"
+    few = tmp_path / "few.smi"
+    few.write_text("CCO\nCCN\n")
     table = ROOT / "tests" / "golden" / "string_views.parquet"
     cases = {
         "There is no file": [
@@ -183,6 +185,9 @@ def test_what_a_user_can_fix_is_told_without_a_traceback(tmp_path):
              "--output", output],
             [examples / "embed_library.py", "--checkpoint", TINY, "--sources", absent,
              "--output", output],
+        ],
+        "ten at least are needed": [
+            [examples / "demo.py", "--checkpoint", TINY, "--molecules", few],
         ],
         "has no column": [
             [examples / "finetune.py", "--checkpoint", TINY, "--data", table, "--targets", "no",
