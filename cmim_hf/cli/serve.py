@@ -16,6 +16,7 @@ import socket
 import sys
 from typing import TYPE_CHECKING
 
+from ..extras import needed
 from .options import add_model_options
 from .reports import say
 
@@ -69,15 +70,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Load the model and answer requests until a signal comes."""
-    try:
+    with needed("A server", "serve"):
         import fastapi  # noqa: F401
         import prometheus_client  # noqa: F401
         import uvicorn  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            f"A server needs packages that are not installed ({error}): "
-            "pip install 'cmim-hf[serve]'"
-        ) from error
     import torch
 
     from ..serving.request_metrics import RequestMetrics

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ..extras import needed
 from ..model.image_processing_cmim import image_array
 from .labelled_images import LabelledImages
 
@@ -90,13 +91,8 @@ def _chosen(part: str, parts: dict[str, Any]) -> Any:
 
 
 def _digits(part: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    try:
+    with needed("The data set 'digits'", "sklearn"):
         from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise ImportError(
-            "The images 'digits' come with scikit-learn, which is not installed here. Run: "
-            "pip install 'cmim-hf[sklearn]'"
-        ) from error
     digits = load_digits()
     parts = {"train": slice(_DIGITS_TRAINING), "test": slice(_DIGITS_TRAINING, None)}
     rows = _chosen(part, parts)

@@ -27,6 +27,7 @@ from tqdm.auto import tqdm
 
 from ..data.smiles_files import bare_smiles
 from ..data.tables import find_column
+from ..extras import needed
 from .embedder import MoleculeEmbedder
 from .tables import EMBEDDING_COLUMN, METADATA_KEY
 
@@ -219,13 +220,8 @@ class EmbeddedLibrary:
     @cached_property
     def _faiss(self) -> faiss.IndexIDMap:
         """The valid vectors under their rows, by inner product."""
-        try:
+        with needed(f"The index {self.index!r}", "search"):
             import faiss
-        except ImportError as error:
-            raise ImportError(
-                f"The index {self.index!r} needs faiss, which is not installed here. Run: "
-                "pip install 'cmim-hf[search]'. Without it there is Flat."
-            ) from error
         mean, _ = self._mean_and_valid
         try:
             index = faiss.index_factory(len(mean), self.index, faiss.METRIC_INNER_PRODUCT)

@@ -12,13 +12,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-try:
-    import ray
-except ImportError as error:
-    raise ImportError("Ray is not installed here. Run: pip install 'cmim-hf[ray]'") from error
-
+from ..extras import needed
 from .embedder import MoleculeEmbedder
 from .sharded_library import Library, embed_shards
+
+with needed("A library on a cluster", "ray"):
+    import ray
 
 
 def embed_library_on_ray(

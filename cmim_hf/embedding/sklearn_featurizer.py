@@ -13,17 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 
-try:
+from ..checkpoints import DEFAULT_CHECKPOINT
+from ..extras import needed
+from .embedder import MoleculeEmbedder
+
+with needed("MoleculeFeaturizer", "sklearn"):
     from sklearn.base import BaseEstimator, TransformerMixin
     from sklearn.utils import Tags
-except ImportError as error:
-    raise ImportError(
-        "MoleculeFeaturizer needs scikit-learn 1.6 or newer, which is not installed here. Run: "
-        "pip install 'cmim-hf[sklearn]'"
-    ) from error
-
-from ..checkpoints import DEFAULT_CHECKPOINT
-from .embedder import MoleculeEmbedder
 
 
 class MoleculeFeaturizer(TransformerMixin, BaseEstimator):

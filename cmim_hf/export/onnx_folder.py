@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import shutil
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from ..checkpoints.companions import find_beside
 from ..checkpoints.loading import load_checkpoint
 from ..cpu_kernels import slow_down
 from ..embedding.principal_axes import PrincipalAxes
+from ..extras import needed
 from ..model.informative_embeddings_cmim import POOLINGS
 from ..model.modeling_cmim import CMIMModel
 from ..model.onnx_cmim import DECODER, GRAPHS, WEIGHTS, CMIMOnnxModel, open_graph
@@ -81,7 +81,9 @@ def export_onnx(
         ImportError: onnxruntime or onnxscript is not installed.
         ValueError: The checkpoint cannot be opened.
     """
-    _check_installed()
+    with needed("Exporting to ONNX", "onnx"):
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
     folder = Path(folder)
     if folder.exists():
         raise FileExistsError(f"{folder} exists; remove it, or give another name.")
@@ -172,12 +174,3 @@ def _example_rows(
     longest = longest[:, : model.config.max_position_embeddings]
     alone = ids[:1, : int(mask[0].sum())]
     return [(ids, mask), *((rows, torch.ones_like(rows)) for rows in (alone, longest))]
-
-
-def _check_installed() -> None:
-    missing = [name for name in ("onnxruntime", "onnxscript") if find_spec(name) is None]
-    if missing:
-        raise ImportError(
-            f"Exporting to ONNX needs {' and '.join(missing)}, which is not installed here. Run: "
-            "pip install 'cmim-hf[onnx]'"
-        )

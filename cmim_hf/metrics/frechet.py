@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from ..chemistry.moses import Molecule
 from ..chemistry.smiles import write as canonical_smiles
+from ..extras import needed
 
 BATCH_SIZE = 256
 
@@ -46,13 +47,9 @@ def chemnet_features(smiles: tuple[str, ...]) -> np.ndarray:
     Raises:
         ImportError: `fcd-torch` is not installed.
     """
-    try:
+    with needed("The Fréchet ChemNet Distance", "fcd"):
         from fcd_torch import FCD
         from fcd_torch.utils import SmilesDataset
-    except ImportError as error:
-        raise ImportError(
-            "The Fréchet ChemNet Distance needs fcd-torch: pip install 'cmim-hf[fcd]'."
-        ) from error
     network = FCD().model
     batches = DataLoader(SmilesDataset(smiles, canonize=False), batch_size=BATCH_SIZE)
     features = []

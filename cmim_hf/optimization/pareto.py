@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..extras import needed
+
 
 def best_first(values: np.ndarray) -> np.ndarray:
     """Rows of values (n, columns), the best first; higher is better, equals keep their order.
@@ -38,12 +40,8 @@ def front_ranks(values: np.ndarray) -> np.ndarray:
     Raises:
         ImportError: The package moocore is not installed.
     """
-    try:
+    with needed("`pareto`", "optimize"):
         import moocore
-    except ImportError as error:
-        raise ImportError(
-            "`pareto` needs the package moocore: pip install 'cmim-hf[optimize]'."
-        ) from error
     return np.asarray(moocore.pareto_rank(-values) if len(values) else (), dtype=int)
 
 

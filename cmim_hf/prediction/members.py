@@ -16,6 +16,7 @@ from ..cpu_kernels import speed_up
 from ..data.row_encoder import EncodedRows
 from ..data.token_batches import batch_tokens, distinct_rows, padded_batches
 from ..embedding.embedder import MoleculeEmbedder
+from ..extras import needed
 from ..model.modeling_cmim import CMIMModel
 from ..model.sequence_classification_cmim import CMIMForSequenceClassification
 from .frozen_heads import predict_head
@@ -202,12 +203,8 @@ def load_heads(folder: Path, names: Sequence[str]) -> list[BaseEstimator]:
         ImportError: skops is not installed.
         ValueError: A file holds something else than scikit-learn's own models.
     """
-    try:
+    with needed(f"What predicts in {folder}", "predict"):
         import skops.io
-    except ImportError as error:
-        raise ImportError(
-            f"The heads in {folder} need skops to be read: pip install 'cmim-hf[predict]'"
-        ) from error
     found = []
     for name in names:
         try:

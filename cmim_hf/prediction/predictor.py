@@ -18,6 +18,7 @@ from ..data.invalid_rows import (
     values_in_place,
 )
 from ..data.row_encoder import EncodedRows, RowEncoder
+from ..extras import needed
 from .conformal import bound, checked_level, label_bounds
 
 if TYPE_CHECKING:
@@ -68,12 +69,8 @@ class MoleculePredictor:
         progress: bool = True,
     ) -> None:
         """Load the folder."""
-        try:
+        with needed("MoleculePredictor", "predict"):
             from .predictor_files import load_predictor
-        except ImportError as error:
-            raise ImportError(
-                f"Predictions need scikit-learn ({error}): pip install 'cmim-hf[predict]'"
-            ) from error
         check_choice("on_invalid", on_invalid, ON_INVALID)
         self.on_invalid, self.progress = on_invalid, progress
         loaded = load_predictor(folder, checkpoint, device)

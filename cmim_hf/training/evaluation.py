@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -18,6 +17,7 @@ from ..data.labelling import numbers
 from ..data.row_encoder import EncodedRows, RowEncoder
 from ..data.smiles_files import read_batches
 from ..data.token_batches import padded_batches
+from ..extras import needed
 from ..model.decoding_cmim import decode_latents
 from ..model.modeling_cmim import CMIMModel
 from .arguments import CMIMTrainingArguments
@@ -178,8 +178,8 @@ class RidgeProbe:
         self, args: CMIMTrainingArguments, tokenizer: PreTrainedTokenizerBase, max_length: int
     ) -> None:
         """Read and tokenise."""
-        if importlib.util.find_spec("sklearn") is None:
-            raise ImportError("probe_file needs scikit-learn: pip install 'cmim-hf[sklearn]'")
+        with needed("`probe_file`", "sklearn"):
+            import sklearn  # noqa: F401
         path, rows, labels = args.probe_file, [], []
         for batch in read_batches(path, column=args.probe_smiles):
             labels += numbers(batch, args.probe_target, "probe_target")
