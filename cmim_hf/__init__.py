@@ -16,28 +16,32 @@ from .registration import register_with_transformers
 from .version import __version__
 
 if TYPE_CHECKING:
-    from .chemistry.smiles import canonicalize
-    from .data.image_collator import CMIMImageCollator
-    from .data.image_files import load_images
-    from .embedding.embedder import MoleculeEmbedder
-    from .embedding.sklearn_featurizer import MoleculeFeaturizer
-    from .generation.generator import MoleculeGenerator
-    from .model.configuration_cmim import CMIMConfig
-    from .model.configuration_cmim_image import CMIMImageConfig
-    from .model.image_processing_cmim import CMIMImageProcessor
-    from .model.informative_embeddings_cmim import informative_embeddings
-    from .model.modeling_cmim import CMIMModel, CMIMOutput
-    from .model.modeling_cmim_image import CMIMImageModel, CMIMImageOutput
-    from .model.pipelines_cmim import (
-        MoleculeEmbeddingPipeline,
-        MoleculeGenerationPipeline,
-        MoleculePredictionPipeline,
+    from .chemistry.smiles import canonicalize as canonicalize
+    from .data.image_collator import CMIMImageCollator as CMIMImageCollator
+    from .data.image_files import load_images as load_images
+    from .embedding.embedder import MoleculeEmbedder as MoleculeEmbedder
+    from .embedding.sklearn_featurizer import MoleculeFeaturizer as MoleculeFeaturizer
+    from .generation.generator import MoleculeGenerator as MoleculeGenerator
+    from .model.configuration_cmim import CMIMConfig as CMIMConfig
+    from .model.configuration_cmim_image import CMIMImageConfig as CMIMImageConfig
+    from .model.image_processing_cmim import CMIMImageProcessor as CMIMImageProcessor
+    from .model.informative_embeddings_cmim import informative_embeddings as informative_embeddings
+    from .model.modeling_cmim import CMIMModel as CMIMModel
+    from .model.modeling_cmim import CMIMOutput as CMIMOutput
+    from .model.modeling_cmim_image import CMIMImageModel as CMIMImageModel
+    from .model.modeling_cmim_image import CMIMImageOutput as CMIMImageOutput
+    from .model.pipelines_cmim import MoleculeEmbeddingPipeline as MoleculeEmbeddingPipeline
+    from .model.pipelines_cmim import MoleculeGenerationPipeline as MoleculeGenerationPipeline
+    from .model.pipelines_cmim import MoleculePredictionPipeline as MoleculePredictionPipeline
+    from .model.sequence_classification_cmim import (
+        CMIMForSequenceClassification as CMIMForSequenceClassification,
     )
-    from .model.sequence_classification_cmim import CMIMForSequenceClassification
-    from .model.tokenization_cmim import CMIMTokenizer, default_tokenizer, train_tokenizer
-    from .prediction.predictor import MoleculePredictor
-    from .training.arguments import CMIMTrainingArguments
-    from .training.trainer import CMIMTrainer
+    from .model.tokenization_cmim import CMIMTokenizer as CMIMTokenizer
+    from .model.tokenization_cmim import default_tokenizer as default_tokenizer
+    from .model.tokenization_cmim import train_tokenizer as train_tokenizer
+    from .prediction.predictor import MoleculePredictor as MoleculePredictor
+    from .training.arguments import CMIMTrainingArguments as CMIMTrainingArguments
+    from .training.trainer import CMIMTrainer as CMIMTrainer
 
 _WHERE = {
     "CMIMConfig": "model.configuration_cmim",
@@ -66,35 +70,7 @@ _WHERE = {
     "train_tokenizer": "model.tokenization_cmim",
 }
 
-__all__ = [
-    "DEFAULT_CHECKPOINT",
-    "CMIMConfig",
-    "CMIMForSequenceClassification",
-    "CMIMImageCollator",
-    "CMIMImageConfig",
-    "CMIMImageModel",
-    "CMIMImageOutput",
-    "CMIMImageProcessor",
-    "CMIMModel",
-    "CMIMOutput",
-    "CMIMTokenizer",
-    "CMIMTrainer",
-    "CMIMTrainingArguments",
-    "MoleculeEmbedder",
-    "MoleculeEmbeddingPipeline",
-    "MoleculeFeaturizer",
-    "MoleculeGenerationPipeline",
-    "MoleculeGenerator",
-    "MoleculePredictionPipeline",
-    "MoleculePredictor",
-    "__version__",
-    "canonicalize",
-    "default_tokenizer",
-    "informative_embeddings",
-    "list_checkpoints",
-    "load_images",
-    "train_tokenizer",
-]
+__all__ = ["DEFAULT_CHECKPOINT", "__version__", "list_checkpoints", *_WHERE]
 
 
 def __getattr__(name: str) -> Any:
