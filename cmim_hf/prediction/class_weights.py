@@ -3,13 +3,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn import functional
-from transformers import Trainer
 
 
 def balanced_weights(labels: np.ndarray, classes: int) -> torch.Tensor:
@@ -34,16 +32,24 @@ def balanced_weights(labels: np.ndarray, classes: int) -> torch.Tensor:
 
 
 def weighted_loss(
-    logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor
+    outputs: Mapping[str, torch.Tensor],
+    labels: torch.Tensor,
+    num_items_in_batch: torch.Tensor | int | None = None,
+    *,
+    weights: torch.Tensor,
 ) -> torch.Tensor:
     """Mean over the labels that are there of weight times cross-entropy; 0 where there are none.
 
     Args:
-        logits: (batch, targets) log-odds, or (batch, classes) of one target.
+        outputs: The model's, of which it takes `logits`: (batch, targets) log-odds, or (batch,
+            classes) of one target.
         labels: (batch, targets) of 1, 0 and NaN where missing; or whole numbers (batch, 1), -100
             where missing.
+        num_items_in_batch: What `Trainer` gives a `compute_loss_func`; no gradients are summed up
+            over batches here, so that it is not needed.
         weights: (targets, classes), as `balanced_weights` gives them.
     """
+    logits = outputs["logits"]
     weights = weights.to(logits)
     if not labels.is_floating_point():
         numbers = labels.flatten()
@@ -54,28 +60,3 @@ def weighted_loss(
     weight = torch.where(expected == 1, weights[:, 1], weights[:, 0])
     each = functional.binary_cross_entropy_with_logits(logits, expected, weight, reduction="none")
     return each.masked_fill(~there, 0.0).sum() / there.sum().clamp(min=1)
-
-
-class ClassWeightedTrainer(Trainer):
-    """A Trainer whose loss is `weighted_loss`; without weights it is the model's own."""
-
-    def __init__(
-        self, *args: Any, class_weights: torch.Tensor | None = None, **kwargs: Any
-    ) -> None:
-        """`class_weights` are (targets, classes), the rest is as of `Trainer`."""
-        super().__init__(*args, **kwargs)
-        self.class_weights = class_weights
-
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, torch.Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> torch.Tensor | tuple[torch.Tensor, Any]:
-        """As of `Trainer`: the loss of a batch, perhaps with the model's outputs."""
-        if self.class_weights is None:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        outputs = model(**{name: value for name, value in inputs.items() if name != "labels"})
-        loss = weighted_loss(outputs["logits"], inputs["labels"], self.class_weights)
-        return (loss, outputs) if return_outputs else loss

@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,6 +23,7 @@ from transformers import (
     EarlyStoppingCallback,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    Trainer,
     TrainingArguments,
     set_seed,
 )
@@ -35,7 +37,7 @@ from ..model.molecule_tokenizer_cmim import CMIMMoleculeTokenizer
 from ..model.sequence_classification_cmim import CMIMForSequenceClassification
 from ..model.tokenization_cmim import CMIMTokenizer
 from ..version import __version__
-from .class_weights import ClassWeightedTrainer, balanced_weights
+from .class_weights import balanced_weights, weighted_loss
 from .fine_tuning_arguments import FineTuningArguments
 from .head_fitting import fit_heads
 from .labelled_parts import LabelledParts, leave_out_copies, read_parts
@@ -195,9 +197,12 @@ def _run_seed(
     """Train, measure and write one model."""
     set_seed(seed)
     task, parts = data.task, data.parts
-    balanced = args.class_weights == "balanced"
+    loss = None
+    if args.class_weights == "balanced":
+        weights = balanced_weights(parts["train"].labels, len(data.classes) or 2)
+        loss = partial(weighted_loss, weights=weights)
     with TemporaryDirectory() as scratch:
-        trainer = ClassWeightedTrainer(
+        trainer = Trainer(
             _new_model(args, data),
             _training_arguments(args, task, seed, scratch),
             data_collator=DataCollatorWithPadding(tokenizer),
@@ -207,9 +212,7 @@ def _run_seed(
                 outputs.predictions, parts["valid"].labels, task, args.targets
             )["mean"],
             callbacks=[EarlyStoppingCallback(args.patience)],
-            class_weights=balanced_weights(parts["train"].labels, len(data.classes) or 2)
-            if balanced
-            else None,
+            compute_loss_func=loss,
         )
         with writing(scratch), sped_up(trainer.model):
             trainer.train()
@@ -282,6 +285,7 @@ def _training_arguments(
         metric_for_best_model=CHOSEN_BY[task],
         greater_is_better=True,
         label_names=["labels"],
+        average_tokens_across_devices=False,  # the loss is a mean over labels
         dataloader_pin_memory=torch.accelerator.is_available(),
     )
 

@@ -1,17 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The balanced loss against one written out by hand."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
-from transformers import DataCollatorWithPadding, TrainingArguments
+from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
 from cmim_hf import CMIMConfig, CMIMForSequenceClassification
-from cmim_hf.prediction.class_weights import (
-    ClassWeightedTrainer,
-    balanced_weights,
-    weighted_loss,
-)
+from cmim_hf.prediction.class_weights import balanced_weights, weighted_loss
 
 
 @pytest.mark.parametrize("lora", [False, True])
@@ -32,10 +30,10 @@ def test_the_balanced_loss_of_nine_to_one(tokenizer, tmp_path, lora):
         for text, label in zip(texts, labels.tolist(), strict=True)
     ]
     batch = DataCollatorWithPadding(tokenizer)(examples)
-    trainer = ClassWeightedTrainer(
+    trainer = Trainer(
         model,
         TrainingArguments(str(tmp_path), report_to="none", use_cpu=True),
-        class_weights=balanced_weights(labels, 2),
+        compute_loss_func=partial(weighted_loss, weights=balanced_weights(labels, 2)),
     )
     with torch.no_grad():
         loss, outputs = trainer.compute_loss(model, dict(batch), return_outputs=True)
@@ -62,9 +60,10 @@ def test_each_target_has_its_weights_and_gaps_count_for_nothing():
                 sign = 2 * labels[row, target] - 1
                 entropy = np.log1p(np.exp(-sign * logits[row, target].item()))
                 total += weights[target, int(labels[row, target])].item() * entropy
-    found = weighted_loss(logits, torch.from_numpy(labels), weights)
+    found = weighted_loss({"logits": logits}, torch.from_numpy(labels), weights=weights)
     assert found.item() == pytest.approx(total / 6, rel=1e-6)
-    assert weighted_loss(logits[:0], torch.zeros(0, 2), weights).item() == 0
+    none = {"logits": logits[:0]}
+    assert weighted_loss(none, torch.zeros(0, 2), weights=weights).item() == 0
 
 
 def test_classes_of_several_and_missing_ones():
@@ -75,4 +74,5 @@ def test_classes_of_several_and_missing_ones():
     chance = logits.softmax(dim=1).numpy()
     by_hand = -(4 / 6 * np.log(chance[:3, 0]).sum() + 2 * np.log(chance[3, 2])) / 4
     numbers = torch.tensor([[0], [0], [0], [2], [-100]])
-    assert weighted_loss(logits, numbers, weights).item() == pytest.approx(by_hand, rel=1e-6)
+    found = weighted_loss({"logits": logits}, numbers, weights=weights)
+    assert found.item() == pytest.approx(by_hand, rel=1e-6)
