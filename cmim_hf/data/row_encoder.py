@@ -102,6 +102,23 @@ class EncodedRows(NamedTuple):
         lengths = self.lengths[:number]
         return EncodedRows(self.tokens[: lengths.sum()], lengths, np.arange(len(lengths)), [])
 
+    def rows(self) -> list[np.ndarray]:
+        """The tokens of each usable row."""
+        ends = np.cumsum(self.lengths)[:-1]
+        return np.split(self.tokens, ends) if len(self.lengths) else []
+
+    def texts(self, tokenizer: "PreTrainedTokenizerBase") -> list[str]:
+        """The usable rows as they were read: canonical SMILES, where `RowEncoder` makes such."""
+        rows = [row.tolist() for row in self.rows()]
+        return tokenizer.batch_decode(rows, skip_special_tokens=True) if rows else []
+
+    @classmethod
+    def of(cls, rows: "Sequence[Sequence[int] | np.ndarray]") -> "EncodedRows":
+        """Rows of which the tokens of each are given."""
+        lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+        tokens = np.concatenate(rows) if len(rows) else np.empty(0, np.uint16)
+        return cls(tokens, lengths, np.arange(len(rows)), [])
+
     @classmethod
     def concatenate(cls, parts: "Sequence[EncodedRows]") -> "EncodedRows":
         """Join at least one part, in order."""

@@ -126,10 +126,9 @@ class StreamedMolecules(IterableDataset):
                     self._rejected[REJECT_KINDS.index(kind)] += number
                 if write is not None:
                     write(encoded.rejects)
-                for ids in np.split(encoded.tokens, np.cumsum(encoded.lengths)[:-1]):
-                    if len(ids):
-                        yield {"input_ids": ids, "row": usable, "epoch": epoch}
-                        usable += 1
+                for ids in encoded.rows():
+                    yield {"input_ids": ids, "row": usable, "epoch": epoch}
+                    usable += 1
         if usable == 0:
             raise none_usable(int(self._rejected.sum()), first)
 

@@ -41,7 +41,11 @@ def padded(
 
 
 def padded_batches(
-    encoded: EncodedRows, rows: np.ndarray, max_tokens: int, pad_token_id: int
+    encoded: EncodedRows,
+    rows: np.ndarray,
+    max_tokens: int,
+    pad_token_id: int,
+    device: torch.device | str = "cpu",
 ) -> Iterator[tuple[np.ndarray, torch.Tensor, torch.Tensor | None]]:
     """Batches of similar lengths, the longest first, each of at most `max_tokens` with padding.
 
@@ -60,8 +64,8 @@ def padded_batches(
         chosen = order[begin : begin + max(1, max_tokens // longest)]
         begin += len(chosen)
         ids, real = padded(encoded.tokens, starts[chosen], lengths[chosen], pad_token_id)
-        mask = None if real.all() else torch.from_numpy(real.astype(np.int64))
-        yield chosen, torch.from_numpy(ids), mask
+        mask = None if real.all() else torch.from_numpy(real.astype(np.int64)).to(device)
+        yield chosen, torch.from_numpy(ids).to(device), mask
 
 
 def distinct_rows(encoded: EncodedRows) -> tuple[np.ndarray, np.ndarray]:

@@ -176,14 +176,9 @@ class MoleculeEmbedder:
         vectors = np.empty((len(first), self.size), np.float32)
         pad, device = self.model.config.pad_token_id, self.model.device
         with progress_bar(len(place), "Embedding molecules", progress) as bar:
-            for rows, ids, mask in padded_batches(encoded, first, self.batch_tokens, pad):
-                found = self.model.get_representation(
-                    ids.to(device),
-                    None if mask is None else mask.to(device),
-                    representation=self.representation,
-                    pooling=self.pooling,
-                )
-                found = found.float().cpu().numpy()
+            for rows, *inputs in padded_batches(encoded, first, self.batch_tokens, pad, device):
+                how = {"representation": self.representation, "pooling": self.pooling}
+                found = self.model.get_representation(*inputs, **how).float().cpu().numpy()
                 vectors[rows] = found if self.dim is None else self.axes.project(found, self.dim)
                 bar.update(len(rows))
             bar.update(len(place) - len(first))

@@ -58,21 +58,18 @@ class Codec:
 
     def texts(self, encoded: EncodedRows) -> list[str]:
         """The usable molecules as they were read: canonical SMILES with `canonicalize`."""
-        ids, ends = encoded.tokens.tolist(), encoded.lengths.cumsum().tolist()
-        rows = [ids[start:end] for start, end in zip([0, *ends], ends, strict=False)]
-        return self.tokenizer.batch_decode(rows, skip_special_tokens=True) if rows else []
+        return encoded.texts(self.tokenizer)
 
     def batches(
         self, encoded: EncodedRows, what: str
     ) -> Iterator[tuple[np.ndarray, torch.Tensor, torch.Tensor | None]]:
         """Places of rows (batch,), ids and mask (batch, length) on the model's device; a bar."""
-        device = self.model.device
+        device, pad = self.model.device, self.model.config.pad_token_id
         rows = np.arange(len(encoded.lengths))
-        pad = self.model.config.pad_token_id
         with progress_bar(len(rows), what, self.progress) as bar:
-            for places, ids, mask in padded_batches(encoded, rows, batch_tokens(device), pad):
-                yield places, ids.to(device), None if mask is None else mask.to(device)
-                bar.update(len(places))
+            for batch in padded_batches(encoded, rows, batch_tokens(device), pad, device):
+                yield batch
+                bar.update(len(batch[0]))
 
     @torch.inference_mode()
     def posterior(self, encoded: EncodedRows) -> tuple[np.ndarray, np.ndarray]:

@@ -52,9 +52,7 @@ class Part:
 
     def encoded(self) -> EncodedRows:
         """The molecules as an embedder takes them."""
-        lengths = np.array([len(ids) for ids in self.tokens], np.int64)
-        tokens = np.array([one for ids in self.tokens for one in ids], np.uint32)
-        return EncodedRows(tokens, lengths, np.arange(len(lengths)), [])
+        return EncodedRows.of(self.tokens)
 
     def take(self, places: Sequence[int]) -> Part:
         """Some of the rows."""
@@ -122,9 +120,8 @@ def read_parts(args: FineTuningArguments, tokenizer: PreTrainedTokenizerBase) ->
         raise ValueError(f"No usable row has a label in {', '.join(args.targets)}.")
     if unlabelled := len(rows) - len(labelled):
         labels.notes.append(f"{unlabelled} usable rows without any label are left out.")
-    tokens = [ids.tolist() for ids in np.split(encoded.tokens, np.cumsum(encoded.lengths)[:-1])]
-    written = tokenizer.batch_decode(tokens, skip_special_tokens=True)
-    usable = Part(rows, tokens, labels.values, [stereo_free(text) for text in written])
+    keys = [stereo_free(text) for text in encoded.texts(tokenizer)]
+    usable = Part(rows, [ids.tolist() for ids in encoded.rows()], labels.values, keys)
     usable, kept = usable.take(labelled), [kept[place] for place in labelled]
     if table.split in DRAWN:
         names = _drawn(args, table.split, usable, [table.division[place] for place in kept])

@@ -91,9 +91,8 @@ class Networks:
         first, place = distinct_rows(encoded)
         each = np.empty((len(self.models), len(first), config.num_labels), np.float32)
         vectors = np.empty((len(first), config.hidden_size), np.float32)
-        batches = padded_batches(encoded, first, batch_tokens(device), config.pad_token_id)
-        for rows, ids, mask in batches:
-            inputs = ids.to(device), None if mask is None else mask.to(device)
+        most = batch_tokens(device)
+        for rows, *inputs in padded_batches(encoded, first, most, config.pad_token_id, device):
             for number, model in enumerate(self.models):
                 each[number, rows] = _values(model, model(*inputs).logits)
             cmim = self.models[0].cmim

@@ -127,12 +127,7 @@ class MoleculePredictor:
         from .attribution import atom_contributions
 
         tokenizer = self._members.tokenizer
-        ends = np.cumsum(encoded.lengths)
-        rows = [
-            encoded.tokens[end - length : end]
-            for end, length in zip(ends, encoded.lengths, strict=True)
-        ]
-        texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in rows]
+        texts = encoded.texts(tokenizer)
         with progress_bar(len(texts), "Hiding atoms", self.progress) as bar:
             found = []
             for text in texts:

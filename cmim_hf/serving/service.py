@@ -31,7 +31,7 @@ from ..optimization.scorers import BUILT_IN
 from ..prediction.members import Outputs
 from ..prediction.predictor import MoleculePredictor
 from .batching import Batcher, Call
-from .shared_codec import SharedCodec, encoded_rows, token_rows
+from .shared_codec import SharedCodec
 
 BATCH_ROWS = 256
 """Molecules or codes of a batch on a CPU, at most; where they take long, it has fewer."""
@@ -217,7 +217,7 @@ class Service:
     ) -> np.ndarray:
         """Vectors (usable rows, size)."""
         settings = ("own", representation, pooling, dim)
-        found = self.batcher.map("embed", settings, token_rows(encoded), call)
+        found = self.batcher.map("embed", settings, encoded.rows(), call)
         return np.array(found, np.float32)
 
     def nearest(self, call: Call, smiles: Sequence[str], count: int) -> list[pd.DataFrame]:
@@ -225,12 +225,12 @@ class Service:
         embedder = self._embedders["library"]
         encoded = self.read("smiles", smiles, None, embedder.encoder())
         settings = ("library", embedder.representation, embedder.pooling, embedder.dim)
-        vectors = self.batcher.map("embed", settings, token_rows(encoded), call)
+        vectors = self.batcher.map("embed", settings, encoded.rows(), call)
         return self._searcher.map("nearest", (count,), vectors, call)
 
     def outputs(self, call: Call, encoded: EncodedRows) -> Outputs:
         """What the predictor says of usable rows."""
-        found = self.batcher.map("predict", (), token_rows(encoded), call)
+        found = self.batcher.map("predict", (), encoded.rows(), call)
         if not found:
             return self.predictor.outputs(encoded)
         values, spread, vectors = zip(*found, strict=True)
@@ -239,7 +239,7 @@ class Service:
         )
 
     def _encode(self, tokens: list[np.ndarray]) -> list[np.ndarray]:
-        return list(np.stack(self._codec.posterior(encoded_rows(tokens)), axis=1))
+        return list(np.stack(self._codec.posterior(EncodedRows.of(tokens)), axis=1))
 
     def _decode(self, codes: list[np.ndarray], how: Decoding) -> list[tuple[str | None, int]]:
         molecules, info = self._codec.decoder.decode(np.stack(codes), how)
@@ -264,10 +264,10 @@ class Service:
         embedder = copy.copy(self._embedders[whose])
         embedder.representation, embedder.pooling = representation, pooling
         embedder.dim = dim
-        return list(embedder.embed_encoded(encoded_rows(tokens)))
+        return list(embedder.embed_encoded(EncodedRows.of(tokens)))
 
     def _predict(self, tokens: list[np.ndarray]) -> list[tuple[Any, ...]]:
-        values, spread, vectors = self.predictor.outputs(encoded_rows(tokens))
+        values, spread, vectors = self.predictor.outputs(EncodedRows.of(tokens))
         spread = [None] * len(values) if spread is None else spread
         return list(zip(values, spread, vectors, strict=True))
 

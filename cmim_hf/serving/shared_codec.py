@@ -43,7 +43,7 @@ class SharedCodec(Codec):
     def posterior(self, encoded: EncodedRows) -> tuple[np.ndarray, np.ndarray]:
         """As [`Codec`] does."""
         config = self.model.config
-        found = self._batcher.map("encode", (), token_rows(encoded), self._call)
+        found = self._batcher.map("encode", (), encoded.rows(), self._call)
         shape = (len(found), 2, config.num_latents, config.latent_size)
         mean_and_log_std = np.array(found, np.float32).reshape(shape)
         return mean_and_log_std[:, 0], mean_and_log_std[:, 1]
@@ -93,14 +93,3 @@ class SharedDecoder(Decoder):
             (drawn,) = self._batcher.map("alone", (self._call,), [draw], self._call)
             found += drawn
         return found
-
-
-def token_rows(encoded: EncodedRows) -> list[np.ndarray]:
-    """The tokens of each usable row."""
-    return np.split(encoded.tokens, np.cumsum(encoded.lengths)[:-1]) if len(encoded.lengths) else []
-
-
-def encoded_rows(tokens: list[np.ndarray]) -> EncodedRows:
-    """Rows of whose tokens each is one."""
-    lengths = np.array([len(row) for row in tokens], np.int64)
-    return EncodedRows(np.concatenate(tokens), lengths, np.arange(len(tokens)), [])

@@ -97,12 +97,11 @@ def _batches(
     model: CMIMModel, sequences: Sequence[Tokens], batch_size: int
 ) -> Iterator[tuple[np.ndarray, torch.Tensor, torch.Tensor]]:
     """Row numbers, ids and mask (batch, length) of batches of similar length, longest first."""
-    lengths = np.array([len(sequence) for sequence in sequences])
-    rows, most = np.arange(len(lengths)), batch_size * int(lengths.max(initial=0))
-    encoded = EncodedRows(np.concatenate([[], *sequences]).astype(np.int64), lengths, rows, [])
-    for places, ids, mask in padded_batches(encoded, rows, most, model.config.pad_token_id):
-        mask = torch.ones_like(ids) if mask is None else mask
-        yield places, ids.to(model.device), mask.to(model.device)
+    encoded = EncodedRows.of(sequences)
+    most = batch_size * int(encoded.lengths.max(initial=0))
+    where = model.config.pad_token_id, model.device
+    for places, ids, mask in padded_batches(encoded, encoded.kept, most, *where):
+        yield places, ids, torch.ones_like(ids) if mask is None else mask
 
 
 @torch.no_grad()
@@ -191,7 +190,7 @@ class RidgeProbe:
                 f"{path} row {row.number}: {row.text!r} cannot be embedded: {reason}. Take it out "
                 "of the file."
             )
-        self.sequences = np.split(encoded.tokens, np.cumsum(encoded.lengths)[:-1])
+        self.sequences = encoded.rows()
         self.target = np.array(labels)[~np.isnan(labels)]
         if len(known) < FOLDS:
             raise ValueError(
