@@ -10,7 +10,7 @@ rounding.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -30,7 +30,7 @@ def decode_latents(
     top_k: int | None = None,
     generator: torch.Generator | None = None,
     uniform: torch.Tensor | None = None,
-    rules: TokenRules | None = None,
+    rules: Any | None = None,
 ) -> torch.LongTensor:
     """Decode a batch of codes to tokens.
 
@@ -45,8 +45,9 @@ def decode_latents(
         generator: Of the draws, on the CPU; the global one by default. A row's draws depend on its
             place in `latents` and not on the other rows.
         uniform: (batch, max_length), the draws themselves, from [0, 1), in place of `generator`'s.
-        rules: Which tokens may come next. In place of one that may not, another is chosen in the
-            same way: the most probable, or a draw, among the rest.
+        rules: Which tokens may come next, as `SmilesRules` of the package says it. In place of one
+            that may not, another is chosen in the same way: the most probable, or a draw, among the
+            rest; after finitely many refusals at one place some token of a row is not refused.
 
     Returns:
         Token ids (batch, length) like those of `generate`: the start token first, padding behind
@@ -113,22 +114,6 @@ def decode_latents(
         tokens = tokens.masked_fill(beyond, config.pad_token_id)
     end = torch.isin(tokens, torch.tensor(ends, device=tokens.device))
     return tokens.masked_fill(end.cumsum(dim=1) - end.long() > 0, config.pad_token_id)
-
-
-class TokenRules(Protocol):
-    """What a language allows of the next token, for rows that are written side by side.
-
-    After finitely many refusals at one place some token of each row is not refused.
-    """
-
-    def start(self, rows: int) -> None:
-        """Begin so many rows."""
-
-    def refused(self, rows: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        """Places in `rows` (n,) whose token (n,) may not come next."""
-
-    def advance(self, rows: torch.Tensor, tokens: torch.Tensor) -> None:
-        """Write the token (n,) that was asked for last in each of the rows (n,)."""
 
 
 class _RoomyLayer(DynamicLayer):
