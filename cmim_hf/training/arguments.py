@@ -120,10 +120,9 @@ class CMIMTrainingArguments(TrainingArguments):
         check_choice("preset", self.preset, PRESETS)
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
         check_choice("on_nonfinite", self.on_nonfinite, ON_NONFINITE)
-        preset = PRESETS[self.preset]
-        for name in ("nll_reduction", "latent_reduction", "latent_warmup_steps", "max_grad_norm"):
+        for name, value in PRESETS[self.preset].items():
             if getattr(self, name) is None:
-                setattr(self, name, getattr(preset, name))
+                setattr(self, name, value)
         for name in ("latent_warmup_steps", "reconstruction_samples"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}.")

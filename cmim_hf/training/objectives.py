@@ -41,35 +41,19 @@ OBJECTIVES = (
     "ae", "vae", "mim", "cmim", "cae", "cvae", "infonce", "infonce_ae", "infonce_mim",
 )  # fmt: skip
 _REDUCTIONS = ("sum", "mean")
+_NAMES = ("nll_reduction", "latent_reduction", "latent_warmup_steps", "max_grad_norm")
 
-
-@dataclass(frozen=True)
-class Preset:
-    """Settings of a published training that go together; see `PRESETS`.
-
-    Attributes:
-        nll_reduction: "sum" or "mean" of the reconstruction over the tokens of a molecule.
-        latent_reduction: "sum" or "mean" of the log-densities over the dimensions of a code.
-        latent_warmup_steps: Optimizer steps over which the latent weight rises from 0 to 1.
-        max_grad_norm: Bound of the gradient norm. Sums have gradients about a hundred times those
-            of means, so a bound that suits one would clip the other at every step.
-    """
-
-    nll_reduction: str
-    latent_reduction: str
-    latent_warmup_steps: int
-    max_grad_norm: float
-
-
-PRESETS: dict[str, Preset] = {
-    # The bound as derived: log-probabilities of whole molecules and whole codes.
-    "theory": Preset("sum", "sum", latent_warmup_steps=0, max_grad_norm=100.0),
+PRESETS: dict[str, dict[str, str | float]] = {
+    # The bound as derived: log-probabilities of whole molecules and whole codes. Sums have
+    # gradients a hundred times those of means, which a bound for these would clip at every step.
+    "theory": dict(zip(_NAMES, ("sum", "sum", 0, 100.0), strict=True)),
     # MolMIM-70M 24.3: both per element, and the decoder learns to use the code before the
     # densities act on it.
-    "molmim": Preset("mean", "mean", latent_warmup_steps=1000, max_grad_norm=1.0),
+    "molmim": dict(zip(_NAMES, ("mean", "mean", 1000, 1.0), strict=True)),
     # KERMT's public cMIM: long molecules don't outweigh short ones, densities stay sums.
-    "kermt": Preset("mean", "sum", latent_warmup_steps=0, max_grad_norm=1.0),
+    "kermt": dict(zip(_NAMES, ("mean", "sum", 0, 1.0), strict=True)),
 }
+"""Training arguments of published trainings that go together."""
 
 
 @dataclass(frozen=True)

@@ -123,14 +123,14 @@ def test_a_checkpoint_that_was_written_stays_when_the_rest_fails(make_trainer, m
 def test_a_preset_sets_its_four_values_and_explicit_ones_win(preset, tmp_path):
     args = CMIMTrainingArguments(output_dir=str(tmp_path), preset=preset)
     for name in ("nll_reduction", "latent_reduction", "latent_warmup_steps", "max_grad_norm"):
-        assert getattr(args, name) == getattr(PRESETS[preset], name)
+        assert getattr(args, name) == PRESETS[preset][name]
     explicit = CMIMTrainingArguments(
         output_dir=str(tmp_path), preset=preset, nll_reduction="sum", max_grad_norm=7.0,
         latent_warmup_steps=3,
     )  # fmt: skip
     assert (explicit.nll_reduction, explicit.max_grad_norm) == ("sum", 7.0)
     assert explicit.latent_warmup_steps == 3
-    assert explicit.latent_reduction == PRESETS[preset].latent_reduction
+    assert explicit.latent_reduction == PRESETS[preset]["latent_reduction"]
 
 
 def test_latent_warmup_in_steps_or_as_a_share(tmp_path):
