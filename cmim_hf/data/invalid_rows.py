@@ -51,10 +51,11 @@ def invalid_row(reject: Reject, *, may_choose: bool = True) -> ValueError:
 
 
 def values_in_place(values: np.ndarray, encoded: EncodedRows, on_invalid: str) -> np.ndarray:
-    """Floating values (usable rows, ...); under `"none"` (all rows, ...), NaN for invalid ones."""
+    """Values (usable rows, ...); under `"none"` (all rows, ...), of invalid ones NaN or None."""
     if on_invalid != "none" or not encoded.rejects:
         return values
-    complete = np.full((encoded.number, *values.shape[1:]), np.nan, values.dtype)
+    missing = None if values.dtype == object else np.nan
+    complete = np.full((encoded.number, *values.shape[1:]), missing, values.dtype)
     complete[encoded.kept] = values
     return complete
 

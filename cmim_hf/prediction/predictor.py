@@ -144,10 +144,8 @@ class MoleculePredictor:
         self, encoded: EncodedRows, level: float = 0.9, on_invalid: str = "skip"
     ) -> dict[str, np.ndarray]:
         """The columns of `predict`, of rows that `encoder` encoded; `"none"` gives all of them."""
-        columns = self.columns(self.outputs(encoded), level)
-        if on_invalid == "none" and encoded.rejects:
-            return {name: _in_place(column, encoded) for name, column in columns.items()}
-        return columns
+        columns = self.columns(self.outputs(encoded), level).items()
+        return {name: values_in_place(column, encoded, on_invalid) for name, column in columns}
 
     def outputs(self, encoded: EncodedRows) -> Outputs:
         """What the models say of rows that `encoder` encoded."""
@@ -209,11 +207,3 @@ def _joined(ruled_in: np.ndarray, names: list[str]) -> np.ndarray:
         for row in ruled_in
     ]
     return np.array(texts, dtype=object)
-
-
-def _in_place(column: np.ndarray, encoded: EncodedRows) -> np.ndarray:
-    if column.dtype != object:
-        return values_in_place(column, encoded, "none")
-    complete = np.full(encoded.number, None, dtype=object)
-    complete[encoded.kept] = column
-    return complete
