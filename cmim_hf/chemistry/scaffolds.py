@@ -1,22 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What makes two molecules one for dividing a table: the same but for stereo, the same scaffold."""
+"""What molecules share that a table is divided by: the scaffold."""
 
 from rdkit import Chem
 from rdkit.Chem.Scaffolds import MurckoScaffold
 
 from .moses import smiles_without_stereo
 from .smiles import parse
-
-
-def stereo_free(smiles: str) -> str:
-    """Canonical SMILES of a molecule without marks of stereo: one for all writings of a molecule.
-
-    Takes and raises what `smiles.parse` does.
-
-    >>> stereo_free("O[C@@H](F)Cl") == stereo_free("FC(O)Cl")
-    True
-    """
-    return smiles_without_stereo(parse(smiles))
 
 
 def murcko_scaffold(smiles: str) -> str:

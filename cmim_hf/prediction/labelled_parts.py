@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from ..chemistry.scaffolds import stereo_free
+from ..chemistry.moses import smiles_without_stereo
+from ..chemistry.smiles import parse
 from ..data.row_encoder import EncodedRows, Rejects, RowEncoder, none_usable
 from ..data.smiles_files import Batch, Row, read_batches
 from ..data.tables import find_column
@@ -120,7 +121,7 @@ def read_parts(args: FineTuningArguments, tokenizer: PreTrainedTokenizerBase) ->
         raise ValueError(f"No usable row has a label in {', '.join(args.targets)}.")
     if unlabelled := len(rows) - len(labelled):
         labels.notes.append(f"{unlabelled} usable rows without any label are left out.")
-    keys = [stereo_free(text) for text in encoded.texts(tokenizer)]
+    keys = [smiles_without_stereo(parse(text)) for text in encoded.texts(tokenizer)]
     usable = Part(rows, [ids.tolist() for ids in encoded.rows()], labels.values, keys)
     usable, kept = usable.take(labelled), [kept[place] for place in labelled]
     if table.split in DRAWN:
