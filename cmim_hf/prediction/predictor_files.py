@@ -36,11 +36,8 @@ _OF_A_MODEL = ("config.json", "model*.safetensors", "tokenizer.json", "tokenizer
 Loaded = tuple[dict[str, Any], Members, ApplicabilityDomain, dict[str, np.ndarray]]
 
 
-def save_predictor(
-    folder: Path,
-    about: Mapping[str, Any],
-    domain: ApplicabilityDomain,
-    calibration: Mapping[str, np.ndarray],
+def save_calibrated(
+    folder: Path, about: Mapping[str, Any], members: Members, train: Part, held_out: Part
 ) -> None:
     """Write what makes a folder with models a predictor.
 
@@ -49,12 +46,15 @@ def save_predictor(
         about: `task`, `targets`, `classes` (names; none of numbers), and either `networks` (folders
             in it) or `heads` (files), `checkpoint`, its `weights` and `representation`; and
             whatever else shall be known.
-        domain: Of the training molecules.
-        calibration: `outputs` (rows, outputs) of rows that took no part in training, and their
-            `labels` (rows, targets), NaN where unknown.
+        members: The models.
+        train: Its molecules are the domain.
+        held_out: Took no part in training; it is calibrated on what is said of these.
     """
+    molecules = list({tuple(ids): place for place, ids in enumerate(train.tokens)}.values())
+    domain = ApplicabilityDomain.fit(members(train.take(molecules).encoded()).vectors)
     arrays = {f"domain.{name}": array for name, array in domain.arrays().items()}
-    arrays |= {f"calibration.{name}": array for name, array in calibration.items()}
+    arrays["calibration.outputs"] = members(held_out.encoded()).values
+    arrays["calibration.labels"] = held_out.labels
     content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     write_whole(folder / ARRAYS, content)
     files = [folder / ARRAYS, *(folder / name for name in about.get("heads", ()))]
@@ -64,17 +64,6 @@ def save_predictor(
     whole = {"format": FORMAT, "cmim_hf": __version__, **about, "files": sums}
     text = json.dumps({**whole, "sha256": _own_digest(whole)}, indent=2) + "\n"
     write_whole(folder / ABOUT, text)
-
-
-def save_calibrated(
-    folder: Path, about: Mapping[str, Any], members: Members, train: Part, held_out: Part
-) -> None:
-    """Write a predictor whose domain are the molecules of `train`, calibrated on `held_out`."""
-    molecules = list({tuple(ids): place for place, ids in enumerate(train.tokens)}.values())
-    vectors = members(train.take(molecules).encoded()).vectors
-    values = members(held_out.encoded()).values
-    calibration = {"outputs": values, "labels": held_out.labels}
-    save_predictor(folder, about, ApplicabilityDomain.fit(vectors), calibration)
 
 
 def load_predictor(
