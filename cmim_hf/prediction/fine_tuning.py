@@ -39,7 +39,6 @@ from ..model.tokenization_cmim import CMIMTokenizer
 from ..version import __version__
 from .class_weights import balanced_weights, weighted_loss
 from .fine_tuning_arguments import FineTuningArguments
-from .head_fitting import fit_heads
 from .labelled_parts import LabelledParts, leave_out_copies, read_parts
 from .members import Heads, save_heads
 from .prediction_tasks import CHOSEN_BY, ERRORS, PROBLEMS, as_logits, check_labels, measure, summary
@@ -149,7 +148,7 @@ def _run_head(
     """Fit a head of scikit-learn to each target, measure and write; what a predictor is told."""
     embedder = MoleculeEmbedder(args.checkpoint, representation="both", dtype=torch.float32)
     balanced, classes = args.class_weights == "balanced", len(_classes(data))
-    heads = fit_heads(
+    heads = Heads.fit(
         embedder, args.head, data.task, classes, data.parts, args.targets, balanced=balanced
     )
     run: dict[str, Any] = {"head": args.head}

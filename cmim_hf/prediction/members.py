@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -19,7 +19,8 @@ from ..embedding.embedder import MoleculeEmbedder
 from ..extras import needed
 from ..model.modeling_cmim import CMIMModel
 from ..model.sequence_classification_cmim import CMIMForSequenceClassification
-from .frozen_heads import predict_head
+from .frozen_heads import fit_head, predict_head
+from .labelled_parts import Part
 
 _TRUSTED = [
     "sklearn.calibration._CalibratedClassifier",
@@ -47,24 +48,6 @@ class Outputs(NamedTuple):
     vectors: np.ndarray
 
 
-class Members(Protocol):
-    """What predicts, and the vectors by which molecules are near or far."""
-
-    tokenizer: PreTrainedTokenizerBase
-    max_length: int
-
-    def __call__(self, encoded: EncodedRows) -> Outputs:
-        """Of the usable rows."""
-
-    def without(self, ids: torch.Tensor, hidden: torch.Tensor) -> np.ndarray:
-        """Values (rows, outputs) of one molecule of which tokens are hidden.
-
-        Args:
-            ids: (1, length).
-            hidden: (rows, length), true where a token's embedding is 0.
-        """
-
-
 class Networks:
     """Fine-tuned networks of one form, whose mean is the prediction.
 
@@ -86,7 +69,7 @@ class Networks:
 
     @torch.inference_mode()
     def __call__(self, encoded: EncodedRows) -> Outputs:
-        """See [`Members`]; the spread is the standard deviation over the networks."""
+        """Of the usable rows; the spread is the standard deviation over the networks."""
         config, device = self.models[0].config, self.models[0].device
         first, place = distinct_rows(encoded)
         each = np.empty((len(self.models), len(first), config.num_labels), np.float32)
@@ -103,7 +86,12 @@ class Networks:
 
     @torch.inference_mode()
     def without(self, ids: torch.Tensor, hidden: torch.Tensor) -> np.ndarray:
-        """See [`Members`]."""
+        """Values (rows, outputs) of one molecule of which tokens are hidden.
+
+        Args:
+            ids: (1, length).
+            hidden: (rows, length), true where a token's embedding is 0.
+        """
         each = [
             _values(model, model(inputs_embeds=_embedded(model.cmim, ids, hidden)).logits)
             for model in self.models
@@ -134,8 +122,54 @@ class Heads:
         self.tokenizer = embedder.tokenizer
         self.max_length = embedder.model.config.max_position_embeddings
 
+    @classmethod
+    def fit(
+        cls,
+        embedder: MoleculeEmbedder,
+        head: str,
+        task: str,
+        classes: int,
+        parts: Mapping[str, Part],
+        targets: Sequence[str],
+        *,
+        balanced: bool = False,
+    ) -> Self:
+        """A head for each target, from the rows that have its label.
+
+        Args:
+            embedder: Of the vectors.
+            head: One of [`~cmim_hf.prediction.frozen_heads.HEADS`].
+            task: `"regression"`, `"binary"` or `"multiclass"`.
+            classes: How many there are, 2 of each binary target, 0 of numbers.
+            parts: `train`, to fit to, and `valid`, to choose by.
+            targets: Names of the labels, for errors.
+            balanced: See `fit_head`.
+
+        Raises:
+            ValueError: A target that cannot be learned from these rows.
+        """
+        vectors = {
+            name: embedder.embed_encoded(parts[name].encoded()) for name in ("train", "valid")
+        }
+        estimators = []
+        for place, target in enumerate(targets):
+            rows = {}
+            for name, found in vectors.items():
+                labels = parts[name].labels[:, place]
+                known = ~np.isnan(labels)
+                rows[name] = found[known], labels[known]
+                if not known.any():
+                    raise ValueError(f"{target}: no row of {name} has a label.")
+            try:
+                estimators.append(
+                    fit_head(head, rows["train"], rows["valid"], classes=classes, balanced=balanced)
+                )
+            except ValueError as error:
+                raise ValueError(f"{target}: {error}") from error
+        return cls(embedder, estimators, task, classes)
+
     def __call__(self, encoded: EncodedRows) -> Outputs:
-        """See [`Members`]; the spread is that of a Gaussian process or of a forest's trees."""
+        """Of the usable rows; the spread is that of a Gaussian process or of a forest's trees."""
         vectors = self.embedder.embed_encoded(encoded)
         if not len(vectors):  # which scikit-learn does not take
             one = np.zeros((1, self.embedder.size), np.float32)
@@ -151,7 +185,7 @@ class Heads:
 
     @torch.inference_mode()
     def without(self, ids: torch.Tensor, hidden: torch.Tensor) -> np.ndarray:
-        """See [`Members`]."""
+        """As [`Networks.without`]."""
         model, which = self.embedder.model, self.embedder.representation
         output = model(inputs_embeds=_embedded(model, ids, hidden))
         vectors = {
@@ -167,6 +201,10 @@ class Heads:
         if self._task == "multiclass":
             return found[0]
         return np.stack([one[:, 1] if self._task == "binary" else one for one in found], axis=1)
+
+
+Members = Networks | Heads
+"""What predicts, and the vectors by which molecules are near or far."""
 
 
 def _values(model: CMIMForSequenceClassification, logits: torch.Tensor) -> np.ndarray:

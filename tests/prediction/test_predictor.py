@@ -18,9 +18,8 @@ from cmim_hf import (
     list_checkpoints,
 )
 from cmim_hf.cli.main import main
-from cmim_hf.prediction.head_fitting import fit_heads
 from cmim_hf.prediction.labelled_parts import Part
-from cmim_hf.prediction.members import Networks, save_heads
+from cmim_hf.prediction.members import Heads, Networks, save_heads
 from cmim_hf.prediction.predictor_files import ABOUT, ARRAYS, save_calibrated
 
 TINY = list_checkpoints()["tiny"]
@@ -51,7 +50,7 @@ def parts_of(whole, labels):
 
 def saved_heads(folder, embedder, task, classes, names, labels, whole):
     parts, targets = parts_of(whole, labels), TARGETS[: labels.shape[1]]
-    heads = fit_heads(embedder, "ridge", task, classes, parts, targets)
+    heads = Heads.fit(embedder, "ridge", task, classes, parts, targets)
     about = {
         "task": task,
         "targets": targets,

@@ -10,9 +10,8 @@ from server_process import serving
 
 from cmim_hf import MoleculeEmbedder
 from cmim_hf.cli.main import main
-from cmim_hf.prediction.head_fitting import fit_heads
 from cmim_hf.prediction.labelled_parts import Part
-from cmim_hf.prediction.members import save_heads
+from cmim_hf.prediction.members import Heads, save_heads
 from cmim_hf.prediction.predictor_files import save_calibrated
 from cmim_hf.serving.service import Service
 
@@ -41,7 +40,7 @@ def predictor(sample, tmp_path_factory):
     labels = np.array([[Chem.MolFromSmiles(row.text).GetNumHeavyAtoms()] for row in rows], float)
     part = Part(rows, tokens, labels, [row.text for row in rows])
     parts = {"train": part.take(range(80)), "valid": part.take(range(80, 120))}
-    heads = fit_heads(embedder, "ridge", "regression", 0, parts, ["atoms"])
+    heads = Heads.fit(embedder, "ridge", "regression", 0, parts, ["atoms"])
     about = {
         "task": "regression",
         "targets": ["atoms"],
