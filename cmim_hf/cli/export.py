@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..checkpoints import DEFAULT_CHECKPOINT
+from .options import add_checkpoint_option
 from .reports import say
 
 WORDS = {"folder": "--output"}
@@ -17,11 +17,7 @@ WORDS = {"folder": "--output"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument(
-        "--checkpoint",
-        default=DEFAULT_CHECKPOINT,
-        help="folder, Hub id or name of a model that ships (default: small, which ships)",
-    )
+    add_checkpoint_option(parser)
     parser.add_argument("-o", "--output", required=True, help="a new folder")
     parser.add_argument(
         "--format", default="onnx", choices=("onnx",), help="(default: %(default)s)"

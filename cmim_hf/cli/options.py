@@ -61,13 +61,18 @@ def add_on_invalid_option(
     )
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Add the model and where it works."""
+def add_checkpoint_option(parser: argparse.ArgumentParser) -> None:
+    """Add the model."""
     parser.add_argument(
         "--checkpoint",
         default=DEFAULT_CHECKPOINT,
         help="folder, Hub id or name of a model that ships (default: small, which ships)",
     )
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Add the model and where it works."""
+    add_checkpoint_option(parser)
     parser.add_argument("--device", help="such as cuda:1; an accelerator if there is one")
     parser.add_argument("--dtype", help="such as bfloat16; the checkpoint's, float32 on a CPU")
 
@@ -105,17 +110,19 @@ def add_attempts_option(parser: argparse.ArgumentParser) -> None:
 
 
 def checked_outputs(
-    options: argparse.Namespace, inputs: list[str], columns: int = 4
+    options: argparse.Namespace, inputs: list[str], lines: bool = True
 ) -> tuple[Path | None, Picture]:
-    """Where to write (None is standard output) and what to draw, checked before any work."""
+    """Where to write and what to draw, checked before any work.
+
+    `lines`: a file or standard output (None) may hold lines of SMILES, too.
+    """
     from ..atomic_files import check_output
     from .molecule_files import LINE_SUFFIX, PICTURE_SUFFIXES, TABLE_SUFFIXES, Picture
 
-    output = None
-    if options.output != "-":
-        output = check_output(options.output, (LINE_SUFFIX, *TABLE_SUFFIXES), inputs)
+    output, suffixes = options.output, (LINE_SUFFIX, *TABLE_SUFFIXES) if lines else TABLE_SUFFIXES
+    output = None if lines and output in (None, "-") else check_output(output, suffixes, inputs)
     picture = options.picture and check_output(options.picture, PICTURE_SUFFIXES, inputs)
-    return output, Picture(picture or None, columns)
+    return output, Picture(picture or None, columns=4)
 
 
 def read_source(options: argparse.Namespace, every_column: bool = True) -> Iterator[Batch]:

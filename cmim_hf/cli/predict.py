@@ -12,7 +12,7 @@ import argparse
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from .options import SOURCE, add_on_invalid_option, add_source_options, read_source
+from .options import SOURCE, add_on_invalid_option, add_source_options, checked_outputs, read_source
 from .reports import say, say_drawn, say_invalid
 
 if TYPE_CHECKING:
@@ -53,18 +53,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Predict for the input into the output."""
-    from ..atomic_files import check_output
     from ..data.invalid_rows import invalid_row
     from ..data.source_files import expanded
     from ..embedding.tables import result_table
     from ..prediction.conformal import checked_level
     from ..prediction.predictor import MoleculePredictor
-    from .molecule_files import PICTURE_SUFFIXES, TABLE_SUFFIXES, Picture, molecule_writer
+    from .molecule_files import molecule_writer
 
-    inputs = expanded(options.input)
-    output = check_output(options.output, TABLE_SUFFIXES, inputs)
-    drawn = options.picture and check_output(options.picture, PICTURE_SUFFIXES, inputs)
-    picture = Picture(drawn or None, columns=4)
+    output, picture = checked_outputs(options, expanded(options.input), lines=False)
     level = checked_level(options.level)
     predictor = MoleculePredictor(
         options.folder, checkpoint=options.checkpoint, device=options.device

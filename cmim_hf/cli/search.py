@@ -11,14 +11,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..atomic_files import check_output
-from .molecule_files import (
-    LINE_SUFFIX,
-    PICTURE_SUFFIXES,
-    TABLE_SUFFIXES,
-    Picture,
-    molecule_writer,
-)
+from .molecule_files import Picture, molecule_writer
+from .options import checked_outputs
 from .seeds import given_rows
 
 if TYPE_CHECKING:
@@ -81,11 +75,7 @@ def run(options: argparse.Namespace) -> None:
             f"There is nothing to look for: {len(queries)} queries with {options.neighbors} "
             "neighbors each. Give --queries or --query-file, and --neighbors of at least 1."
         )
-    output, picture = None, options.picture
-    if options.output not in (None, "-"):
-        output = check_output(options.output, (LINE_SUFFIX, *TABLE_SUFFIXES))
-    if picture is not None:
-        picture = check_output(picture, PICTURE_SUFFIXES)
+    output, picture = checked_outputs(options, [])
     library = EmbeddedLibrary(options.library, index=options.index, column=options.column)
     embedder = library.embedder(options.checkpoint)
     encoded = embedder.encoder()(queries)
@@ -104,8 +94,8 @@ def run(options: argparse.Namespace) -> None:
     else:
         with molecule_writer(output, "smiles", name="query") as write:
             write(pa.Table.from_pandas(pd.concat(hits), preserve_index=False))
-    if picture is not None:
-        _draw([query.text for query in queries], hits, picture)
+    if picture.path is not None:
+        _draw([query.text for query in queries], hits, picture.path)
 
 
 def _compared(query: str, hits: pd.DataFrame) -> pd.DataFrame:
