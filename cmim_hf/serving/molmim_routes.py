@@ -133,7 +133,7 @@ def generate(service: Service, call: Call, body: ToGenerate) -> dict[str, Any]:
         rows = [(one, BUILT_IN[name](one)) for one in found]
     else:
         budget = body.particles * body.iterations
-        service.limits.check_scored("particles × iterations", budget)
+        service.limits.check("particles × iterations", budget, scored=True)
         result = generator.optimize(
             encoded,
             {name: sign},

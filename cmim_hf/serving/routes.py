@@ -121,8 +121,8 @@ def optimize(
     """Molecules of higher score around the codes of given ones."""
     encoded = service.read("smiles", body.smiles, None)
     searches = 1 if body.shared_budget else len(body.smiles)
-    service.limits.check_scored("budget", body.budget * searches)
-    service.limits.check_scored("population", (body.population or 1) * searches)
+    service.limits.check("budget", body.budget * searches, scored=True)
+    service.limits.check("population", (body.population or 1) * searches, scored=True)
     generator, seed = service.generator(call, body.seed)
     end = time.monotonic() + (body.seconds or math.inf)
 

@@ -68,28 +68,12 @@ class Limits:
             if not value >= 1:
                 raise ValueError(f"`{name}`, a limit of the server, is at least 1, not {value}.")
 
-    def check_scored(self, field: str, number: int) -> None:
-        """Refuse an optimisation that would score more molecules than it may.
-
-        Raises:
-            ValueError: It names the field.
-        """
-        if number > self.scored:
+    def check(self, field: str, number: int, scored: bool = False) -> None:
+        """ValueError for more molecules, asked for or scored, than a request may have."""
+        if number > (most := self.scored if scored else self.rows):
             raise ValueError(
-                f"`{field}` lets {number:,} molecules be scored; this server scores "
-                f"{self.scored:,} in a request."
-            )
-
-    def check(self, field: str, number: int) -> None:
-        """Refuse more molecules than a request may ask for.
-
-        Raises:
-            ValueError: It names the field.
-        """
-        if number > self.rows:
-            raise ValueError(
-                f"`{field}` stands for {number:,} molecules; this server takes {self.rows:,} in a "
-                "request. Ask in parts."
+                f"`{field}` stands for {number:,} molecules{' to be scored' if scored else ''}; "
+                f"this server takes {most:,} in a request: ask for less."
             )
 
 

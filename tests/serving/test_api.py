@@ -224,7 +224,7 @@ def test_what_the_own_api_refuses(client, refused):
     assert "stands for 120 molecules" in refused("/v1/sample_around", smiles=["C"] * 2, n=60)
     assert "needs a temperature above 0" in refused("/v1/sample", top_k=3)
     assert "301 characters" in refused("/v1/latents", smiles=["C" * 301])
-    assert "500 molecules be scored" in refused("/v1/optimize", **how, budget=500)
+    assert "500 molecules to be scored" in refused("/v1/optimize", **how, budget=500)
     assert "population" in refused("/v1/optimize", **how, budget=9, population=10**12)
     assert "population" in refused("/v1/optimize", smiles=["C"] * 9, budget=9, population=99)
     told = refused("/v1/optimize", smiles=["C(C"], stream=True)
