@@ -19,7 +19,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from ..atomic_files import check_output, write_whole, writing
-from ..chemistry.smiles import similarities
+from ..chemistry.smiles import similarity
 from .scorer_calls import call_scorer, shown
 from .scorers import FIXED_COLUMNS, SIMILARITY, Scorer
 
@@ -70,7 +70,6 @@ class ScoreTable:
         self.scorer, self.seeds, self.timeout = scorer, list(seeds), timeout
         self.columns = [*FIXED_COLUMNS[:4], *scorer.columns, *FIXED_COLUMNS[4:]]
         self._rows: dict[tuple[int, str], dict[str, Any]] = {}
-        self._near: dict[tuple[int, str], float] = {}
         self._values: dict[str, dict[str, Any]] = {}  # of the terms, of each molecule
         self._works = False
         self._kept: set[tuple[int, str]] = set()
@@ -88,18 +87,6 @@ class ScoreTable:
         if self._stream is not None:
             with writing(self._stream.name):
                 self._stream.close()
-
-    def similarities(self, seed: int, smiles: Iterable[str]) -> list[float]:
-        """Tanimoto similarities of molecules to a seed, each computed once."""
-        smiles = list(smiles)
-        new = [one for one in dict.fromkeys(smiles) if (seed, one) not in self._near]
-        for one, near in zip(new, similarities(self.seeds[seed], new) if new else (), strict=True):
-            self._near[seed, one] = near
-        return [self._near[seed, one] for one in smiles]
-
-    def knows(self, seed: int, smiles: str) -> bool:
-        """Whether this molecule was asked for, for this seed and in this run."""
-        return (seed, smiles) in self._rows
 
     def score(
         self, asked: Sequence[tuple[int, str]], iteration: int = 0, bar: tqdm | None = None
@@ -171,7 +158,7 @@ class ScoreTable:
 
     def _add(self, seed: int, smiles: str, iteration: int) -> None:
         values = self._values[smiles]
-        (near,) = self.similarities(seed, [smiles])
+        near = similarity(self.seeds[seed], smiles)
         score, error = math.nan, values["error"]
         if not error:
             score = self.scorer.combine({**values, SIMILARITY: near})
