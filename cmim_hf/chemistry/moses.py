@@ -65,10 +65,7 @@ def similarities(molecules: Sequence[Molecule]) -> Iterator[np.ndarray]:
 
 
 def nearest_similarities(molecules: Sequence[Molecule], others: Iterable[Molecule]) -> np.ndarray:
-    """Each molecule's largest Tanimoto similarity to any of the others, at least one: (molecules,).
-
-    By the same fingerprints.
-    """
+    """Each molecule's largest such similarity to any of the others, at least one: (molecules,)."""
     reference = _bits(others)
     parts = [
         np.max([tanimoto(rows, some).max(axis=1) for some in _parts(reference)], axis=0)
@@ -89,10 +86,7 @@ def _parts(bits: np.ndarray, what: str | None = None) -> Iterator[np.ndarray]:
 
 
 def fragments(molecules: Iterable[Molecule]) -> Counter[str]:
-    """How often each BRICS fragment occurs, by its SMILES with the numbered cuts.
-
-    Degen et al., ChemMedChem 2008, 3, 1503. A molecule without a bond to cut is its own fragment.
-    """
+    """How often each BRICS fragment occurs, by its SMILES with the numbered cuts."""
     counts: Counter[str] = Counter()
     for molecule in molecules:
         counts.update(Chem.MolToSmiles(Chem.FragmentOnBRICSBonds(molecule)).split("."))
@@ -100,11 +94,7 @@ def fragments(molecules: Iterable[Molecule]) -> Counter[str]:
 
 
 def scaffolds(molecules: Iterable[Molecule]) -> Counter[str]:
-    """How many molecules have each Bemis-Murcko scaffold of two rings or more, by its SMILES.
-
-    Bemis and Murcko, J. Med. Chem. 1996, 39, 2887: the rings and what links them, with the atoms
-    double-bonded to either. Molecules with fewer than `SCAFFOLD_RINGS` rings are not counted.
-    """
+    """How many molecules have each Bemis-Murcko scaffold of two rings or more, by its SMILES."""
     counts: Counter[str] = Counter()
     for molecule in molecules:
         scaffold = MurckoScaffold.GetScaffoldForMol(molecule)
@@ -114,11 +104,7 @@ def scaffolds(molecules: Iterable[Molecule]) -> Counter[str]:
 
 
 def passes_filters(molecule: Molecule) -> bool:
-    """Whether a molecule passes the filters of MOSES.
-
-    All must hold: no ring of more than `LARGEST_RING` atoms; no charged atom; no element but H, C,
-    N, O, F, S, Cl, Br; none of MOSES's 22 medicinal chemistry alerts and 480 pan-assay
-    interference patterns, matched with hydrogens explicit.
+    """Whether a molecule passes the filters that `measures.moses_filters` tells of.
 
     The patterns are those that MOSES ships: RDKit's own catalogue of PAINS has since corrected 17
     of them and judges 13 of 15,000 molecules of ChEMBL otherwise.
