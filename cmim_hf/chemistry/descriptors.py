@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """RDKit's 2D descriptors as targets of training: those that cost little."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-from rdkit import Chem
 from rdkit.Chem import Descriptors
 
+from .named_properties import property_named
 from .smiles import parse
 
 # Of RDKit 2026.9's 217 without the counts of functional groups (fr_*), and without those that take
@@ -56,7 +56,7 @@ def descriptor_values(names: Sequence[str], smiles: Sequence[str]) -> np.ndarray
 
     The row of what does not parse is NaN all through.
     """
-    functions: list[Callable] = [getattr(Descriptors, name) for name in names]
+    functions = [property_named(name) for name in names]
     values = np.full((len(smiles), len(functions)), np.nan, np.float32)
     for row, text in enumerate(smiles):
         try:
@@ -64,13 +64,6 @@ def descriptor_values(names: Sequence[str], smiles: Sequence[str]) -> np.ndarray
         except ValueError:
             continue
         with np.errstate(over="ignore"):
-            values[row] = [_value(function, molecule) for function in functions]
+            values[row] = [function(molecule) for function in functions]
     values[~np.isfinite(values)] = np.nan
     return values
-
-
-def _value(function: Callable, molecule: Chem.Mol) -> float:
-    try:
-        return function(molecule)
-    except (ArithmeticError, ValueError, RuntimeError):  # SPS divides by the heavy atoms of [H+]
-        return float("nan")

@@ -61,5 +61,5 @@ def property_named(name: str) -> Property:
 def _value(function: Property, molecule: Chem.Mol) -> float:
     try:
         return function(molecule)
-    except ZeroDivisionError:  # SPS of hydrogen, say
+    except (ArithmeticError, ValueError, RuntimeError):  # SPS divides by the heavy atoms of [H+]
         return math.nan
