@@ -16,6 +16,7 @@ from transformers.utils import logging
 
 from ..atomic_files import check_writable, whole_folder
 from ..model.tokenization_cmim import train_tokenizer
+from .argument_checks import whole_number
 from .labelling import label_with_columns, label_with_descriptors, numbers
 from .packed_molecules import PackedMolecules, is_packed
 from .property_labels import PropertyScale
@@ -65,9 +66,10 @@ class SourceOptions:
         check_standardize(self.standardize, self.canonicalize)
         if self.property_columns and self.properties:
             raise ValueError("Give `property_columns` or `properties`, not both.")
-        if self.property_rows is not None and self.property_rows < 1:
-            raise ValueError(f"`property_rows` is at least 1, not {self.property_rows}.")
-        if self.property_rows is not None and not self.properties:
+        if self.property_rows is None:
+            return
+        whole_number("property_rows", self.property_rows, 1)
+        if not self.properties:
             raise ValueError(
                 "`property_rows` says how many molecules `properties` labels: give both."
             )

@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 from ..atomic_files import written_whole
 from ..model.parent_molecule_cmim import STANDARDS
 from ..model.smiles_text_cmim import text_problem
-from .argument_checks import check_choice
+from .argument_checks import check_choice, whole_number
 from .smiles_files import Row
 
 if TYPE_CHECKING:
@@ -164,11 +164,7 @@ class RowEncoder:
     ) -> None:
         """Copy what is needed of the tokenizer."""
         check_standardize(standardize, canonicalize)
-        if max_length < 2:
-            raise ValueError(
-                f"`max_length` is at least 2 (one token and the end), not {max_length}."
-            )
-        self.max_length = max_length
+        self.max_length = whole_number("max_length", max_length, 2)  # one token and the end
         self.canonicalize, self.standardize = canonicalize, standardize
         # Free of the padding and truncation that a call of the tokenizer may leave.
         self._backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..model.smiles_text_cmim import without_extension
 from . import tables
+from .argument_checks import whole_number
 from .source_files import STRUCTURE_KINDS, TEXT_KINDS, Source, expanded, find_file, opened
 from .structure_files import REASON, structure_pieces
 
@@ -142,8 +143,7 @@ def read_batches(
     ValueError, too: the columns of a dataset change, a batch is over 2 GiB, or with `every_column`
     several sources have other columns, or another one with SMILES.
     """
-    if batch_rows < 1:
-        raise ValueError(f"`batch_rows` is at least 1, not {batch_rows}.")
+    whole_number("batch_rows", batch_rows, 1)
     sources = expanded(source)
     first, empty = None, 0
     for one in sources:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from tqdm.auto import tqdm
 
 from ..atomic_files import write_whole, written_whole
+from .argument_checks import whole_number
 from .row_encoder import Reject, Rejects
 from .smiles_files import Row, read_smiles
 from .source_files import expanded
@@ -45,10 +46,8 @@ class SplitOptions:
 
     def __post_init__(self) -> None:
         """ValueError for a negative number of molecules."""
-        if min(self.validation, self.test) < 0:
-            raise ValueError(
-                f"`validation` and `test` are at least 0, not {self.validation} and {self.test}."
-            )
+        for name in ("validation", "test"):
+            whole_number(name, getattr(self, name), 0)
 
 
 class _Molecule(NamedTuple):

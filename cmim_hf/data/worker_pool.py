@@ -12,6 +12,8 @@ from contextlib import ExitStack
 from itertools import cycle, islice
 from typing import Any, TypeVar
 
+from .argument_checks import whole_number
+
 CHUNK_ROWS = 512
 _WAITING = 4  # chunks of each worker that are read ahead
 
@@ -47,9 +49,7 @@ def encode_in_order(
         ChildProcessError: A worker ended before its time.
         ValueError: A negative number of workers.
     """
-    if num_workers < 0:
-        raise ValueError(f"`num_workers` is at least 0, not {num_workers}.")
-    if num_workers == 0:
+    if whole_number("num_workers", num_workers, 0) == 0:
         yield from map(encoder, chunks)
         return
     context = multiprocessing.get_context("spawn")

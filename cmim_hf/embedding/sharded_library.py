@@ -24,6 +24,7 @@ import torch
 from transformers.utils import logging
 
 from ..atomic_files import check_writable, remove_partials, write_whole, written_whole
+from ..data.argument_checks import whole_number
 from ..data.row_encoder import Rejects
 from ..data.smiles_files import Batch, NoRowsError, read_batches
 from ..data.source_files import expanded
@@ -92,8 +93,7 @@ class Library:
         if not self.sources:
             raise ValueError("A library needs at least one source of molecules; got none.")
         object.__setattr__(self, "sources", tuple(expanded(self.sources)))
-        if self.shard_rows < 1:
-            raise ValueError(f"shard_rows is at least 1, not {self.shard_rows}.")
+        whole_number("shard_rows", self.shard_rows, 1)
         if "-" in self.sources:
             raise ValueError(
                 "Standard input cannot be read again to resume a library; save it to a file first, "

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from ..data.argument_checks import whole_number
 from ..extras import needed
 from .embedder import MoleculeEmbedder
 from .sharded_library import Library, embed_shards
@@ -44,8 +45,7 @@ def embed_library_on_ray(
     Raises:
         ValueError: What `embed_shards` or a source raised, on whatever node; or no actor.
     """
-    if num_actors < 1:
-        raise ValueError(f"num_actors is at least 1, not {num_actors}.")
+    whole_number("num_actors", num_actors, 1)
     paths = [*library.sources, embedder_arguments["checkpoint"]]  # tasks have folders of their own
     *sources, checkpoint = (os.path.abspath(p) if os.path.exists(p) else p for p in paths)
     library = replace(library, folder=library.folder.absolute(), sources=tuple(sources))

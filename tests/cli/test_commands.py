@@ -273,7 +273,7 @@ def test_a_link_stays_a_link(tmp_path, expected):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--workers", "-1"], "--workers is at least 0, not -1"),
+        (["--workers", "-1"], "--workers is a whole number from 0, not -1"),
         (["--dtype", "float8_e4m3fn"], "dtype is one of float32"),
         (["--checkpoint", "./nothing"], "There is no checkpoint folder ./nothing"),
         (["--batch-tokens", "0"], "--batch-tokens is a whole number from 1, not 0"),

@@ -50,7 +50,10 @@ def test_a_prepared_folder_has_molecules_labels_tokenizer_and_rejects(table, tmp
             ["--smiles-column", "text", "--max-length", "1"],
             "expected --max-length to be an integer of at least 2",
         ),
-        (["--smiles-column", "text", "--workers", "-1"], "--workers is at least 0, not -1"),
+        (
+            ["--smiles-column", "text", "--workers", "-1"],
+            "--workers is a whole number from 0, not -1",
+        ),
         (["--smiles-column", "text", "--property-columns", "text"], "which is no finite number"),
     ],
 )

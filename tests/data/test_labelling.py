@@ -183,7 +183,7 @@ def test_a_sample_is_labelled_the_same_with_workers(tmp_path, tokenizer, caplog)
     ("settings", "message"),
     [
         ({"property_columns": ("a",), "properties": ("TPSA",)}, "not both"),
-        ({"properties": ("TPSA",), "property_rows": 0}, "at least 1, not 0"),
+        ({"properties": ("TPSA",), "property_rows": 0}, "whole number from 1, not 0"),
         ({"property_rows": 5}, "give both"),
     ],
 )

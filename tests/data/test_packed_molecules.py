@@ -66,7 +66,7 @@ def test_prepare_with_nothing_usable(tokenizer):
         pack(rows_of("", "C C", "C" * 200, ""), tokenizer)
     with pytest.raises(ValueError, match="rows to prepare are empty"):
         pack([], tokenizer)
-    with pytest.raises(ValueError, match="`max_length` is at least 2"):
+    with pytest.raises(ValueError, match="`max_length` is a whole number from 2"):
         pack(rows_of("C"), tokenizer, max_length=1)
 
 

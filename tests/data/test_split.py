@@ -70,7 +70,7 @@ def test_large_molecules_are_left_out_of_all_files(sources, tmp_path):
     ("options", "message"),
     [
         ({"validation": 40, "test": 23}, r"a has 61 molecules to hold out, not 63: ask for fewer"),
-        ({"test": -1}, "at least 0, not 2000 and -1"),
+        ({"test": -1}, "`test` is a whole number from 0, not -1"),
     ],
 )
 def test_what_cannot_be_held_out_is_told(sources, tmp_path, options, message):

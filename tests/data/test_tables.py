@@ -260,7 +260,7 @@ def test_missing_column(tmp_path, name):
 
 
 def test_batch_rows_below_one(tmp_path):
-    with pytest.raises(ValueError, match="`batch_rows` is at least 1, not 0"):
+    with pytest.raises(ValueError, match="`batch_rows` is a whole number from 1, not 0"):
         list(read_batches(write_source(tmp_path, "a.smi"), batch_rows=0))
 
 

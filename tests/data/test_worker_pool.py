@@ -27,7 +27,7 @@ def test_chunks_come_back_in_order_however_many_wait():
     assert list(encode_in_order(squares, chunks, 0)) == expected
     assert list(encode_in_order(squares, chunks, 2)) == expected
     assert list(encode_in_order(squares, [], 2)) == []
-    with pytest.raises(ValueError, match="`num_workers` is at least 0, not -1"):
+    with pytest.raises(ValueError, match="`num_workers` is a whole number from 0, not -1"):
         list(encode_in_order(squares, chunks, -1))
 
 

@@ -209,7 +209,7 @@ def test_folders_that_are_not_ours(source, embedder, tmp_path):
         Library(source, (str(source),)).open(embedder)
     with pytest.raises(ValueError, match="Standard input cannot be read again"):
         Library(tmp_path / "none", ("-",))
-    with pytest.raises(ValueError, match="shard_rows is at least 1, not 0"):
+    with pytest.raises(ValueError, match="`shard_rows` is a whole number from 1, not 0"):
         Library(tmp_path / "none", (str(source),), 0)
 
 
@@ -331,7 +331,7 @@ def test_two_actors_of_ray(run, whole, source, tmp_path, monkeypatch):
         (("--column", "mol", "--sources", "SOURCE"), "has no column 'mol'; its columns are"),
         (("--on_invalid", "drop"), "Unknown `on_invalid` 'drop'"),
         (("--checkpoint", "./nothing"), "There is no checkpoint folder ./nothing"),
-        (("--workers", "-1"), "`num_workers` is at least 0, not -1"),
+        (("--workers", "-1"), "`num_workers` is a whole number from 0, not -1"),
     ],
 )
 def test_errors_end_in_one_message(run, arguments, message, source, tmp_path):
