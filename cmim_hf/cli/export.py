@@ -20,9 +20,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_checkpoint_option(parser)
     parser.add_argument("-o", "--output", required=True, help="a new folder")
     parser.add_argument(
-        "--format", default="onnx", choices=("onnx",), help="(default: %(default)s)"
-    )
-    parser.add_argument(
         "--int8",
         action="store_true",
         help="keep weights as int8: a quarter of the size, faster on CPUs with int8 products, "

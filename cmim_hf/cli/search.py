@@ -42,9 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--checkpoint", help="the library's, if it is elsewhere now")
     parser.add_argument(
-        "--column",
-        "--smiles-column",
-        help="the library's column with SMILES, if not the one that was embedded",
+        "--column", help="the library's column with SMILES, if not the one that was embedded"
     )
     parser.add_argument(
         "-o",

@@ -164,9 +164,11 @@ class Calls:
         return future
 
 
-def problem(status: int, message: str, place: str = "body", retry: int | None = None) -> Response:
+def problem(status: int, message: str, retry: int | None = None) -> Response:
     """An error in the form that FastAPI gives those of validation."""
-    detail = [{"type": "error" if status != 422 else "value_error", "loc": [place], "msg": message}]
+    detail = [
+        {"type": "error" if status != 422 else "value_error", "loc": ["body"], "msg": message}
+    ]
     headers = None if retry is None else {"Retry-After": str(retry)}
     return JSONResponse({"detail": detail}, status, headers)
 

@@ -124,15 +124,12 @@ def exact_reconstructions(model: CMIMModel, sequences: Sequence[Tokens], batch_s
 
 @torch.no_grad()
 def frozen_features(
-    model: CMIMModel,
-    sequences: Sequence[Tokens],
-    batch_size: int,
-    representations: Sequence[str] = ("latent", "informative"),
+    model: CMIMModel, sequences: Sequence[Tokens], batch_size: int
 ) -> dict[str, np.ndarray]:
     """Representations (n, size) by name, in the order of the sequences; the model in `eval()`."""
     features = {
         name: np.empty((len(sequences), model.representation_size(name)), np.float32)
-        for name in representations
+        for name in ("latent", "informative")
     }
     for rows, ids, mask in _batches(model, sequences, batch_size):
         for name, values in features.items():
