@@ -269,7 +269,8 @@ class MoleculePredictionPipeline(_MoleculePipeline):
     one gives the same prediction, and what is no molecule is refused; of a checkpoint that was
     fine-tuned on parents of molecules (`standardize` in its config), their parents are taken first.
     (The pipeline `"text-classification"` of transformers does so too, of a checkpoint that
-    fine-tuning saved: its tokenizer is a [`CMIMMoleculeTokenizer`].)
+    fine-tuning saved: its tokenizer is a
+    [`~cmim_hf.model.molecule_tokenizer_cmim.CMIMMoleculeTokenizer`].)
 
     A text's output is a dictionary from the names of the labels to numbers: values in the labels'
     own units of a regression, probabilities otherwise.
