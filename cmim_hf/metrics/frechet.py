@@ -55,7 +55,8 @@ def chemnet_features(smiles: tuple[str, ...]) -> np.ndarray:
     features = []
     with torch.inference_mode():
         for batch in tqdm(batches, desc="ChemNet", unit=" batches", delay=5.0, leave=False):
-            features.append(network(batch.transpose(1, 2).float()).numpy())
+            found = network(batch.transpose(1, 2).float())
+            features.append(found.numpy().copy())  # it is a view of all places, 88 times as large
     return np.concatenate(features)
 
 
