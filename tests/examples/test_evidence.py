@@ -182,3 +182,8 @@ def test_moleculenet_scores_every_row_and_goes_on(tmp_path, capsys):
     assert len(cells) == 40
     moleculenet.main(list(map(str, options)))
     assert cells == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("cells/*/*.json")}
+    moleculenet.main([*map(str, options), "--features", "latent", "ECFP4"])
+    few = evidence.read("moleculenet", tmp_path)["scores"]
+    assert few == [score for score in scores if score["features"] in ("latent", "ECFP4")]
+    with pytest.raises(SystemExit, match="--features knows latent, .*; not ECFP6"):
+        moleculenet.main([*map(str, options), "--features", "ECFP6"])

@@ -68,6 +68,9 @@ class Arguments:
     )
     tasks: list[str] | None = field(default=None, metadata={"help": "These data sets only."})
     checkpoint: str = field(default="small", metadata={"help": "Folder, Hub id or name."})
+    features: list[str] | None = field(
+        default=None, metadata={"help": "These only, by their names in the tables."}
+    )
     seeds: int = field(default=2, metadata={"help": "Of each division."})
     heads: list[str] = field(
         default_factory=lambda: ["ridge", "svm", "forest", "mlp"], metadata={"help": "Which."}
@@ -89,6 +92,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     args.checkpoint = checkpoint_path(args.checkpoint)
     tasks = load_tasks(args.data_dir, args.tasks)
     features = {task.name: features_of(task, args.checkpoint) for task in tasks}
+    for found in features.values():
+        if unknown := set(args.features or ()) - set(found):
+            raise SystemExit(f"--features knows {', '.join(found)}; not {', '.join(unknown)}.")
+        for name in set(found) - set(args.features or found):
+            del found[name]
     weights = MoleculeEmbedder(args.checkpoint, progress=False).fingerprint
     depends = dependences(args.checkpoint, weights)
     folder = Path(args.output, "cells", "moleculenet")
