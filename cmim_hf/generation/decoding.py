@@ -237,14 +237,17 @@ class Decoder:
         texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         if not self.canonicalize:
             return texts
-        from ..chemistry.smiles import canonicalize
+        from ..chemistry.smiles import canonicalize, parse
 
         ends = torch.as_tensor(self.model.config.eos_token_id, device=tokens.device).reshape(-1)
         ended = torch.isin(tokens, ends).any(dim=1).tolist()
         molecules: list[str | None] = []
         for text, complete in zip(texts, ended, strict=True):
             try:
-                molecules.append(canonicalize(text) if complete else None)
+                smiles = canonicalize(text) if complete else None
+                if smiles is not None:
+                    parse(smiles)  # RDKit writes a few fused rings that it cannot read again
             except ValueError:
-                molecules.append(None)
+                smiles = None
+            molecules.append(smiles)
         return molecules
