@@ -149,7 +149,7 @@ def test_without_the_package_outputs_are_equal(saved, tokenizer, molecules, name
             "written": model.generate(**batch, max_new_tokens=9),
         }
     for key, value in expected.items():
-        assert torch.equal(found[key], value), key
+        torch.testing.assert_close(found[key], value)  # another number of threads, other bits
     write = pipeline("molecule-generation", model=model, tokenizer=tokenizer)
     assert found["near"] == write(molecules, radius=0.1, seed=1)
     for key in ("embedded", "sentences"):
@@ -160,7 +160,7 @@ def test_without_the_package_predictions_are_equal(saved, tokenizer, molecules):
     model = AutoModelForSequenceClassification.from_pretrained(saved / "classifier")
     batch = tokenizer(molecules, padding=True, return_tensors="pt")
     found = torch.load(saved / "classifier.pt", weights_only=False)
-    assert torch.equal(found["logits"], model(**batch).logits)
+    torch.testing.assert_close(found["logits"], model(**batch).logits)
     predict = pipeline("molecule-prediction", model=model, tokenizer=tokenizer)
     for ours, theirs in zip(predict(molecules), found["predicted"], strict=True):
         assert theirs == pytest.approx(ours, rel=1e-5)
