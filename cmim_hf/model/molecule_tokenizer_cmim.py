@@ -8,6 +8,7 @@ Saved beside fine-tuned weights, so that what predicts does as what trained did,
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
 
@@ -49,7 +50,8 @@ class CMIMMoleculeTokenizer(PreTrainedTokenizerFast):
         """Token ids and mask, as of any tokenizer; see the class."""
         if text_pair is not None:
             raise ValueError("A prediction is of one molecule, got a pair of texts.")
-        written = self._written(text) if isinstance(text, str) else list(map(self._written, text))
+        many = not isinstance(text, str) and isinstance(text, Iterable)
+        written = list(map(self._written, text)) if many else self._written(text)
         return super().__call__(written, **kwargs)
 
     def _written(self, text: Any) -> str:

@@ -332,6 +332,21 @@ def test_frechet_distance_of_known_gaussians():
         distance(first, first[:1])
 
 
+@pytest.mark.skipif(not _has_fcd(), reason="fcd-torch is not installed")
+def test_features_of_batches_hold_no_more_memory_than_they_are(monkeypatch):
+    """ChemNet gives a view of the states of all 349 places."""
+    batches = []
+
+    def joined(parts):
+        batches.extend(parts)
+        return np.vstack(parts)
+
+    monkeypatch.setattr(frechet.np, "concatenate", joined)
+    found = frechet.chemnet_features(("CCO", "CCN", "c1ccccc1"))
+    assert found.shape == (3, 512) and found.dtype == np.float32
+    assert [part.base for part in batches] == [None]
+
+
 def test_fcd_names_its_extra_where_it_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "fcd_torch", None)
     with pytest.raises(ImportError, match=r"pip install 'cmim-hf\[fcd\]'"):

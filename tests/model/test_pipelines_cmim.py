@@ -425,6 +425,11 @@ def test_a_tokenizer_of_molecules_is_else_that_of_the_checkpoint(predictor, tmp_
         assert tokenizer.decode(ids, skip_special_tokens=True) == text
         assert tokenizer_fingerprint(tokenizer) == tokenizer_fingerprint(plain)
     assert reads.standardize == again.standardize == "parent" and not caplog.messages
+    assert reads(np.array(["OCC", "CCO"]))["input_ids"] == [plain.encode("CCO")] * 2
+    with pytest.raises(ValueError, match="None of type NoneType is no string"):
+        reads(None)
+    with pytest.raises(ValueError, match="nan of type float is no string"):
+        reads(["CCO", float("nan")])
 
 
 def test_probabilities_of_classes(tmp_path, tokenizer):
