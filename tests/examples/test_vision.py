@@ -19,11 +19,22 @@ from examples.benchmarks.quality.claims import FAILS, HOLDS, OPEN
 SMALL = {"train_images": 200, "held_out": 60, "latent_size": 8, "hidden_size": 16}
 
 
+def test_a_pilot_is_trained_for_a_quarter_of_the_steps(data):
+    args = vision.Arguments(**SMALL, budget=2)
+    processor = CMIMImageProcessor(image_size=8)
+    for run, steps in ((vision.Run(), 80), (vision.candidates("cmim")[0], 20)):
+        run = replace(run, batch_size=25)
+        _, curve = vision.trained(args, run, data["unlabelled"], processor)
+        assert curve[-1]["step"] == steps  # 2 x 5 times 200 images, and a quarter of that
+
+
 def test_each_seed_draws_training_and_validation_images_and_shares_the_test_images():
     args = vision.Arguments(**SMALL)
     first, again, other = (vision.material(args, "digits", seed) for seed in (0, 0, 1))
     assert [len(first[part]) for part in vision_probes.PARTS] == [200, 60, 360]
-    assert not set(first["train"].rows) & set(first["valid"].rows)
+    assert not set(first["unlabelled"].rows) & set(first["valid"].rows)
+    some = vision.material(replace(args, probe_images=50), "digits", 0)
+    assert len(some["train"]) == 50 and set(some["train"].rows) < set(some["unlabelled"].rows)
     for part in ("train", "valid"):
         assert first[part].rows.tolist() == again[part].rows.tolist() != other[part].rows.tolist()
     assert np.array_equal(first["test"].images, other["test"].images)
@@ -154,7 +165,7 @@ def runs_of(errors, spread=None, seeds=3, source="a"):
                     "study": "objectives", "source": source, "objective": name, "seed": seed,
                     "bits_per_dim": 4.0, "squared_error": 0.01, "posterior_std": 0.1,
                     "curve": [{}], "learning_rate": 0.001, "scale": "means",
-                    "train_images": 100, "held_out": 20, "batch_size": 128,
+                    "probe_images": 100, "held_out": 20, "batch_size": 128,
                     "probes": {probe: scores for probe in vision_probes.PROBES},
                 }
             )  # fmt: skip
@@ -254,8 +265,9 @@ def test_the_command_computes_each_run_once(tmp_path, monkeypatch, capsys):
         vision.main(options)
         cells = tmp_path.glob("cells/vision/*.json")
         kept.append({path: path.stat().st_mtime_ns for path in cells})
-    # 3 plain and 2 objectives, 1 more scale of cmim; 2 x 2 batch sizes
-    assert len(kept[0]) == 5 + 1 + 4 and kept[0] == kept[1]
+    # pilots of two scales of cmim and one of infonce; 3 plain and 2 objectives; 2 x 2 batch sizes
+    # with one rate to choose from
+    assert len(kept[0]) == 3 + 5 + 2 * 4 and kept[0] == kept[1]
     runs = evidence.read("vision", tmp_path)["runs"]
     assert len(runs) == 5 + 4 and {run["source"] for run in runs} == {"digits"}
     assert all(set(run["probes"]["kNN"]) == {"latent"} for run in runs if run["latent_only"])

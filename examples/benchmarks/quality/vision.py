@@ -11,10 +11,10 @@ stopped benchmark goes on, and several commands at once share the runs.
 
 Every seed draws training and validation images of its own from the training part; all test images
 score. Measured are three probes of frozen embeddings (nearest neighbours, logistic regression, a
-network), the reconstruction of test images, and the spread of the posterior. Validation images
-choose the hyper-parameters of each probe and, on the first seed, by the latents' error, the
-learning rate and the scale of each objective: sums over pixels and over dimensions of the code, as
-its bound has them, or means of both.
+network), fitted to a part of the training images, the reconstruction of test images, and the spread
+of the posterior. Validation images choose the hyper-parameters of each probe and, by the latents'
+error after a quarter of the training of the first seed, the rate and the scale of each objective:
+sums over pixels and over dimensions of the code, as its bound has them, or means of both.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ from .vision_page import draw, page
 from .vision_probes import PARTS, embeddings, pixels, probe, read_images, reconstruction
 
 EPOCHS = 5  # of the training images, at a budget of 1
+PILOT = 0.25  # of the training, to choose a rate and a scale
 STUDIES = ("objectives", "batch_size")
 PLAIN = ("pixels", "pca", "untrained")
 RATES = (0.0005, 0.002)
@@ -75,7 +76,10 @@ class Arguments:
     )
     budget: float = field(default=1.0, metadata={"help": f"1 presents each image {EPOCHS} times."})
     seeds: int = field(default=3, metadata={"help": "Of each run that a table shows."})
-    train_images: int = field(default=5000, metadata={"help": "At most, to train on."})
+    train_images: int = field(default=20_000, metadata={"help": "At most, to train on."})
+    probe_images: int = field(
+        default=5000, metadata={"help": "Of them, whose labels the probes are fitted to."}
+    )
     held_out: int = field(
         default=1000, metadata={"help": "To choose by; at most a fifth of the training part."}
     )
@@ -93,6 +97,7 @@ class Run:
     batch_size: int = 128
     learning_rate: float = 0.003
     scale: str = "means"
+    share: float = 1.0
     latent_only: bool = False
     seed: int = 0
 
@@ -120,8 +125,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             runs += [{"source": name, "study": study, **result} for result in results]
     head = (
         f"# Images\n\nEach run is presented {args.budget * EPOCHS:g} times its training images "
-        f"(at most {args.train_images:,}), with two views also twice as many pixels; means of "
-        f"{args.seeds} seeds ± half the 95 % interval. A code has {args.latent_size} numbers, an "
+        f"(at most {args.train_images:,}), with two views also twice as many pixels; probes are "
+        f"fitted to {args.probe_images:,} of them at most. Means of {args.seeds} seeds ± half the "
+        f"95 % interval. A code has {args.latent_size} numbers, an "
         f"informative embedding {args.hidden_size}."
     )
     if not lightly_is_installed():
@@ -157,34 +163,35 @@ STUDY = {"objectives": objectives, "batch_size": batch_sizes}
 
 
 def chosen(compute: Callable[[Sequence[Run]], list[Json]], names: Sequence[str]) -> list[Run]:
-    """The run of each objective whose latents predict validation images best, of the first seed."""
+    """Of each objective the run whose pilot's latents predict validation images best."""
     results = compute([run for name in names for run in candidates(name)])
     return [best(group) for group in grouped(results, ["objective"])]
 
 
 def candidates(objective: str) -> list[Run]:
-    """Runs to choose from: rates, and both scales where the loss has sums over pixels or codes."""
+    """Pilots to choose from: rates, and both scales where the loss sums over pixels or codes."""
     scales = ["means"] if objective in ("ae", *NO_DECODER) else list(SCALES)
     return [
-        Run(objective=objective, learning_rate=rate, scale=scale)
+        Run(objective=objective, learning_rate=rate, scale=scale, share=PILOT, latent_only=True)
         for scale in scales
         for rate in RATES
     ]
 
 
 def best(results: Sequence[Json]) -> Run:
-    """The run whose latents' mean validation error over the probes is the lowest."""
+    """The whole run of the pilot whose latents' mean validation error over the probes is lowest."""
 
     def error(result: Json) -> float:
         return float(np.mean([errors["latent"] for errors in result["valid"].values()]))
 
     found = min(results, key=error)
-    return Run(**{name: found[name] for name in asdict(Run())})
+    settings = {name: found[name] for name in asdict(Run())}
+    return Run(**settings | {"share": 1.0, "latent_only": False})
 
 
 def cells_of(args: Arguments, source: str) -> Cells:
     """Where results are kept: apart for all that changes them, the images themselves included."""
-    names = ("budget", "train_images", "held_out", "latent_size", "hidden_size")
+    names = ("budget", "train_images", "probe_images", "held_out", "latent_size", "hidden_size")
     digest = hashlib.sha256()
     for part in ("train", "test"):
         digest.update(read_images(source, part).images.tobytes())
@@ -194,7 +201,7 @@ def cells_of(args: Arguments, source: str) -> Cells:
 
 def check_batches(args: Arguments, source: str) -> None:
     """Raise a SystemExit where the training images do not fill the largest batch."""
-    images = len(material(args, source, 0)["train"])
+    images = len(material(args, source, 0)["unlabelled"])
     largest = max(BATCH_SIZES) if "batch_size" in args.studies else Run().batch_size
     if images < largest:
         raise SystemExit(
@@ -204,25 +211,28 @@ def check_batches(args: Arguments, source: str) -> None:
 
 
 def material(args: Arguments, source: str, seed: int) -> dict[str, LabelledImages]:
-    """Training, validation and test images; the seed draws the first two."""
+    """Images to train on, some of them to fit probes to, validation and test images, by seed."""
     read = read_images(source, "train")
     rest, valid = read.split(min(args.held_out, len(read) // 5), seed)
     rows = np.random.default_rng(seed).permutation(len(rest))[: args.train_images]
-    return dict(
-        zip(PARTS, (rest.take(np.sort(rows)), valid, read_images(source, "test")), strict=True)
-    )
+    return {
+        "unlabelled": rest.take(np.sort(rows)),
+        "train": rest.take(np.sort(rows[: args.probe_images])),
+        "valid": valid,
+        "test": read_images(source, "test"),
+    }
 
 
 def train_and_measure(args: Arguments, source: str, run: Run) -> Json:
     """Train, embed, probe, reconstruct."""
     data = material(args, source, run.seed)
-    measured: Json = {"train_images": len(data["train"]), "held_out": len(data["valid"])}
+    measured: Json = {"probe_images": len(data["train"]), "held_out": len(data["valid"])}
     if run.objective in ("pixels", "pca"):
         features = pixels(data, None if run.objective == "pixels" else args.latent_size)
     else:
         _, height, _, channels = data["train"].images.shape
         processor = CMIMImageProcessor(image_size=height, num_channels=channels)
-        model, measured["curve"] = trained(args, run, data["train"], processor)
+        model, measured["curve"] = trained(args, run, data["unlabelled"], processor)
         features = embeddings(model, processor, data)
         if run.objective not in NO_DECODER:
             measured |= reconstruction(model, processor, data["test"])
@@ -254,7 +264,9 @@ def trained(
             folder,
             {
                 "preset": SCALES[run.scale],
-                "max_steps": max(1, round(args.budget * EPOCHS * len(images) / run.batch_size)),
+                "max_steps": max(
+                    1, round(args.budget * EPOCHS * run.share * len(images) / run.batch_size)
+                ),
                 "per_device_train_batch_size": run.batch_size,
                 "learning_rate": run.learning_rate,
                 "seed": run.seed,

@@ -80,7 +80,8 @@ def objectives_section(runs: Sequence[Json]) -> str:
             "Reconstruction of test images from their mean codes: squared error of pixels in "
             "[0, 1], bits per dimension given the code. "
             f"{', '.join(NO_DECODER)} train no decoder: their informative embeddings are those of "
-            "a decoder with random weights. Rates and scales are what validation images chose.",
+            "a decoder with random weights. Rates and scales are what validation images chose "
+            "after a quarter of the training.",
             table(
                 ["objective", "rate", "scale", "squared error", "bits per dim", "posterior std"],
                 trained,
@@ -192,6 +193,6 @@ def _mean_accuracy(group: Sequence[Json], representation: str) -> tuple[float, f
 def _images(runs: Sequence[Json]) -> str:
     first = runs[0]
     return (
-        f"{first['train_images']:,} training images, chosen by {first['held_out']:,} validation "
+        f"{first['probe_images']:,} training images, chosen by {first['held_out']:,} validation "
         "images"
     )

@@ -99,16 +99,19 @@ def probe(features: Features, labels: Sequence[np.ndarray], seed: int) -> dict[s
 
 
 def pixels(data: Mapping[str, LabelledImages], components: int | None = None) -> Features:
-    """Levels from 0 to 1, or their principal components, found on the training images.
+    """Levels from 0 to 1, or their principal components, found on the unlabelled images.
 
     Args:
         data: images by part.
         components: how many; None leaves the pixels.
     """
-    parts = [data[part].images.reshape(len(data[part]), -1) / np.float32(255) for part in PARTS]
+    unlabelled, *parts = (
+        data[part].images.reshape(len(data[part]), -1) / np.float32(255)
+        for part in ("unlabelled", *PARTS)
+    )
     if components is None:
         return {"pixels": parts}
-    found = PCA(min(components, *parts[0].shape), random_state=0).fit(parts[0])
+    found = PCA(min(components, *unlabelled.shape), random_state=0).fit(unlabelled)
     return {"components": [found.transform(part) for part in parts]}
 
 
