@@ -10,7 +10,8 @@ The model is plain torch. [`speed_up`] gives its modules, where they are what th
 - Self-attention of rows up to 80 tokens, a few molecules at a time: torch's fused attention is
   made for long rows. Plain batched products take half to three quarters of its time as long as the
   weights of the rows in hand stay in a core's cache. Like it, this keeps none for the backward
-  pass. A single query, as in decoding, by sums over whole blocks of memory.
+  pass. A single query, as in decoding, by sums over whole blocks of memory. Under autocast, where
+  the gradients of torch's fused attention take longer than all else, it is used in training alone.
 - Rotary embeddings in one pass over memory.
 
 Each looks at its inputs, and is torch's own wherever the faster means do not apply (another device
@@ -211,12 +212,11 @@ def _by_onednn(x: torch.Tensor, weight: torch.Tensor) -> bool:
 
 def _is_plain(x: torch.Tensor) -> bool:
     """Whether these are numbers on a CPU, and nothing rewrites what is done with them."""
-    return (
-        not torch.compiler.is_compiling()
-        and type(x) is torch.Tensor
-        and x.device.type == "cpu"
-        and not torch.is_autocast_enabled("cpu")
-    )
+    return _is_on_cpu(x) and not torch.is_autocast_enabled("cpu")
+
+
+def _is_on_cpu(x: torch.Tensor) -> bool:
+    return not torch.compiler.is_compiling() and type(x) is torch.Tensor and x.device.type == "cpu"
 
 
 def cpu_attention(
@@ -234,14 +234,20 @@ def cpu_attention(
     takes part; where there is none, `module.is_causal` is looked at.
     """
     length, keys = query.shape[2], key.shape[2]
+    differentiated = query.requires_grad or key.requires_grad or value.requires_grad
+    is_short = length == keys <= _LONGEST
+    is_short &= attention_mask is None or attention_mask.dtype == torch.bool
     if _is_plain(query) and query.dtype in (torch.float32, torch.float64):
-        differentiated = query.requires_grad or key.requires_grad or value.requires_grad
         if length == 1 and attention_mask is None and not differentiated:
             return one_query_attention(query, key, value), None
-        if length == keys <= _LONGEST and (
-            attention_mask is None or attention_mask.dtype == torch.bool
-        ):
+        if is_short:
             return short_attention(query, key, value, attention_mask, module.is_causal), None
+    elif is_short and differentiated and _is_on_cpu(query) and torch.is_autocast_enabled("cpu"):
+        # torch's gradients of fused attention are eight times as slow in bfloat16 as in float32
+        with torch.autocast("cpu", enabled=False):
+            states = (x.float() for x in (query, key, value))
+            attended = short_attention(*states, attention_mask, module.is_causal)
+        return attended.to(value.dtype), None
     return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
 
 
