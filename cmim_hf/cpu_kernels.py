@@ -5,8 +5,8 @@ The model is plain torch. [`speed_up`] gives its modules, where they are what th
 (no hook, no adapter, no quantised weight), classes that compute the same by faster means:
 
 - Products of matrices in float32 by oneDNN, which torch brings beside MKL: 5 to 25 % faster at the
-  shapes of this model (rows by hidden_size, AMD Zen, AVX-512), except for the gradient of a weight,
-  and with GELU applied while the product is in the registers.
+  shapes of this model (rows by hidden_size, AMD Zen, AVX-512), except for the gradient of a weight;
+  in float32 and bfloat16 with GELU applied while the product is in the registers.
 - Self-attention of rows up to 80 tokens, a few molecules at a time: torch's fused attention is
   made for long rows. Plain batched products take half to three quarters of its time as long as the
   weights of the rows in hand stay in a core's cache. Like it, this keeps none for the backward
@@ -90,7 +90,7 @@ class _FeedForward(CMIMFeedForward):
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         up, algorithm = self.up_proj, _FUSED.get(type(self.activation))
         states = self.norm(hidden_states)
-        if algorithm and _is_faster(up, states) and not _is_hooked(self.activation):
+        if algorithm and _is_fused(up, states) and not _is_hooked(self.activation):
             if not _is_differentiated(states, up.weight):
                 return self.down_proj(_onednn(states, up.weight, "gelu", algorithm))
         return self.down_proj(self.activation(up(states)))
@@ -146,9 +146,14 @@ def _is_hooked(module: nn.Module) -> bool:
 
 def _is_faster(projection: nn.Module, x: torch.Tensor) -> bool:
     """Whether a product goes by oneDNN, and nobody listens to the module that makes it."""
+    return x.dtype == torch.float32 and _is_fused(projection, x)
+
+
+def _is_fused(projection: nn.Module, x: torch.Tensor) -> bool:
+    """Whether oneDNN can activate within a product that nobody listens to."""
     return (
         type(projection) is _Linear
-        and _by_onednn(x, projection.weight)
+        and _is_known_to_onednn(x, projection.weight)
         and not _is_hooked(projection)
     )
 
@@ -198,15 +203,23 @@ def _is_differentiated(x: torch.Tensor, weight: torch.Tensor) -> bool:
 
 
 def _by_onednn(x: torch.Tensor, weight: torch.Tensor) -> bool:
+    return x.dtype == torch.float32 and _is_known_to_onednn(x, weight)
+
+
+def _is_known_to_onednn(x: torch.Tensor, weight: torch.Tensor) -> bool:
     return (
         x.numel() >= _FEWEST_ROWS * x.shape[-1]
         and _is_plain(x)
         and type(weight) in (torch.Tensor, nn.Parameter)
-        and x.dtype == weight.dtype == torch.float32
+        and x.dtype == weight.dtype
         and torch.backends.mkldnn.enabled
         and torch.backends.mkldnn.is_available()
         and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and (
+            x.dtype == torch.float32
+            or (x.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        )
     )
 
 

@@ -161,12 +161,17 @@ def test_losses_and_gradients_are_those_of_the_plain_model(models, batch, is_mix
 
 
 @pytest.mark.skipif(not ON_X86, reason="oneDNN is used on x86 only")
-def test_gelu_is_applied_within_the_product_where_no_gradient_is_needed(models, batch):
-    _, faster = models
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gelu_is_applied_within_the_product_where_no_gradient_is_needed(models, batch, dtype):
+    if dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("this CPU has no products in bfloat16")
+    plain, faster = (model.to(dtype) for model in models)
     with torch.no_grad():
         without = names_of(lambda: faster(**batch))
+        ours, expected = (model.get_latents(**batch).double() for model in (faster, plain))
     assert "mkldnn::_linear_pointwise" in without and "aten::gelu" not in without
     assert "aten::gelu" in names_of(lambda: faster(**batch))
+    assert (ours - expected).norm() < 4 * torch.finfo(dtype).eps * expected.norm()
 
 
 def test_a_cache_filled_by_one_is_read_by_the_other(models, batch):
