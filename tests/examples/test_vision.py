@@ -19,13 +19,15 @@ from examples.benchmarks.quality.claims import FAILS, HOLDS, OPEN
 SMALL = {"train_images": 200, "held_out": 60, "latent_size": 8, "hidden_size": 16}
 
 
-def test_a_pilot_is_trained_for_a_quarter_of_the_steps(data):
-    args = vision.Arguments(**SMALL, budget=2)
-    processor = CMIMImageProcessor(image_size=8)
-    for run, steps in ((vision.Run(), 80), (vision.candidates("cmim")[0], 20)):
-        run = replace(run, batch_size=25)
-        _, curve = vision.trained(args, run, data["unlabelled"], processor)
-        assert curve[-1]["step"] == steps  # 2 x 5 times 200 images, and a quarter of that
+def test_a_pilot_is_trained_for_a_quarter_of_the_steps_but_not_for_a_few(data):
+    whole, pilot = vision.Run(batch_size=128), replace(vision.candidates("cmim")[0], batch_size=128)
+    assert [vision.steps_of(run, 100_000) for run in (whole, pilot)] == [781, 195]
+    assert [vision.steps_of(run, 30_000) for run in (whole, pilot)] == [234, 100]
+    assert [vision.steps_of(run, 5_750) for run in (whole, pilot)] == [45, 45]
+    args, processor = vision.Arguments(**SMALL, budget=6), CMIMImageProcessor(image_size=8)
+    pilot = replace(pilot, batch_size=25)  # of 6 x 5 times 200 images
+    _, curve = vision.trained(args, pilot, data["unlabelled"], processor)
+    assert curve[-1]["step"] == 100
 
 
 def test_each_seed_draws_training_and_validation_images_and_shares_the_test_images():

@@ -13,8 +13,9 @@ Every seed draws training and validation images of its own from the training par
 score. Measured are three probes of frozen embeddings (nearest neighbours, logistic regression, a
 network), fitted to a part of the training images, the reconstruction of test images, and the spread
 of the posterior. Validation images choose the hyper-parameters of each probe and, by the latents'
-error after a quarter of the training of the first seed, the rate and the scale of each objective:
-sums over pixels and over dimensions of the code, as its bound has them, or means of both.
+error after a quarter of the first seed's training (100 steps or more), the rate and the scale of
+each objective: sums over pixels and over dimensions of the code, as its bound has them, or means of
+both.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ from .vision_probes import PARTS, embeddings, pixels, probe, read_images, recons
 
 EPOCHS = 5  # of the training images, at a budget of 1
 PILOT = 0.25  # of the training, to choose a rate and a scale
+PILOT_STEPS = 100  # that it has at least, or as many as the training
 STUDIES = ("objectives", "batch_size")
 PLAIN = ("pixels", "pca", "untrained")
 RATES = (0.0005, 0.002)
@@ -242,6 +244,12 @@ def train_and_measure(args: Arguments, source: str, run: Run) -> Json:
     return {**asdict(run), **measured, **probe(features, labels, run.seed)}
 
 
+def steps_of(run: Run, presentations: float) -> int:
+    """Of a training that presents so many images, or of its pilot."""
+    steps = max(1, round(presentations / run.batch_size))
+    return min(steps, max(round(run.share * steps), PILOT_STEPS))
+
+
 def trained(
     args: Arguments, run: Run, images: LabelledImages, processor: CMIMImageProcessor
 ) -> tuple[CMIMImageModel, list[Json]]:
@@ -264,9 +272,7 @@ def trained(
             folder,
             {
                 "preset": SCALES[run.scale],
-                "max_steps": max(
-                    1, round(args.budget * EPOCHS * run.share * len(images) / run.batch_size)
-                ),
+                "max_steps": steps_of(run, args.budget * EPOCHS * len(images)),
                 "per_device_train_batch_size": run.batch_size,
                 "learning_rate": run.learning_rate,
                 "seed": run.seed,

@@ -81,7 +81,7 @@ def objectives_section(runs: Sequence[Json]) -> str:
             "[0, 1], bits per dimension given the code. "
             f"{', '.join(NO_DECODER)} train no decoder: their informative embeddings are those of "
             "a decoder with random weights. Rates and scales are what validation images chose "
-            "after a quarter of the training.",
+            "after a quarter of the training (100 steps or more).",
             table(
                 ["objective", "rate", "scale", "squared error", "bits per dim", "posterior std"],
                 trained,
