@@ -109,11 +109,11 @@ class _SelfAttention(CMIMSelfAttention):
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None,
         rotary: tuple[torch.Tensor, torch.Tensor],
-        past_key_values: EncoderDecoderCache | None = None,
+        cache: EncoderDecoderCache | None = None,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        if past_key_values is not None or not _is_faster(self.qkv_proj, hidden_states):
-            return super().forward(hidden_states, attention_mask, rotary, past_key_values, **kwargs)
+        if cache is not None or not _is_faster(self.qkv_proj, hidden_states):
+            return super().forward(hidden_states, attention_mask, rotary, cache, **kwargs)
         shape = 3, self.heads, self.head_dim // 2
         rows = torch.arange(3 * self.heads * self.head_dim).view(3, self.heads, 2, -1)
         order = torch.cat((rows[:2].transpose(2, 3).flatten(), rows[2].flatten()))

@@ -63,7 +63,7 @@ class _Step(nn.Module):
         past = DynamicCache(zip(past_keys.unbind(0), past_values.unbind(0), strict=True))
         cache = EncoderDecoderCache(past, DynamicCache())
         embedded = self.embed_tokens(input_ids)
-        states = self.decoder(embedded, latents, past_key_values=cache, use_cache=True)
+        states = self.decoder(embedded, latents, cache=cache, use_cache=True)
         logits = self.lm_head(states.last_hidden_state[:, 0])
         keys, values = ([getattr(layer, x) for layer in past.layers] for x in ("keys", "values"))
         return logits, torch.stack(keys), torch.stack(values)

@@ -117,6 +117,7 @@ class CMIMConfig(PreTrainedConfig):
 
     model_type = "cmim"
     keys_to_ignore_at_inference = [
+        "cache",
         "past_key_values",
         "last_hidden_state",
         "latent_mean",

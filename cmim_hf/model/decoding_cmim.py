@@ -82,7 +82,7 @@ def decode_latents(
     last, length = tokens[:, 0], 1
     while len(rows) and length < max_length:
         states = model.decoder(
-            model.embed_tokens(last[:, None]), latents, past_key_values=cache, use_cache=True
+            model.embed_tokens(last[:, None]), latents, cache=cache, use_cache=True
         ).last_hidden_state
         logits = model.lm_head(states[:, 0])
         draws = uniform[rows, length] if temperature > 0 else None

@@ -29,6 +29,11 @@ from .posterior_cmim import CMIMPosterior
 from .property_head_cmim import CMIMPropertyHead
 from .saving_cmim import CMIMSavedModel
 
+_FIELDS = BaseModelOutputWithPastAndCrossAttentions.__dataclass_fields__
+
+CACHE = "cache" if "cache" in _FIELDS else "past_key_values"
+"""What transformers calls the decoder's cache: `past_key_values` before 5.24."""
+
 
 class CMIMPreTrainedModel(CMIMSavedModel):
     """What cMIM models of text share: configuration, initial weights, what they support."""
@@ -122,31 +127,29 @@ class CMIMDecoder(CMIMPreTrainedModel):
         inputs_embeds: torch.Tensor,
         latents: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         use_cache: bool | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPastAndCrossAttentions:
         """(batch, length, hidden_size) and latents (batch, num_latents, latent_size) -> states."""
-        if use_cache and past_key_values is None:
-            past_key_values = EncoderDecoderCache(
+        if use_cache and cache is None:
+            cache = EncoderDecoderCache(
                 DynamicCache(config=self.config), DynamicCache(config=self.config)
             )
-        if past_key_values is not None and not isinstance(past_key_values, EncoderDecoderCache):
-            past_key_values = EncoderDecoderCache(past_key_values, DynamicCache())
-        past = None if past_key_values is None else past_key_values.self_attention_cache
+        if cache is not None and not isinstance(cache, EncoderDecoderCache):
+            cache = EncoderDecoderCache(cache, DynamicCache())
+        past = None if cache is None else cache.self_attention_cache
         mask = create_causal_mask(self.config, inputs_embeds, attention_mask, past)
         offset = 0 if past is None else past.get_seq_length()
         rotary = rotary_tables(self.config, inputs_embeds.shape[1], offset, like=inputs_embeds)
         memory = None
-        if past_key_values is None or not past_key_values.is_updated.get(len(self.layers) - 1):
+        if cache is None or not cache.is_updated.get(len(self.layers) - 1):
             memory = self.memory_proj(latents.to(self.norm.weight.dtype))
             if self.config.num_latents > 1:
                 memory = memory + self.memory_positions
         hidden_states = inputs_embeds
         for layer in self.layers:
-            hidden_states = layer(
-                hidden_states, memory, mask, rotary, past_key_values=past_key_values, **kwargs
-            )
+            hidden_states = layer(hidden_states, memory, mask, rotary, cache=cache, **kwargs)
         return BaseModelOutputWithPastAndCrossAttentions(
-            last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values
+            last_hidden_state=self.norm(hidden_states), **{CACHE: cache}
         )

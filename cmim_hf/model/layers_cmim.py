@@ -107,15 +107,15 @@ class CMIMSelfAttention(Attention):
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None,
         rotary: tuple[torch.Tensor, torch.Tensor],
-        past_key_values: EncoderDecoderCache | None = None,
+        cache: EncoderDecoderCache | None = None,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(batch, length, hidden_size) -> the same, and the weights where there are any."""
         projected = self.split_heads(self.qkv_proj(hidden_states), 3)
         query, key = _rotate(projected[:, :, :2], rotary).transpose(1, 3).unbind(2)
         value = projected[:, :, 2].transpose(1, 2)
-        if past_key_values is not None:
-            key, value = past_key_values.self_attention_cache.update(key, value, self.layer_idx)
+        if cache is not None:
+            key, value = cache.self_attention_cache.update(key, value, self.layer_idx)
         return self.attend(query, key, value, attention_mask, **kwargs)
 
 
@@ -133,15 +133,15 @@ class CMIMCrossAttention(Attention):
         self,
         hidden_states: torch.Tensor,
         memory: torch.Tensor | None,
-        past_key_values: EncoderDecoderCache | None = None,
+        cache: EncoderDecoderCache | None = None,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Keys and values of the memory are computed once and kept in the cache."""
         query = self.split_heads(self.q_proj(self.norm(hidden_states)), 1)[:, :, 0].transpose(1, 2)
-        remembered = _remembered(past_key_values, self.layer_idx)
+        remembered = _remembered(cache, self.layer_idx)
         if remembered is None:
             key, value = self.split_heads(self.kv_proj(memory), 2).transpose(1, 3).unbind(2)
-            remembered = _remember(past_key_values, self.layer_idx, key, value)
+            remembered = _remember(cache, self.layer_idx, key, value)
         # a cache may have been filled under another precision
         key, value = (states.to(query.dtype) for states in remembered)
         return self.attend(query, key, value, None, **kwargs)
@@ -162,41 +162,41 @@ class CMIMSingleCrossAttention(nn.Module):
         self,
         hidden_states: torch.Tensor,
         memory: torch.Tensor | None,
-        past_key_values: EncoderDecoderCache | None = None,
+        cache: EncoderDecoderCache | None = None,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, None]:
         """(batch, 1, hidden_size), to be added at every position; kept in the cache by heads."""
-        remembered = _remembered(past_key_values, self.layer_idx)
+        remembered = _remembered(cache, self.layer_idx)
         if remembered is None:
             added = self.out_proj(self.v_proj(memory))
-            if past_key_values is None:
+            if cache is None:
                 return added, None
             by_head = added.unflatten(2, (self.heads, -1)).transpose(1, 2)
-            remembered = _remember(past_key_values, self.layer_idx, by_head, by_head)
+            remembered = _remember(cache, self.layer_idx, by_head, by_head)
         # the last one: those before it are prefixes that an adapter put there, which have no part
         return remembered[1][:, :, -1:].transpose(1, 2).flatten(2), None
 
 
 def _remembered(
-    past_key_values: EncoderDecoderCache | None, layer_idx: int
+    cache: EncoderDecoderCache | None, layer_idx: int
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
     """Keys and values of a layer's memory (batch, heads, num_latents, head_dim), if cached."""
-    if past_key_values is None or not past_key_values.is_updated.get(layer_idx):
+    if cache is None or not cache.is_updated.get(layer_idx):
         return None
-    layer = past_key_values.cross_attention_cache.layers[layer_idx]
+    layer = cache.cross_attention_cache.layers[layer_idx]
     return layer.keys, layer.values
 
 
 def _remember(
-    past_key_values: EncoderDecoderCache | None,
+    cache: EncoderDecoderCache | None,
     layer_idx: int,
     key: torch.Tensor,
     value: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    if past_key_values is None:
+    if cache is None:
         return key, value
-    past_key_values.is_updated[layer_idx] = True
-    return past_key_values.cross_attention_cache.update(key, value, layer_idx)
+    cache.is_updated[layer_idx] = True
+    return cache.cross_attention_cache.update(key, value, layer_idx)
 
 
 class CMIMFeedForward(nn.Module):
@@ -260,7 +260,7 @@ class CMIMDecoderLayer(GradientCheckpointingLayer):
         memory: torch.Tensor | None,
         attention_mask: torch.Tensor | None,
         rotary: tuple[torch.Tensor, torch.Tensor],
-        past_key_values: EncoderDecoderCache | None = None,
+        cache: EncoderDecoderCache | None = None,
         **kwargs: Any,
     ) -> torch.Tensor:
         """(batch, length, hidden_size) and memory (batch, num_latents, hidden_size).
@@ -268,9 +268,9 @@ class CMIMDecoderLayer(GradientCheckpointingLayer):
         The memory may be missing where the cache has what comes of it.
         """
         attended, _ = self.self_attn(
-            self.norm(hidden_states), attention_mask, rotary, past_key_values, **kwargs
+            self.norm(hidden_states), attention_mask, rotary, cache, **kwargs
         )
         hidden_states = hidden_states + self.dropout(attended)
-        attended, _ = self.cross_attn(hidden_states, memory, past_key_values, **kwargs)
+        attended, _ = self.cross_attn(hidden_states, memory, cache, **kwargs)
         hidden_states = hidden_states + self.dropout(attended)
         return hidden_states + self.dropout(self.feed_forward(hidden_states))

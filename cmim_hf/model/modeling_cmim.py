@@ -19,7 +19,7 @@ from transformers.modeling_outputs import BaseModelOutput, ModelOutput
 from transformers.utils import can_return_tuple
 
 from .configuration_cmim import CMIMConfig
-from .encoder_decoder_cmim import CMIMDecoder, CMIMEncoder, CMIMPreTrainedModel
+from .encoder_decoder_cmim import CACHE, CMIMDecoder, CMIMEncoder, CMIMPreTrainedModel
 from .gaussian_cmim import gaussian_sample
 from .generation_cmim import CMIMGenerationMixin
 from .informative_embeddings_cmim import pool_hidden_states, shift_right
@@ -42,8 +42,8 @@ class CMIMOutput(ModelOutput):
         latent_log_std: (batch, num_latents, latent_size), its log standard deviation.
         properties: (batch, num_properties), standardised predictions, where the model has a
             property head and read `input_ids`: the mean of its projections.
-        property_projections: (projections, batch, num_properties), each of them.
-        past_key_values: The decoder's cache.
+        property_projections: (batch, projections, num_properties), each of them.
+        cache: The decoder's; before transformers 5.24 its name is `past_key_values`.
         decoder_hidden_states: On request, embedding and layers, each (batch, length, hidden_size).
         decoder_attentions: On request, each (batch, heads, length, length).
         cross_attentions: On request and for num_latents > 1, (batch, heads, length, num_latents).
@@ -61,7 +61,10 @@ class CMIMOutput(ModelOutput):
     latent_log_std: torch.Tensor | None = None
     properties: torch.Tensor | None = None
     property_projections: torch.Tensor | None = None
-    past_key_values: Cache | None = None
+    if CACHE == "cache":
+        cache: Cache | None = None
+    else:
+        past_key_values: Cache | None = None
     decoder_hidden_states: tuple[torch.Tensor, ...] | None = None
     decoder_attentions: tuple[torch.Tensor, ...] | None = None
     cross_attentions: tuple[torch.Tensor, ...] | None = None
@@ -117,10 +120,11 @@ class CMIMModel(CMIMRepresentations, CMIMGenerationMixin, CMIMPreTrainedModel):
         sample_latents: bool | None = None,
         decode: bool = True,
         encoder_outputs: BaseModelOutput | tuple[torch.Tensor, ...] | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         use_cache: bool | None = None,
         inputs_embeds: torch.Tensor | None = None,
         decoder_inputs_embeds: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
         **kwargs: Any,
     ) -> CMIMOutput:
         """Encode, draw a code, decode under teacher forcing.
@@ -137,12 +141,13 @@ class CMIMModel(CMIMRepresentations, CMIMGenerationMixin, CMIMPreTrainedModel):
             decode: `False` stops at the latents.
             encoder_outputs: What [`~CMIMModel.get_encoder`] gives, in place of encoding: latents
                 as the first element.
-            past_key_values: Cache of the decoder.
+            cache: Of the decoder.
             use_cache: Return the cache; by default so, but not where `labels` are given or the
                 model is exported.
             inputs_embeds: (batch, length, hidden_size), embedded tokens in place of `input_ids`.
             decoder_inputs_embeds: (batch, target length, hidden_size), in place of
                 `decoder_input_ids`.
+            past_key_values: What `cache` is called before transformers 5.24.
             kwargs: `output_hidden_states`, `output_attentions`, `return_dict`.
 
         Returns:
@@ -152,8 +157,9 @@ class CMIMModel(CMIMRepresentations, CMIMGenerationMixin, CMIMPreTrainedModel):
             ValueError: A row longer than `max_position_embeddings`, latents of the wrong shape, an
                 input both as ids and as embeddings, or neither tokens nor latents.
         """
+        cache = past_key_values if cache is None else cache
         given = inputs_embeds if input_ids is None else input_ids
-        if past_key_values is not None and attention_mask is not None and given is not None:
+        if cache is not None and attention_mask is not None and given is not None:
             # an adapter's prefix stands before the tokens, and is cached already
             attention_mask = attention_mask[:, -given.shape[1] :]
         if latents is not None:
@@ -179,7 +185,7 @@ class CMIMModel(CMIMRepresentations, CMIMGenerationMixin, CMIMPreTrainedModel):
             decoder_inputs_embeds, written = self._teacher_forcing(
                 input_ids, attention_mask, inputs_embeds, labels
             )
-            decoder_attention_mask = _behind(past_key_values, written)
+            decoder_attention_mask = _behind(cache, written)
         else:
             decoder_inputs_embeds = self._embedded(
                 decoder_input_ids, decoder_inputs_embeds, decoder_attention_mask, "decoder_"
@@ -188,7 +194,7 @@ class CMIMModel(CMIMRepresentations, CMIMGenerationMixin, CMIMPreTrainedModel):
             decoder_inputs_embeds,
             output["latents"],
             attention_mask=decoder_attention_mask,
-            past_key_values=past_key_values,
+            cache=cache,
             use_cache=use_cache,
             **kwargs,
         )
@@ -196,7 +202,7 @@ class CMIMModel(CMIMRepresentations, CMIMGenerationMixin, CMIMPreTrainedModel):
             **output,
             "last_hidden_state": decoded.last_hidden_state,
             "logits": self.lm_head(decoded.last_hidden_state),
-            "past_key_values": decoded.past_key_values,
+            CACHE: getattr(decoded, CACHE),
             "decoder_hidden_states": decoded.hidden_states,
             "decoder_attentions": decoded.attentions,
             "cross_attentions": decoded.cross_attentions or None,
@@ -216,7 +222,7 @@ class CMIMModel(CMIMRepresentations, CMIMGenerationMixin, CMIMPreTrainedModel):
         if self.property_head is None or "latent_mean" not in output:
             return {}
         found = self.property_head(output["latent_mean"], informative)
-        return {"properties": found.mean(dim=0), "property_projections": found}
+        return {"properties": found.mean(dim=1), "property_projections": found}
 
     def _encode(
         self,
@@ -426,8 +432,8 @@ class CMIMModel(CMIMRepresentations, CMIMGenerationMixin, CMIMPreTrainedModel):
         return super().get_submodule(target)
 
 
-def _behind(past_key_values: Cache | None, mask: torch.Tensor | None) -> torch.Tensor | None:
+def _behind(cache: Cache | None, mask: torch.Tensor | None) -> torch.Tensor | None:
     """The mask (batch, length) of new tokens, with what is cached before it."""
-    if mask is None or past_key_values is None:
+    if mask is None or cache is None:
         return mask
-    return torch.cat((mask.new_ones(len(mask), past_key_values.get_seq_length()), mask), dim=1)
+    return torch.cat((mask.new_ones(len(mask), cache.get_seq_length()), mask), dim=1)

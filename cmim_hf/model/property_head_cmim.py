@@ -49,7 +49,7 @@ class CMIMPropertyHead(nn.Module):
         """Mean codes (batch, num_latents, latent_size), pooled states (batch, hidden_size).
 
         Returns:
-            (projections, batch, num_properties), standardised.
+            (batch, projections, num_properties), standardised.
         """
         found = []
         if self.latent_proj is not None:
@@ -57,7 +57,7 @@ class CMIMPropertyHead(nn.Module):
         if self.informative_proj is not None:
             informative = informative.to(self.informative_proj.weight.dtype)
             found.append(self.informative_proj(informative))
-        return torch.stack([each.float() for each in found])
+        return torch.stack([each.float() for each in found], dim=1)
 
     def in_own_units(self, standardized: torch.Tensor) -> torch.Tensor:
         """Standardised values (batch, num_properties) in the properties' own units, same shape.

@@ -183,7 +183,7 @@ class CMIMForSequenceClassification(CMIMPreTrainedModel):
         return Seq2SeqSequenceClassifierOutput(
             loss=None if labels is None else self._loss(scores, labels.to(scores.device)),
             logits=scores * head.label_std + head.label_mean,
-            **{name: states[name] for name in both - {"logits", "past_key_values"}},
+            **{name: states[name] for name in both - {"logits"}},
         )
 
     @torch.no_grad()

@@ -270,7 +270,7 @@ def property_error(properties: torch.Tensor, labels: torch.Tensor) -> torch.Tens
     the j with a label and over the projections; 0, without gradient, for a molecule without any.
 
     Args:
-        properties: (batch, num_properties), or (projections, batch, num_properties), standardised.
+        properties: (batch, num_properties), or (batch, projections, num_properties), standardised.
         labels: (batch, num_properties), standardised, NaN where not known.
 
     Returns:
@@ -279,18 +279,21 @@ def property_error(properties: torch.Tensor, labels: torch.Tensor) -> torch.Tens
     Raises:
         ValueError: Shapes that don't fit.
     """
-    if properties.ndim not in (2, 3) or properties.shape[-2:] != labels.shape:
+    shape = tuple(properties.shape)
+    if len(shape) not in (2, 3) or (shape[0], shape[-1]) != labels.shape:
         raise ValueError(
-            "`properties` must be (batch, num_properties) or (projections, batch, num_properties) "
-            f"for `property_labels` of {tuple(labels.shape)}, got {tuple(properties.shape)}."
+            "`properties` must be (batch, num_properties) or (batch, projections, num_properties) "
+            f"for `property_labels` of {tuple(labels.shape)}, got {shape}."
         )
+    if len(shape) == 3:
+        labels = labels[:, None]
     properties = properties.to(torch.promote_types(properties.dtype, torch.float32))
     known = ~labels.isnan()
     targets = labels.to(properties.dtype).masked_fill(~known, 0.0).expand_as(properties)
     errors = functional.huber_loss(properties, targets, reduction="none")
     total = errors.masked_fill(~known, 0.0).sum(dim=-1)
     error = total / known.sum(dim=-1).clamp(min=1)
-    return error if error.ndim == 1 else error.mean(dim=0)
+    return error if error.ndim == 1 else error.mean(dim=1)
 
 
 def _views(gathered: torch.Tensor, rows: int) -> tuple[torch.Tensor, torch.Tensor]:

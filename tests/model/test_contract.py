@@ -171,11 +171,12 @@ def test_predictions_are_logits_first(model, tmp_path, batch, tokenizer):
 
 
 def continued(model, latents, ids, first, second, cache=None):
-    """Logits of the last token, the others read by `first` and it by `second`."""
+    """Logits of the last token, the others read by `first` and it by `second`.
+
+    The cache is given by both of its names.
+    """
     with torch.no_grad():
-        begun = first(
-            decoder_input_ids=ids[:, :-1], latents=latents, use_cache=True, past_key_values=cache
-        )
+        begun = first(decoder_input_ids=ids[:, :-1], latents=latents, use_cache=True, cache=cache)
         return second(
             decoder_input_ids=ids[:, -1:], latents=latents, past_key_values=begun.past_key_values
         ).logits[:, -1]

@@ -22,18 +22,19 @@ def by_loops(properties, labels):
     for row, targets in enumerate(labels.tolist()):
         total = 0.0
         known = [place for place, target in enumerate(targets) if not math.isnan(target)]
-        for projection in properties.tolist():
+        projections = properties[row].tolist()
+        for projection in projections:
             for place in known:
-                off = abs(projection[row][place] - targets[place])
+                off = abs(projection[place] - targets[place])
                 error = off**2 / 2 if off <= 1 else off - 0.5
-                total += error / len(known) / len(properties)
+                total += error / len(known) / len(projections)
         errors.append(total)
     return torch.tensor(errors, dtype=torch.float64)
 
 
 def made(batch=5, number=4, projections=2, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    shape = (projections, batch, number)
+    shape = (batch, projections, number)
     properties = 2 * torch.randn(shape, generator=generator, dtype=torch.float64)
     labels = torch.randn((batch, number), generator=generator, dtype=torch.float64)
     labels[0, 1] = labels[2, :3] = labels[3] = NAN
@@ -45,16 +46,16 @@ def test_the_error_is_that_of_the_formula():
     expected = by_loops(properties, labels)
     assert expected[3] == 0 and (expected[[0, 1, 2, 4]] > 0.1).all()
     torch.testing.assert_close(property_error(properties, labels), expected, rtol=0, atol=1e-12)
-    one = property_error(properties[0], labels)
-    torch.testing.assert_close(one, by_loops(properties[:1], labels), rtol=0, atol=1e-12)
+    one = property_error(properties[:, 0], labels)
+    torch.testing.assert_close(one, by_loops(properties[:, :1], labels), rtol=0, atol=1e-12)
 
 
 def test_gradients_are_finite_and_zero_where_nothing_is_known():
     properties, labels = made()
     property_error(properties, labels).sum().backward()
-    known = ~labels.isnan()
+    known = ~labels.isnan()[:, None].expand_as(properties)
     assert properties.grad.isfinite().all()
-    assert (properties.grad[:, ~known] == 0).all() and (properties.grad[:, known] != 0).all()
+    assert (properties.grad[~known] == 0).all() and (properties.grad[known] != 0).all()
     properties.grad = None
     error = property_error(properties, torch.full_like(labels, NAN))
     error.sum().backward()
@@ -63,7 +64,7 @@ def test_gradients_are_finite_and_zero_where_nothing_is_known():
 
 def test_labels_of_another_shape_are_refused():
     properties, labels = made()
-    with pytest.raises(ValueError, match=r"property_labels` of \(5, 3\), got \(2, 5, 4\)"):
+    with pytest.raises(ValueError, match=r"property_labels` of \(5, 3\), got \(5, 2, 4\)"):
         property_error(properties, labels[:, :3])
 
 

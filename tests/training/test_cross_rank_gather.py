@@ -41,7 +41,7 @@ def properties_of(mean, features):
     labels = features[:, :3].clone()
     labels[labels > 0.8] = float("nan")
     labels[labels[:, 0] < 0] = float("nan")
-    return torch.stack((mean[:, :3], mean[:, 1:4].square())), labels
+    return torch.stack((mean[:, :3], mean[:, 1:4].square()), dim=1), labels
 
 
 def mean_loss(objective, encoder, features, keys, gather):

@@ -101,7 +101,7 @@ def routes(
         cache = EncoderDecoderCache(
             StaticCache(model.config, 512), StaticCache(model.config, codes.shape[1])
         )
-        found = model(**batch, sample_latents=False, past_key_values=cache, use_cache=True)
+        found = model(**batch, sample_latents=False, cache=cache, use_cache=True)
         return found.logits, found.latents, model.get_informative_embeddings(**batch), tokens
 
     def offloaded() -> Answers:
