@@ -135,7 +135,7 @@ def main() -> None:
     print(f"{len(vectors):,} molecules to vectors of {vectors.shape[1]} numbers in {seconds:.1f} s")
     page = Page(f"cMIM {Path(args.checkpoint).name}")
     page.add(neighbours, embedder, args.drug, smiles, vectors)
-    page.add(map_of, smiles, vectors)
+    page.add(map_of, smiles, vectors, embedder.model.config.property_names)
     page.add(reconstructions, generator, smiles[:: max(1, len(smiles) // 100)][:100])
     page.add(surroundings, generator, args.drug, args.radius)
     page.add(search, generator, args.drug, args.budget)
@@ -163,8 +163,13 @@ def neighbours(
     )
 
 
-def map_of(smiles: list[str], vectors: np.ndarray) -> tuple[str, str, bytes]:
-    """Embeddings in the plane of their largest variance, coloured by the number of rings."""
+def map_of(
+    smiles: list[str], vectors: np.ndarray, taught: list[str] | None
+) -> tuple[str, str, bytes]:
+    """Embeddings in the plane of their largest variance, coloured by the number of rings.
+
+    `taught` are the descriptors that the model was trained to predict.
+    """
     pca = PCA(2, random_state=0)
     flat = pca.fit_transform(vectors)
     rings = np.array([CalcNumRings(parse(one)) for one in smiles])
@@ -179,7 +184,8 @@ def map_of(smiles: list[str], vectors: np.ndarray) -> tuple[str, str, bytes]:
     share = pca.explained_variance_ratio_.sum()
     plot.set(xlabel="first principal axis", ylabel="second")
     text = (
-        f"The plane holds {share:.0%} of the variance. Ring counts were never shown to the model; "
+        f"The plane holds {share:.0%} of the variance. The model was "
+        f"{'trained to tell' if 'RingCount' in (taught or ()) else 'never shown'} ring counts; "
         f"those of a molecule and of its five nearest on the map correlate by {agreement:.2f}."
     )
     return "A map of embeddings, by rings", text, _png(figure)

@@ -12,7 +12,10 @@ DEFAULT_CHECKPOINT: str = str(_FOLDER / "small")
 
 
 def list_checkpoints() -> dict[str, str]:
-    """The checkpoints that ship: their names, each with the folder `from_pretrained` takes."""
+    """The checkpoints that ship: their names, each with the folder `from_pretrained` takes.
+
+    A clone of the repository has two that pip does not install: `small-text` and `tiny`.
+    """
     return {
         config.parent.name: str(config.parent) for config in sorted(_FOLDER.glob("*/config.json"))
     }

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 from transformers.utils import logging
 
-from ..checkpoints import checkpoint_path
+from ..checkpoints import checkpoint_path, list_checkpoints
 from ..cpu_kernels import speed_up
 from ..data.packed_molecules import tokenizer_fingerprint
 from ..model.configuration_cmim import CMIMConfig
@@ -51,10 +52,10 @@ def load_checkpoint(
             model.
 
     >>> from cmim_hf.checkpoints.loading import load_checkpoint
-    >>> model, tokenizer = load_checkpoint("tiny", device="cpu")
+    >>> model, tokenizer = load_checkpoint("small", device="cpu")
     >>> batch = tokenizer(["CCO", "c1ccccc1"], padding=True, return_tensors="pt")
     >>> model.get_latents(**batch).shape
-    torch.Size([2, 1, 96])
+    torch.Size([2, 1, 192])
     """
     name = _checked_name(checkpoint, hub)
     device = default_device() if device is None else torch_device(device)
@@ -75,6 +76,18 @@ def load_checkpoint(
     model = model.to(device).eval()
     speed_up(model)
     return model, tokenizer
+
+
+def load_tokenizer(checkpoint: str | os.PathLike) -> CMIMTokenizer:
+    """The tokenizer of a checkpoint, as [`load_checkpoint`] takes one; its weights are not read.
+
+    Raises:
+        FileNotFoundError: No such folder, or no checkpoint in it.
+        ValueError: Another kind of model, or a tokenizer that cannot be read.
+    """
+    name = _checked_name(checkpoint, {})
+    with _opening(name, {}):
+        return _load_tokenizer(name, CMIMConfig.from_pretrained(name), {})
 
 
 def load_exported(
@@ -175,7 +188,7 @@ def _checked_name(checkpoint: str | os.PathLike, hub: dict[str, Any]) -> str:
 
 @contextmanager
 def _opening(name: str, hub: dict[str, Any]) -> Iterator[None]:
-    """Check that it is a cMIM checkpoint, and turn errors of damaged files into a ValueError."""
+    """Check that it is a cMIM checkpoint; say what is wrong with a name or with damaged files."""
     try:
         kind = CMIMConfig.get_config_dict(name, **hub)[0].get("model_type")
         if kind != CMIMConfig.model_type:
@@ -183,6 +196,14 @@ def _opening(name: str, hub: dict[str, Any]) -> Iterator[None]:
                 f"{name} holds a model of type {kind!r}; a cMIM checkpoint is expected."
             )
         yield
+    except (OSError, HFValidationError) as error:
+        if os.path.exists(name):
+            raise
+        raise FileNotFoundError(
+            f"There is no checkpoint {name!r}: no folder of that name in {Path.cwd()}, none that "
+            f"ships ({', '.join(list_checkpoints())}), and as the id of one on the Hub it cannot "
+            f"be fetched ({str(error).splitlines()[0]})"
+        ) from error
     except (SafetensorError, TypeError, AttributeError, LookupError, RecursionError) as error:
         weights = isinstance(error, SafetensorError)
         what = "weights are" if weights else "config.json, or another of its JSON files, is"

@@ -110,7 +110,15 @@ class EmbeddedLibrary:
             )
         self.index, self.column, self.made = index, column, {}
         self._groups: list[ds.ParquetFileFragment] = []
-        for file in ds.dataset(list(map(str, files)), format="parquet").get_fragments():
+        try:
+            fragments = list(ds.dataset(list(map(str, files)), format="parquet").get_fragments())
+        except pa.ArrowInvalid as error:
+            raise ValueError(
+                f"{path} cannot be read as Parquet; a library is what `cmim embed -o "
+                "library.parquet` or examples/embed_library.py wrote, a file or a folder of them "
+                f"({str(error).splitlines()[0]})."
+            ) from error
+        for file in fragments:
             made = _settings(file)
             self.made = self.made or made
             keys = ("fingerprint", *_CHOICES, "size")

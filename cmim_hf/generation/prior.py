@@ -16,7 +16,7 @@ BANDWIDTH = 0.7
 """Chosen on MOSES training molecules that no prior was fitted to: seven of eight draws are new."""
 
 MOST_CODES = 20_000
-"""Codes that a prior keeps: 2 MB in 50 directions."""
+"""Codes that a prior keeps: 3 MB in 69 directions."""
 
 PRIORS = ("standard", "fitted")
 """Those that have a name."""
@@ -39,7 +39,7 @@ class CodePrior(Companion):
 
     Groups, of 75 codes on average, are found by k-means (Lloyd, IEEE Trans. Inf. Theory 1982, 28,
     129) in the fewest directions that hold 99.9 % of the codes' variance, in units of its root:
-    trained codes fill but a part of their space, 50 of the 192 directions of `small`.
+    trained codes fill but a part of their space, 69 of the 192 directions of `small`.
 
         >>> import numpy as np
         >>> codes = np.random.default_rng(0).normal(1.0, 0.5, (200, 1, 8))
@@ -62,7 +62,7 @@ class CodePrior(Companion):
     FILE = "prior.safetensors"
     FORMAT = "cmim-hf code prior 1"
     WHAT = "prior of codes"
-    FITTED_BY = "MoleculeGenerator.fit_prior"
+    FITTED_BY = "`cmim fit-prior` or MoleculeGenerator.fit_prior"
     KEPT = ("mean", "basis", "codes", "sizes", "bandwidth", "anchor")
 
     def __init__(

@@ -96,7 +96,10 @@ class _MoleculePipeline(Pipeline):
             for step in (self.preprocess, self._forward, self.postprocess)
         ]
         if unknown := [name for name in given if not any(name in step for step in steps)]:
-            raise TypeError(f"{type(self).__name__} has no argument {', '.join(unknown)}.")
+            known = ", ".join(dict.fromkeys(name for step in steps for name in [*step][1:]))
+            raise TypeError(
+                f"{type(self).__name__} has no argument {', '.join(unknown)}; it has {known}."
+            )
         self._check(**given)
         return tuple({name: given[name] for name in step if name in given} for step in steps)
 

@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 
 from .evolution import Evolution
 from .optimization_result import Optimization
+from .pareto import front_ranks
 from .score_table import ScoreTable
 from .scorers import Scorer, as_scorer
 
@@ -134,6 +135,8 @@ def optimize(
         **(settings or {}),
     }
     _check(seeds, codes, about, timeout)
+    if pareto:
+        front_ranks(np.zeros((1, 2)))  # needs a package: not only after scores were paid for
     if pareto and goal is not None:
         raise ValueError("`goal` is a score, and with `pareto` there is none to be reached.")
     if pareto and len(scorer.terms) < 2:

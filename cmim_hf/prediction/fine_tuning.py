@@ -30,12 +30,11 @@ from transformers import (
 
 from ..atomic_files import whole_folder, write_whole, writing
 from ..checkpoints import checkpoint_name
-from ..checkpoints.loading import load_checkpoint, weights_fingerprint
+from ..checkpoints.loading import load_checkpoint, load_tokenizer, weights_fingerprint
 from ..cpu_kernels import sped_up
 from ..embedding.embedder import MoleculeEmbedder
 from ..model.molecule_tokenizer_cmim import CMIMMoleculeTokenizer
 from ..model.sequence_classification_cmim import CMIMForSequenceClassification
-from ..model.tokenization_cmim import CMIMTokenizer
 from ..version import __version__
 from .class_weights import balanced_weights, weighted_loss
 from .fine_tuning_arguments import FineTuningArguments
@@ -68,7 +67,7 @@ def fine_tune(args: FineTuningArguments, command: Sequence[str]) -> dict[str, An
     Raises:
         ValueError: Tables or labels that cannot be learned from, before anything is written.
     """
-    tokenizer = CMIMTokenizer.from_pretrained(args.checkpoint)
+    tokenizer = load_tokenizer(args.checkpoint)
     data = read_parts(args, tokenizer)
     copies = 0 if args.copies else leave_out_copies(data.parts)
     check_labels(data, args.targets, args.head == "network")
@@ -228,7 +227,8 @@ def _run_seed(
     folder.mkdir(exist_ok=True)
     _write_predictions(folder / "predictions.csv", data, logits, args.targets)
     _save(trainer.model, tokenizer, folder)
-    print(f"seed {seed}: best epoch {best}, test {run['test']}")
+    figures = ", ".join(f"{name} {value:.4f}" for name, value in run["test"]["mean"].items())
+    print(f"seed {seed}: best epoch {best}, test {figures}")
     return run
 
 

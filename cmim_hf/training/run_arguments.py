@@ -24,7 +24,7 @@ class ModelArguments:
 
     model_name_or_path: str | None = HfArg(
         default=None,
-        help="Go on from this checkpoint (folder, Hub id, tiny or small), with its tokenizer.",
+        help="Go on from this checkpoint (folder, Hub id or name), with its tokenizer.",
     )
     size: str = HfArg(default="small", help="tiny, small, base or large.")
     num_latents: int = HfArg(default=1, help="Latent codes of a molecule.")

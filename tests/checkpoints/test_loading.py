@@ -28,7 +28,7 @@ from cmim_hf import (
     train_tokenizer,
 )
 from cmim_hf.checkpoints import checkpoint_path
-from cmim_hf.checkpoints.loading import load_checkpoint
+from cmim_hf.checkpoints.loading import load_checkpoint, load_tokenizer
 from cmim_hf.embedding.sklearn_featurizer import MoleculeFeaturizer
 from cmim_hf.prediction.fine_tuning_arguments import FineTuningArguments
 from cmim_hf.training.run_arguments import parse_arguments
@@ -64,6 +64,13 @@ def test_loads_for_use_on_the_cpu_in_float32(folder):
 def test_a_folder_that_is_not_there(name):
     with pytest.raises(FileNotFoundError, match="no checkpoint folder"):
         load_checkpoint(name)
+
+
+@pytest.mark.parametrize("name", ["smal", "nothing/"])
+@pytest.mark.parametrize("load", [load_checkpoint, load_tokenizer])
+def test_a_name_that_nothing_has_is_told_with_those_that_ship(name, load):
+    with pytest.raises(FileNotFoundError, match=rf"no checkpoint '{name}': .* ships \(small, "):
+        load(name)
 
 
 def test_a_folder_without_a_checkpoint(tmp_path):

@@ -211,6 +211,9 @@ def test_what_is_not_there_is_not_found(tmp_path):
         EmbeddedLibrary(tmp_path / "empty")
     with pytest.raises(FileNotFoundError, match="nowhere is no Parquet file"):
         EmbeddedLibrary(tmp_path / "nowhere")
+    (tmp_path / "table.csv").write_text("smiles\nCCO\n")
+    with pytest.raises(ValueError, match=r"table.csv cannot be read as Parquet; .* `cmim embed"):
+        EmbeddedLibrary(tmp_path / "table.csv")
 
 
 def test_files_of_another_kind_are_refused(tmp_path):

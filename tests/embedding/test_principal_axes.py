@@ -50,7 +50,7 @@ def test_vectors_of_the_model_that_ships_are_shortened(small, tmp_path):
     expected = whole @ small.axes.axes[:64].T
     assert short.size == 64 and short.embed(SMILES) == pytest.approx(expected, abs=1e-5)
     assert np.array_equal(small.embed(SMILES, dim=64), short.embed(SMILES))
-    assert small.size == 192 and small.axes.kept[63] == pytest.approx(0.947, abs=1e-3)
+    assert small.size == 192 and small.axes.kept[63] == pytest.approx(0.896, abs=1e-3)
     turned = small.embed(SMILES, dim=192)
     assert turned @ turned.T == pytest.approx(whole @ whole.T, rel=1e-4)
     featurizer = MoleculeFeaturizer(dim=3)

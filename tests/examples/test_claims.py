@@ -59,6 +59,9 @@ def test_frozen_claims_take_the_head_that_validation_chose():
         "Frozen embeddings predict better than ECFP4 fingerprints": claims.OPEN,
         "Frozen embeddings predict better than RDKit's descriptors": claims.FAILS,
     }
+    beside = claims.frozen_claims(frozen({**errors, "small-text both": 1.2}))
+    (one,) = [one for one in beside if "with properties" in one.claim]
+    assert one.verdict == claims.HOLDS and "+16.6%" in one.figure  # 1 - 1.005 / 1.205
     figure = found["Training makes embeddings better than random weights do"].figure
     assert "+33.2%" in figure and "3 pairs" in figure  # 1 - 1.005 / 1.505
 

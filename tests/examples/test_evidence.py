@@ -167,19 +167,20 @@ def test_a_folder_of_tables_keeps_what_looks_missing_to_others(tmp_path):
 def test_moleculenet_scores_every_row_and_goes_on(tmp_path, capsys):
     options = (
         "--tasks", "freesolv", "--seeds", 2, "--heads", "ridge", "--output", tmp_path,
-        "--workers", 1, "--pretraining", EXAMPLES / "data" / "moses_test.smi",
+        "--workers", 1, "--pretraining", EXAMPLES / "data" / "moses_test.smi", "--beside", "tiny",
     )  # fmt: skip
     moleculenet.main(list(map(str, options)))
     printed = capsys.readouterr().out
     scores = evidence.read("moleculenet", tmp_path)["scores"]
     names = {score["features"] for score in scores}
-    assert len(names) == 10 and {"ECFP4", "RDKit 2D", "untrained both", "informative"} <= names
-    assert len(scores) == 10 * 2 * 2  # features, divisions, seeds
+    assert len(names) == 13 and {"ECFP4", "RDKit 2D", "untrained both", "informative"} <= names
+    assert len(scores) == 13 * 2 * 2  # features, divisions, seeds
     mean = {n: np.mean([s["test"] for s in scores if s["features"] == n]) for n in names}
-    assert mean["RDKit 2D"] < mean["informative"] < mean["untrained informative"]
+    assert mean["RDKit 2D"] < mean["informative"] < mean["tiny informative"]
+    assert mean["informative"] < mean["untrained informative"]
     assert "| RDKit 2D |" in printed and "test rows seen in pretraining" in printed
     cells = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("cells/*/*.json")}
-    assert len(cells) == 40
+    assert len(cells) == 52
     moleculenet.main(list(map(str, options)))
     assert cells == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("cells/*/*.json")}
     moleculenet.main([*map(str, options), "--features", "latent", "ECFP4"])

@@ -178,7 +178,7 @@ def test_a_prior_of_molecules_is_that_of_their_codes(generator, drugs, prior):
     np.testing.assert_allclose(prior.mean.ravel(), codes.mean(axis=0), atol=1e-5)
     variance = codes.var(axis=0)
     assert np.square(prior.basis).sum() == pytest.approx(variance.sum(), rel=2e-3)
-    assert len(prior.basis) < 60  # `small` fills 50 of 192 directions
+    assert len(prior.basis) < 80  # `small` fills 69 of 192 directions
     same, other = (MoleculeGenerator(progress=False, seed=seed) for seed in (4, 5))
     again, different = (one.fit_prior(drugs, most=50) for one in (same, other))
     assert not np.array_equal(again.codes, different.codes)
@@ -232,9 +232,9 @@ def test_a_prior_goes_with_its_model_only(generator, drugs, prior, tmp_path):
 
 def test_the_prior_that_ships_is_near_molecules(generator):
     shipped = CodePrior.load(Path(DEFAULT_CHECKPOINT, "prior.safetensors"))
-    assert len(shipped.codes) == 20_000 and len(shipped.basis) == 50
+    assert len(shipped.codes) == 20_000 and len(shipped.basis) == 69
     same, other = (MoleculeGenerator(progress=False, seed=3) for _ in range(2))
     greedy = {"attempts": 1}
     drawn = same.sample(200, prior="fitted", **greedy)
     assert drawn == other.sample(200, prior=shipped, **greedy)
-    assert 200 - drawn.count(None) > 150 > 200 - same.sample(200, **greedy).count(None)
+    assert drawn.count(None) < 50 and len(set(drawn)) > 150

@@ -6,17 +6,17 @@
         --checkpoint runs/small --pretraining train.smi.gz --workers 2
 
 Features: the latent, informative embeddings of each pooling, and both, of a checkpoint; the same of
-its architecture with random weights; ECFP4; RDKit's 2D descriptors. Heads of scikit-learn, whose
-hyper-parameters validation rows choose; the row of a table takes, for each seed, the head that
-validation rows liked best. Test rows are scored once for each head. A seed means another sample of
-training rows (published division: 90 % of them), or another division (by scaffolds), and other
-random numbers of the head.
+its architecture with random weights, and of checkpoints beside it; ECFP4; RDKit's 2D descriptors.
+Heads of scikit-learn, whose hyper-parameters validation rows choose; the row of a table takes, for
+each seed, the head that validation rows liked best. Test rows are scored once for each head. A seed
+means another sample of training rows (published division: 90 % of them), or another division (by
+scaffolds), and other random numbers of the head.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,9 @@ class Arguments:
     )
     tasks: list[str] | None = field(default=None, metadata={"help": "These data sets only."})
     checkpoint: str = field(default="small", metadata={"help": "Folder, Hub id or name."})
+    beside: list[str] = field(
+        default_factory=list, metadata={"help": "More checkpoints, with rows of their own."}
+    )
     features: list[str] | None = field(
         default=None, metadata={"help": "These only, by their names in the tables."}
     )
@@ -91,14 +94,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses(argv)
     args.checkpoint = checkpoint_path(args.checkpoint)
     tasks = load_tasks(args.data_dir, args.tasks)
-    features = {task.name: features_of(task, args.checkpoint) for task in tasks}
+    others = {name: checkpoint_path(name) for name in args.beside}
+    features = {task.name: features_of(task, args.checkpoint, others) for task in tasks}
     for found in features.values():
         if unknown := set(args.features or ()) - set(found):
             raise SystemExit(f"--features knows {', '.join(found)}; not {', '.join(unknown)}.")
         for name in set(found) - set(args.features or found):
             del found[name]
     weights = MoleculeEmbedder(args.checkpoint, progress=False).fingerprint
-    depends = dependences(args.checkpoint, weights)
+    depends = dependences(args.checkpoint, weights, others)
     folder = Path(args.output, "cells", "moleculenet")
     jobs = [
         (task, kind, name, head, seed)
@@ -135,16 +139,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     write("moleculenet", args.output, results, f"# Frozen embeddings\n\n{text}")
 
 
-def features_of(task: Task, checkpoint: str) -> dict[str, np.ndarray]:
-    """All features of a task's molecules, each (rows, size)."""
+def features_of(
+    task: Task, checkpoint: str, beside: Mapping[str, str] | None = None
+) -> dict[str, np.ndarray]:
+    """All features of a task's molecules, each (rows, size).
+
+    Args:
+        task: Its molecules are embedded.
+        checkpoint: Whose features go by the names of `REPRESENTATIONS`.
+        beside: Other checkpoints by the names that their features begin with.
+    """
     found = represent(MoleculeEmbedder(checkpoint, progress=False), task.smiles)
     with tempfile.TemporaryDirectory() as folder:
         set_seed(0)
         CMIMModel(CMIMConfig.from_pretrained(checkpoint)).save_pretrained(folder)
         CMIMTokenizer.from_pretrained(checkpoint).save_pretrained(folder)
         random = represent(MoleculeEmbedder(folder, progress=False), task.smiles)
-    for name in ("latent", "informative", "both"):
-        found[UNTRAINED + name] = random[name]
+    rows = {UNTRAINED: random}
+    for other, path in (beside or {}).items():
+        rows[f"{other} "] = represent(MoleculeEmbedder(path, progress=False), task.smiles)
+    for start, vectors in rows.items():
+        found |= {start + name: vectors[name] for name in ("latent", "informative", "both")}
     found[FINGERPRINTS] = ecfp4(task.smiles)
     found[DESCRIPTORS] = descriptors(task.smiles)
     return found
@@ -158,12 +173,18 @@ def represent(embedder: MoleculeEmbedder, smiles: Sequence[str]) -> dict[str, np
     }
 
 
-def dependences(checkpoint: str, weights: str) -> Callable[[str], dict[str, Any]]:
+def dependences(
+    checkpoint: str, weights: str, beside: Mapping[str, str] | None = None
+) -> Callable[[str], dict[str, Any]]:
     """What the values of features depend on, by the features' name: cells hold as long as it does.
 
-    `weights`, a fingerprint, for those of the checkpoint, its architecture for untrained ones,
-    nothing for the rest.
+    `weights`, a fingerprint, for those of the checkpoint, that of another for those beside it, its
+    architecture for untrained ones, nothing for the rest.
     """
+    others = {
+        f"{name} ": MoleculeEmbedder(path, progress=False).fingerprint
+        for name, path in (beside or {}).items()
+    }
     architecture = CMIMConfig.from_pretrained(checkpoint).to_diff_dict()
     vocabulary = CMIMTokenizer.from_pretrained(checkpoint).get_vocab()
 
@@ -172,7 +193,8 @@ def dependences(checkpoint: str, weights: str) -> Callable[[str], dict[str, Any]
             return {"checkpoint": weights}
         if name.startswith(UNTRAINED):
             return {"architecture": architecture, "vocabulary": vocabulary}
-        return {}
+        of_others = [of for start, of in others.items() if name.startswith(start)]
+        return {"checkpoint": of_others[0]} if of_others else {}
 
     return depends
 

@@ -43,6 +43,7 @@ PEERS = (
 )
 KINDS = {
     "small, frozen": "tab:blue",
+    "small-text, frozen": "tab:cyan",
     "random weights": "0.7",
     "fingerprints and descriptors": "tab:orange",
 }
@@ -116,12 +117,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     codes = generator.encode(smiles).reshape(len(smiles), -1)
     vectors = {"codes": codes, "informative embeddings": embedder.embed(smiles)}
     draw_map(vectors, rings, args.map, folder / "report_map.png")
+    taught = "NumAromaticRings" in (embedder.model.config.property_names or ())
     draw_reconstructions(generator, smiles[:8], folder / "report_reconstructions.png")
     parts += [
         "## A map",
         f"{len(smiles):,} molecules of {Path(args.molecules).name}, flattened by {args.map}, "
-        "coloured by their aromatic rings, which the model was not told; and how the number of a "
-        "molecule correlates with the mean of its five nearest on the map.",
+        f"coloured by their aromatic rings, which the model was {'' if taught else 'not '}trained "
+        "to tell; and how the number of a molecule correlates with the mean of its five nearest on "
+        "the map.",
         "![map](report_map.png)",
         "Above molecules, below what their codes decode to.",
         "![reconstructions](report_reconstructions.png)",
@@ -292,7 +295,9 @@ def kind_of(features: str) -> str:
     """Of `KINDS`."""
     if features in ("ECFP4", "RDKit 2D"):
         return "fingerprints and descriptors"
-    return "random weights" if features.startswith("untrained") else "small, frozen"
+    if features.startswith("untrained"):
+        return "random weights"
+    return "small-text, frozen" if features.startswith("small-text") else "small, frozen"
 
 
 def draw_terms(results: Json, path: Path) -> bool:
