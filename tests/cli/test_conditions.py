@@ -21,7 +21,7 @@ def read(path):
 
 def test_sample_writes_as_many_molecules_as_asked_for(tmp_path, capfd):
     output = tmp_path / "near.csv"
-    command = ["sample", "-n", "6", "--around", SEED, "Oc1ccc(CC)cc1", "--radius", "0.7"]
+    command = ["sample", "-n", "6", "--around", SEED, "Oc1ccc(CC)cc1", "--radius", "1.0"]
     command += [
         "--seed",
         "1",

@@ -18,7 +18,7 @@ from cmim_hf.cli.main import main
 from cmim_hf.optimization.latent_search import optimize
 
 ASPIRIN = "CC(=O)Oc1ccccc1C(=O)O"
-NEAR = ["--radius", "1.0", "--unit", "aggregate", "--seed", "3"]
+NEAR = ["--radius", "2.0", "--unit", "aggregate", "--seed", "3"]
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +171,7 @@ def test_sample_around_writes_seed_and_similarity(tmp_path, capsys):
     assert main([*command, "-o", str(output)]) == 0
     generator = MoleculeGenerator(seed=3)
     groups = {
-        seed: generator.sample_around(seed, 1.0, 40, unit="aggregate", attempts=1)
+        seed: generator.sample_around(seed, 2.0, 40, unit="aggregate", attempts=1)
         for seed in (ASPIRIN, "COc1ccc(CC#N)cc1Br")
     }
     drawn = [(one, seed) for seed, group in groups.items() for one in group]
@@ -304,7 +304,7 @@ def test_lines_go_to_standard_output_alone(tmp_path, capsys):
     lines = capsys.readouterr().out
     assert main([*command, str(tmp_path / "out.smi")]) == 0
     assert lines == (tmp_path / "out.smi").read_text()
-    expected = MoleculeGenerator(seed=3).sample_around(ASPIRIN, 1.0, 10, unit="aggregate")
+    expected = MoleculeGenerator(seed=3).sample_around(ASPIRIN, 2.0, 10, unit="aggregate")
     assert lines == "".join(f"{one}\t{ASPIRIN}\n" for one in expected if one is not None) != ""
 
 

@@ -319,12 +319,12 @@ def test_sampling_decodes_the_noise_of_the_seed(make_generator):
 
 
 def random_calls(generator, drugs):
-    warm = {"temperature": 1.5}
+    warm = {"temperature": 3.0}
     return [
         generator.sample(5, prior="fitted"),
         generator.sample(5, prior="fitted", **warm),
-        generator.sample_around(drugs[:3], 0.8, 4),
-        generator.sample_around(drugs[0], 0.8, 4, top_k=5, **warm),
+        generator.sample_around(drugs[:3], 1.5, 4),
+        generator.sample_around(drugs[0], 1.5, 4, top_k=5, **warm),
         generator.decode(generator.encode(drugs[:5]), **warm),
         generator.log_likelihood(drugs[:2], samples=2).tolist(),
     ]

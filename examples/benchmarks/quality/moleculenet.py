@@ -152,7 +152,7 @@ def features_of(
     found = represent(MoleculeEmbedder(checkpoint, progress=False), task.smiles)
     with tempfile.TemporaryDirectory() as folder:
         set_seed(0)
-        CMIMModel(CMIMConfig.from_pretrained(checkpoint)).save_pretrained(folder)
+        CMIMModel(architecture(checkpoint)).save_pretrained(folder)
         CMIMTokenizer.from_pretrained(checkpoint).save_pretrained(folder)
         random = represent(MoleculeEmbedder(folder, progress=False), task.smiles)
     rows = {UNTRAINED: random}
@@ -163,6 +163,11 @@ def features_of(
     found[FINGERPRINTS] = ecfp4(task.smiles)
     found[DESCRIPTORS] = descriptors(task.smiles)
     return found
+
+
+def architecture(checkpoint: str) -> CMIMConfig:
+    """That of a checkpoint, without the head for properties, which no embedding passes through."""
+    return CMIMConfig.from_pretrained(checkpoint, num_properties=0, property_names=None)
 
 
 def represent(embedder: MoleculeEmbedder, smiles: Sequence[str]) -> dict[str, np.ndarray]:
@@ -185,14 +190,14 @@ def dependences(
         f"{name} ": MoleculeEmbedder(path, progress=False).fingerprint
         for name, path in (beside or {}).items()
     }
-    architecture = CMIMConfig.from_pretrained(checkpoint).to_diff_dict()
+    config = architecture(checkpoint).to_diff_dict()
     vocabulary = CMIMTokenizer.from_pretrained(checkpoint).get_vocab()
 
     def depends(name: str) -> dict[str, Any]:
         if name in REPRESENTATIONS:
             return {"checkpoint": weights}
         if name.startswith(UNTRAINED):
-            return {"architecture": architecture, "vocabulary": vocabulary}
+            return {"architecture": config, "vocabulary": vocabulary}
         of_others = [of for start, of in others.items() if name.startswith(start)]
         return {"checkpoint": of_others[0]} if of_others else {}
 
