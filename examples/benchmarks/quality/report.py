@@ -24,7 +24,7 @@ from sklearn.manifold import TSNE
 from sklearn.neighbors import NearestNeighbors
 from transformers import HfArgumentParser
 
-from cmim_hf import MoleculeEmbedder, MoleculeGenerator
+from cmim_hf import MoleculeEmbedder, MoleculeGenerator, list_checkpoints
 from cmim_hf.atomic_files import write_whole
 from cmim_hf.chemistry.descriptors import descriptor_values
 from cmim_hf.chemistry.drawing import draw_grid
@@ -185,6 +185,10 @@ def finetune_table(folder: Path, weights: str | None = None) -> str | None:
         weights: only from weights with this fingerprint.
     """
     rows, origins = [], []
+    names = {
+        MoleculeEmbedder(path, progress=False).fingerprint: name
+        for name, path in list_checkpoints().items()
+    }
     for path in sorted(folder.glob("finetune-*.json")):
         result = read(path.stem, folder)
         if weights not in (None, result["weights"]):
@@ -194,11 +198,13 @@ def finetune_table(folder: Path, weights: str | None = None) -> str | None:
         for name, value in result["test"].items():
             values = [run["test"]["mean"][name] for run in result["runs"]]
             figure = shown(value["mean"], *interval(values)[1:])
-            rows.append([Path(arguments["data"]).stem, trained, name, len(values), figure])
+            of = names.get(result["weights"], result["weights"][:12])
+            rows.append([Path(arguments["data"]).stem, of, trained, name, len(values), figure])
         origins.append(origin(result))
     if not rows:
         return None
-    lines = [table(["data set", "trained", "measure", "seeds", "test"], rows), *origins]
+    header = ["data set", "weights of", "trained", "measure", "seeds", "test"]
+    lines = [table(header, rows), *origins]
     return "\n\n".join(lines)
 
 
