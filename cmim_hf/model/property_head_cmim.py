@@ -51,12 +51,11 @@ class CMIMPropertyHead(nn.Module):
         Returns:
             (batch, projections, num_properties), standardised.
         """
-        found = []
+        found, dtype = [], self.quantiles.dtype  # a quantised layer's weight has none
         if self.latent_proj is not None:
-            found.append(self.latent_proj(latent_mean.flatten(1).to(self.latent_proj.weight.dtype)))
+            found.append(self.latent_proj(latent_mean.flatten(1).to(dtype)))
         if self.informative_proj is not None:
-            informative = informative.to(self.informative_proj.weight.dtype)
-            found.append(self.informative_proj(informative))
+            found.append(self.informative_proj(informative.to(dtype)))
         return torch.stack([each.float() for each in found], dim=1)
 
     def in_own_units(self, standardized: torch.Tensor) -> torch.Tensor:

@@ -93,7 +93,7 @@ def test_the_card_holds_the_run_and_every_figure(finished):
         "| 100 | 0.25 | – | 0.75 | – |",
         "| latent | published | 0.600 ± 0.248 |",  # t(0.975, 2) * 0.1 / sqrt(3)
         "| SMI-TED 289M, frozen | 1.668 | 0.705 |",
-        "| qed | evolution | 4 | 50 | 0.750 | 0.910 | 50.0% |",
+        "| qed | tiny | evolution | 4 | 50 | 0.750 | 0.910 | 50.0% |",
         "### Reconstruction\n\n98 of 100.",
         f"`python measure.py`, 2026-11-24, torch 2.13.0; weights {WEIGHTS[:12]}.",
         "### Fine-tuning\n\nNot measured of these weights yet.",

@@ -124,7 +124,7 @@ def test_the_report_draws_what_is_there_and_says_what_is_not(tmp_path):
     report.main(["--results", str(tmp_path), "--count", "40", "--checkpoint", tiny])
     page = (tmp_path / "report.md").read_text()
     assert "| ECFP4 | published | 1.005 ± 0.064 | 2.010 ± 0.127 | 3.015 ± 0.191 |" in page
-    assert "| a | LoRA, rank 8 | rmse | 2 | 0.500 ± 0.635 |" in page
+    assert "| a | 0123456789ab | LoRA, rank 8 | rmse | 2 | 0.500 ± 0.635 |" in page
     command = "python examples/finetune.py --data a.csv --lora 8"
     assert f"`{command}`, 2026-11-24, torch 2.13.0; weights 0123456789ab." in page
     assert "Not measured yet: `python -m examples.benchmarks.quality.ablation`." in page

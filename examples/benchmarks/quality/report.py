@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -185,10 +186,6 @@ def finetune_table(folder: Path, weights: str | None = None) -> str | None:
         weights: only from weights with this fingerprint.
     """
     rows, origins = [], []
-    names = {
-        MoleculeEmbedder(path, progress=False).fingerprint: name
-        for name, path in list_checkpoints().items()
-    }
     for path in sorted(folder.glob("finetune-*.json")):
         result = read(path.stem, folder)
         if weights not in (None, result["weights"]):
@@ -198,7 +195,7 @@ def finetune_table(folder: Path, weights: str | None = None) -> str | None:
         for name, value in result["test"].items():
             values = [run["test"]["mean"][name] for run in result["runs"]]
             figure = shown(value["mean"], *interval(values)[1:])
-            of = names.get(result["weights"], result["weights"][:12])
+            of = weights_name(result["weights"])
             rows.append([Path(arguments["data"]).stem, of, trained, name, len(values), figure])
         origins.append(origin(result))
     if not rows:
@@ -235,7 +232,8 @@ def optimization_table(folder: Path, weights: str | None = None) -> str | None:
                 one = result[strategy]
                 rows.append(
                     [
-                        path.stem.removeprefix("optimize-"), strategy, one["seeds"],
+                        path.stem.removeprefix("optimize-"), weights_name(result["weights"]),
+                        strategy, one["seeds"],
                         f"{one['calls_per_seed']:.0f}", f"{one['seed_score']:.3f}",
                         f"{one['best_score']:.3f}", f"{one['success']:.1%}",
                     ]
@@ -243,8 +241,23 @@ def optimization_table(folder: Path, weights: str | None = None) -> str | None:
         origins.append(origin(result))
     if not rows:
         return None
-    header = ["search", "by", "seeds", "calls a seed", "score before", "best score", "success"]
+    header = ["search", "weights of", "by", "seeds", "calls a seed"]
+    header += ["score before", "best score", "success"]
     return "\n\n".join([table(header, rows), *origins])
+
+
+def weights_name(fingerprint: str) -> str:
+    """The checkpoint of the repository that has these weights, or the fingerprint's beginning."""
+    return fingerprints().get(fingerprint, fingerprint[:12])
+
+
+@cache
+def fingerprints() -> dict[str, str]:
+    """The checkpoints of the repository by their fingerprints."""
+    return {
+        MoleculeEmbedder(path, progress=False).fingerprint: name
+        for name, path in list_checkpoints().items()
+    }
 
 
 def origin(result: Json) -> str:
