@@ -262,6 +262,8 @@ def test_dynamic_quantisation_keeps_vectors_and_molecules(trained, batch):
         for name in ("get_latents", "get_informative_embeddings"):
             expected, found = (getattr(m, name)(**batch).flatten(1) for m in (trained, quantised))
             assert nn.functional.cosine_similarity(found, expected).min() > 0.98
+        expected, found = (model(**batch).properties for model in (trained, quantised))
+        assert nn.functional.cosine_similarity(found, expected).min() > 0.98
         codes = trained.get_latents(**batch)
     expected = decode_latents(trained, codes)
     for tokens in (decode_latents(quantised, codes), quantised.generate(latents=codes)):
