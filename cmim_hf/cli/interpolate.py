@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from .options import (
     BATCH_ROWS,
-    add_attempts_option,
+    add_decoding_options,
     add_generation_options,
     add_standardize_option,
     checked_outputs,
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("linear", "spherical"),
         help="the straight line (the default), or the arc",
     )
-    add_attempts_option(parser)
+    add_decoding_options(parser)
     add_standardize_option(parser)
     add_generation_options(parser, "molecule, tab, step")
 
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> None:
     counts, walks = Counter(), []
     with molecule_writer(output, "smiles", name="step") as write:
         for start, first, second in _pairs(options, generator):
-            how = {"method": options.method, "attempts": options.attempts}
+            how = {name: getattr(options, name) for name in ("method", "attempts", "candidates")}
             paths = generator.interpolate(first, second, options.steps, **how)
             table = _table(start, first, second, paths)
             write(table)

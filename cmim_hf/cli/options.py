@@ -98,13 +98,21 @@ def add_generation_options(parser: argparse.ArgumentParser, lines: str) -> None:
     )
 
 
-def add_attempts_option(parser: argparse.ArgumentParser) -> None:
-    """Add how often a code is decoded."""
+def add_decoding_options(parser: argparse.ArgumentParser) -> None:
+    """Add how a code becomes a molecule."""
     parser.add_argument(
         "--attempts",
         type=int,
         default=16,
         help="decode a code so often at most until its text is a molecule; 1 is once, greedily "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--candidates",
+        type=int,
+        default=1,
+        help="where the first text is not a molecule of just this code, take among so many most "
+        "probable ones that whose own code is nearest; 10 is much more faithful, and slower "
         "(default: %(default)s)",
     )
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from .options import (
     SOURCE,
-    add_attempts_option,
+    add_decoding_options,
     add_generation_options,
     add_on_invalid_option,
     add_source_options,
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_on_invalid_option(parser, "keep it with its reason in `reconstruction_error`")
     add_standardize_option(parser)
     add_source_options(parser)
-    add_attempts_option(parser)
+    add_decoding_options(parser)
     add_generation_options(parser, "reconstruction, tab, input")
 
 
@@ -55,7 +55,8 @@ def run(options: argparse.Namespace) -> None:
         for batch in read_source(options):
             encoded = encode_rows(generator, batch.rows(), options.on_invalid)
             texts = generator.texts(encoded, on_invalid="skip")
-            written = generator.reconstruct(encoded, on_invalid="skip", attempts=options.attempts)
+            how = {"attempts": options.attempts, "candidates": options.candidates}
+            written = generator.reconstruct(encoded, on_invalid="skip", **how)
             if output is None or output.suffix.lower() == ".smi":
                 write(_lines(batch, encoded, written))
             else:

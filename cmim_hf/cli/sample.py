@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from .conditions import add_condition_options, conditions
 from .options import (
     BATCH_ROWS,
-    add_attempts_option,
+    add_decoding_options,
     add_generation_options,
     add_standardize_option,
     checked_outputs,
@@ -91,7 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="write a row without a molecule for each code that decodes to none",
     )
-    add_attempts_option(parser)
+    add_decoding_options(parser)
     add_standardize_option(parser)
     add_generation_options(parser, "molecule, and with --around tab, seed")
 
@@ -192,7 +192,9 @@ def _drawn(
     options: argparse.Namespace, generator: MoleculeGenerator, asked: dict[str, Any]
 ) -> Iterator[tuple[tuple[str | None, str | None], list[str | None], DecodingInfo]]:
     """Seeds as given and as read (None without) and what was drawn around them, in parts."""
-    how = {name: getattr(options, name) for name in ("temperature", "top_k", "attempts")}
+    how = {
+        name: getattr(options, name) for name in ("temperature", "top_k", "attempts", "candidates")
+    }
     how |= {"return_info": True, **asked}
     # an invalid seed is an error before the first is used
     encoded = encode_rows(generator, given_rows("--around", options.around or []), None)

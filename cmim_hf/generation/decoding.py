@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from ..data.token_batches import batch_rows
 from ..model.decoding_cmim import decode_latents
 from ..model.modeling_cmim import CMIMModel
 from ..model.tokenization_cmim import CMIMTokenizer
+from .nearest_text import nearest_molecules
 
 if TYPE_CHECKING:
     from .valid_smiles import SmilesRules
@@ -52,6 +53,10 @@ class Decoding:
             `temperature` where that is above 0), from the fourth time on under the rules of
             [`~cmim_hf.generation.valid_smiles.SmilesRules`]. With 1, and in a generator that does
             not canonicalize, what comes first counts.
+        candidates: Above 1, a code whose first molecule has another code, or that gave none, is
+            searched for its so many most probable texts (beams), and the molecule counts whose own
+            code is nearest. Greedy decoding only. Codes of molecules come back as these more often;
+            what is drawn at random is no molecule's code, so that each row costs a search.
         max_length: Tokens of a text, the start token included; a longer one is cut off there, and
             no molecule. By default as many as the model knows.
     """
@@ -59,11 +64,18 @@ class Decoding:
     temperature: float = 0.0
     top_k: int | None = None
     attempts: int = 16
+    candidates: int = 1
     max_length: int | None = None
 
     def __post_init__(self) -> None:
         """Check the whole numbers; what decodes checks the others."""
-        object.__setattr__(self, "attempts", whole_number("attempts", self.attempts, 1))
+        for name in ("attempts", "candidates"):
+            object.__setattr__(self, name, whole_number(name, getattr(self, name), 1))
+        if self.candidates > 1 and self.temperature > 0:
+            raise ValueError(
+                f"`candidates` ({self.candidates}) are the most probable texts, and at temperature "
+                f"{self.temperature} texts are drawn: take temperature 0, or candidates 1."
+            )
         if self.max_length is not None:
             object.__setattr__(self, "max_length", whole_number("max_length", self.max_length, 2))
 
@@ -73,8 +85,8 @@ class DecodingInfo:
     """What became of codes.
 
     Attributes:
-        attempts: (codes,), which decoding of each code was a molecule: 1 for the first, more for a
-            redraw, 0 if none was.
+        attempts: (codes,), which decoding of each code was a molecule: 1 for the first (or one of
+            the candidates), more for a redraw, 0 if none was.
     """
 
     attempts: np.ndarray
@@ -110,6 +122,8 @@ class Decoder:
         batch_size: Codes decoded at once; `None` for what suits the device.
         random: Of what is drawn.
         progress: Show bars.
+        encode: Canonical SMILES to their mean codes (rows, num_latents, latent_size), NaN of what
+            the model cannot read.
     """
 
     def __init__(
@@ -120,8 +134,10 @@ class Decoder:
         batch_size: int | None,
         random: torch.Generator,
         progress: bool,
+        encode: Callable[[Sequence[str]], np.ndarray],
     ) -> None:
         """Keep the arguments."""
+        self.encode = encode
         self.model, self.tokenizer, self.canonicalize = model, tokenizer, canonicalize
         self.batch_size = batch_size or batch_rows(model.device)
         self.random, self.progress = random, progress
@@ -144,7 +160,15 @@ class Decoder:
             how: See there.
             lengths: (rows,), expected tokens, so that rows of similar ones go together.
             progress: Show a bar; by default as the decoder does.
+
+        Raises:
+            ValueError: `candidates` above 1 where the decoder does not canonicalize.
         """
+        if how.candidates > 1 and not self.canonicalize:
+            raise ValueError(
+                f"`candidates` ({how.candidates}) are compared as molecules, so the generator must "
+                "canonicalize."
+            )
         order = np.arange(len(codes)) if lengths is None else np.argsort(-lengths, kind="stable")
         written: list[str | None] = [None] * len(codes)
         attempts, sizes = np.zeros(len(codes), int), np.zeros(len(codes), int)
@@ -159,6 +183,9 @@ class Decoder:
                 for row, smiles in zip(rows, self.molecules(tokens), strict=True):
                     written[row], attempts[row] = smiles, smiles is not None
                 bar.update(len(rows))
+        if how.candidates > 1:
+            for row, smiles in nearest_molecules(self, codes, written, sizes, how, progress):
+                written[row], attempts[row] = smiles, 1
         if self.canonicalize and how.attempts > 1:
             for row, attempt, smiles in self._redrawn(codes, attempts, sizes, how):
                 written[row], attempts[row] = smiles, attempt

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
 
-from ..data.invalid_rows import invalid_row, progress_bar, read_molecules
+from ..data.invalid_rows import invalid_row, progress_bar, read_molecules, values_in_place
 from ..data.row_encoder import EncodedRows, RowEncoder
 from ..data.token_batches import batch_tokens, padded_batches
 from ..model.modeling_cmim import CMIMModel
@@ -46,7 +46,10 @@ class Codec:
         self.encoder = RowEncoder(tokenizer, longest, canonicalize, standardize)
         self.random = torch.Generator()
         self.random.manual_seed(self.random.seed() if seed is None else seed)
-        self.decoder = Decoder(model, tokenizer, canonicalize, batch_size, self.random, progress)
+        self._as_written = RowEncoder(tokenizer, longest, canonicalize=False)
+        self.decoder = Decoder(
+            model, tokenizer, canonicalize, batch_size, self.random, progress, self._codes_of
+        )
 
     def read(self, smiles: Iterable[str] | EncodedRows, on_invalid: str) -> EncodedRows:
         """Molecules to tokens; see [`~cmim_hf.data.invalid_rows.read_molecules`]."""
@@ -61,23 +64,30 @@ class Codec:
         return encoded.texts(self.tokenizer)
 
     def batches(
-        self, encoded: EncodedRows, what: str
+        self, encoded: EncodedRows, what: str | None
     ) -> Iterator[tuple[np.ndarray, torch.Tensor, torch.Tensor | None]]:
-        """Places of rows (batch,), ids and mask (batch, length) on the model's device; a bar."""
+        """Places of rows (batch,), ids and mask (batch, length) on the model's device.
+
+        Args:
+            encoded: The rows.
+            what: A bar says it; without, there is none.
+        """
         device, pad = self.model.device, self.model.config.pad_token_id
         rows = np.arange(len(encoded.lengths))
-        with progress_bar(len(rows), what, self.progress) as bar:
+        with progress_bar(len(rows), what, self.progress and what is not None) as bar:
             for batch in padded_batches(encoded, rows, batch_tokens(device), pad, device):
                 yield batch
                 bar.update(len(batch[0]))
 
     @torch.inference_mode()
-    def posterior(self, encoded: EncodedRows) -> tuple[np.ndarray, np.ndarray]:
+    def posterior(
+        self, encoded: EncodedRows, what: str | None = "Encoding molecules"
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Mean and log-std of the codes: two (usable rows, num_latents, latent_size) float32."""
         config = self.model.config
         shape = (len(encoded.lengths), config.num_latents, config.latent_size)
         mean, log_std = np.empty(shape, np.float32), np.empty(shape, np.float32)
-        for rows, ids, mask in self.batches(encoded, "Encoding molecules"):
+        for rows, ids, mask in self.batches(encoded, what):
             found = self.model(ids, mask, sample_latents=False, decode=False)
             mean[rows] = found.latent_mean.float().cpu().numpy()
             log_std[rows] = found.latent_log_std.float().cpu().numpy()
@@ -87,6 +97,11 @@ class Codec:
                 "weights are damaged, or too large for that type (try bfloat16 or float32)."
             )
         return mean, log_std
+
+    def _codes_of(self, molecules: Sequence[str]) -> np.ndarray:
+        """Mean codes of SMILES as they are written, NaN of what the model cannot read; no bar."""
+        encoded = read_molecules(self._as_written, molecules, "none", progress=False)
+        return values_in_place(self.posterior(encoded, None)[0], encoded, "none")
 
     @torch.inference_mode()
     def properties(self, encoded: EncodedRows) -> np.ndarray:

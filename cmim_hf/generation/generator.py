@@ -145,12 +145,13 @@ class MoleculeGenerator:
         Args:
             latents: (rows, num_latents, latent_size), as `encode` gives them.
             return_info: Also return what became of each code.
-            decoding: `temperature` (0), `top_k` (none), `attempts` (16) and `max_length` (that of
-                the model), see [`~cmim_hf.generation.decoding.Decoding`].
+            decoding: `temperature` (0), `top_k` (none), `attempts` (16), `candidates` (1) and
+                `max_length` (that of the model), see [`~cmim_hf.generation.decoding.Decoding`].
 
         Raises:
-            ValueError: Codes of another shape or not finite, a temperature below 0, a `top_k` or
-                `attempts` below 1, or a `max_length` that the model cannot have.
+            ValueError: Codes of another shape or not finite, a temperature below 0, a `top_k`,
+                `attempts` or `candidates` below 1, candidates at a temperature above 0 or of a
+                generator that does not canonicalize, or a `max_length` that the model cannot have.
             TypeError: An unknown argument.
         """
         self._check_info(return_info)

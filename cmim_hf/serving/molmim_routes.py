@@ -111,8 +111,10 @@ def sampling(service: Service, call: Call, body: ToSample) -> dict[str, Any]:
     """
     encoded = service.read("sequences", body.sequences, None)
     service.limits.check("num_molecules", body.num_molecules * len(body.sequences))
-    generator, _ = service.generator(call, beams=body.beam_size)
-    drawn = generator.sample_around(encoded, body.scaled_radius, body.num_molecules)
+    generator, _ = service.generator(call)
+    drawn = generator.sample_around(
+        encoded, body.scaled_radius, body.num_molecules, candidates=body.beam_size
+    )
     return {"generated": [[one for one in group if one is not None] for group in drawn]}
 
 

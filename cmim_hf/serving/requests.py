@@ -24,6 +24,16 @@ Attempts = Annotated[
     int, Field(ge=1, le=64, description="To decode a code until it is a molecule.")
 ]
 
+Candidates = Annotated[
+    int,
+    Field(
+        ge=1,
+        le=10,
+        description="Texts weighed for a code that the first does not come back to; at "
+        "temperature 0.",
+    ),
+]
+
 
 class Asked(BaseModel):
     """A request: nothing that is not known, no NaN."""
@@ -53,12 +63,14 @@ class ToDecode(Asked):
         min_length=1, description="rows × num_latents × latent_size"
     )
     attempts: Attempts = 16
+    candidates: Candidates = 1
 
 
 class ToReconstruct(Molecules):
     """Molecules to encode and decode."""
 
     attempts: Attempts = 16
+    candidates: Candidates = 1
 
 
 class Conditions(Asked):
@@ -81,6 +93,7 @@ class Draws(Conditions):
     temperature: float = Field(0.0, ge=0, le=10)
     top_k: int | None = Field(None, ge=1)
     attempts: Attempts = 16
+    candidates: Candidates = 1
     unique: bool = False
     max_draws: int = Field(100, ge=1, le=1000)
     seed: Seed = None
@@ -108,6 +121,7 @@ class ToInterpolate(Asked):
     steps: int = Field(8, ge=2)
     method: Literal["linear", "spherical"] = "linear"
     attempts: Attempts = 16
+    candidates: Candidates = 1
 
 
 class ToOptimize(Conditions):

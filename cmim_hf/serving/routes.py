@@ -70,7 +70,7 @@ def decode(service: Service, call: Call, body: requests.ToDecode) -> dict[str, A
     if len(shapes) > 1 or len({len(code) for code in body.latents}) > 1:
         raise ValueError("The rows of `latents` have different shapes.")
     codes = np.array(body.latents, np.float32)
-    return {"smiles": generator.decode(codes, attempts=body.attempts)}
+    return {"smiles": generator.decode(codes, **_given(body, "latents"))}
 
 
 def reconstruct(service: Service, call: Call, body: requests.ToReconstruct) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def reconstruct(service: Service, call: Call, body: requests.ToReconstruct) -> d
     encoded = service.read("smiles", body.smiles, body.on_invalid)
     generator, _ = service.generator(call)
     given = generator.texts(encoded, on_invalid=body.on_invalid)
-    found = generator.reconstruct(encoded, on_invalid=body.on_invalid, attempts=body.attempts)
+    found = generator.reconstruct(encoded, **_given(body, "smiles"))
     near = [a and similarities(a, [b])[0] for a, b in zip(given, found, strict=True)]
     return {"given": given, "smiles": found, "similarity": near}
 
@@ -108,7 +108,8 @@ def interpolate(service: Service, call: Call, body: requests.ToInterpolate) -> d
     service.limits.check("steps", body.steps)
     ends = [service.read(name, [getattr(body, name)], None) for name in ("first", "second")]
     generator, _ = service.generator(call)
-    (path,) = generator.interpolate(*ends, body.steps, method=body.method, attempts=body.attempts)
+    how = _given(body, "first", "second", "steps")
+    (path,) = generator.interpolate(*ends, body.steps, **how)
     return {"smiles": path}
 
 

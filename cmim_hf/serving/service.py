@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from ..checkpoints import DEFAULT_CHECKPOINT
 from ..checkpoints.companions import ANCHOR
@@ -35,9 +34,6 @@ from .shared_codec import SharedCodec
 
 BATCH_ROWS = 256
 """Molecules or codes of a batch on a CPU, at most; where they take long, it has fewer."""
-
-LONGEST_BEAM = 257
-"""Tokens of a beam, the first included: far from all molecules some would never end."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +128,6 @@ class Service:
             {
                 "encode": (self._encode, most),
                 "decode": (self._decode, most),
-                "beams": (self._beams, most // 8),
                 "embed": (self._embed, most),
                 "predict": (self._predict, most),
                 "alone": (lambda functions, call: [function() for function in functions], 1),
@@ -184,12 +179,10 @@ class Service:
             raise invalid_row(encoded.rejects[0], may_choose=on_invalid is not None)
         return encoded
 
-    def generator(
-        self, call: Call, seed: int | None = None, beams: int = 1
-    ) -> tuple[MoleculeGenerator, int]:
+    def generator(self, call: Call, seed: int | None = None) -> tuple[MoleculeGenerator, int]:
         """A generator for one call, and the seed of what it draws: that given, or a new one."""
         seed = secrets.randbelow(2**32) if seed is None else seed
-        codec = SharedCodec(self._codec, self.batcher, call, seed, beams)
+        codec = SharedCodec(self._codec, self.batcher, call, seed)
         return self._generator.with_codec(codec), seed
 
     def latents(self, call: Call, encoded: EncodedRows) -> np.ndarray:
@@ -228,14 +221,6 @@ class Service:
     def _decode(self, codes: list[np.ndarray], how: Decoding) -> list[tuple[str | None, int]]:
         molecules, info = self._codec.decoder.decode(np.stack(codes), how)
         return list(zip(molecules, info.attempts.tolist(), strict=True))
-
-    @torch.inference_mode()
-    def _beams(self, codes: list[np.ndarray], beams: int) -> list[str | None]:
-        """The molecule of the best beam of each code, None where it is none."""
-        latents = torch.from_numpy(np.stack(codes)).to(self.model.device, self.model.dtype)
-        how = {"do_sample": False, "early_stopping": True, "max_length": LONGEST_BEAM}
-        tokens = self.model.generate(latents=latents, num_beams=beams, **how)
-        return self._codec.decoder.molecules(tokens)
 
     def _embed(
         self,

@@ -22,23 +22,19 @@ class SharedCodec(Codec):
     Args:
         codec: Of the model; it is not changed.
         batcher: It computes `"encode"` (tokens to mean and log-std), `"decode"` (codes to molecule
-            and attempt) and `"alone"` (calls a function); `"beams"` (codes to molecules) with
-            `beams`.
+            and attempt) and `"alone"` (calls a function).
         call: Whose work it is.
         seed: Of what is drawn.
-        beams: Above 1, codes are first decoded by a beam search of this width.
     """
 
-    def __init__(
-        self, codec: Codec, batcher: Batcher, call: Call, seed: int, beams: int = 1
-    ) -> None:
+    def __init__(self, codec: Codec, batcher: Batcher, call: Call, seed: int) -> None:
         """Share all but random numbers and decoder."""
         self.model, self.tokenizer, self.encoder = codec.model, codec.tokenizer, codec.encoder
         self.canonicalize, self.progress = codec.canonicalize, False
         self.random = torch.Generator()
         self.random.manual_seed(seed)
         self._batcher, self._call = batcher, call
-        self.decoder = SharedDecoder(self, codec.decoder.batch_size, batcher, call, beams)
+        self.decoder = SharedDecoder(codec.decoder, self.random, batcher, call)
 
     def posterior(self, encoded: EncodedRows) -> tuple[np.ndarray, np.ndarray]:
         """As [`Codec`] does."""
@@ -53,13 +49,19 @@ class SharedDecoder(Decoder):
     """A decoder that asks its model through a batcher; arguments as [`SharedCodec`]."""
 
     def __init__(
-        self, codec: SharedCodec, batch_size: int, batcher: Batcher, call: Call, beams: int
+        self, decoder: Decoder, random: torch.Generator, batcher: Batcher, call: Call
     ) -> None:
-        """Keep the arguments."""
+        """Share all but the random numbers."""
         super().__init__(
-            codec.model, codec.tokenizer, codec.canonicalize, batch_size, codec.random, False
+            decoder.model,
+            decoder.tokenizer,
+            decoder.canonicalize,
+            decoder.batch_size,
+            random,
+            progress=False,
+            encode=decoder.encode,
         )
-        self._batcher, self._call, self._beams = batcher, call, beams
+        self._batcher, self._call = batcher, call
 
     def decode(
         self,
@@ -76,9 +78,6 @@ class SharedDecoder(Decoder):
         else:
             found = self._batcher.map("decode", (how,), codes, self._call)
         molecules = [smiles for smiles, _ in found]
-        if self._beams > 1:
-            widest = self._batcher.map("beams", (self._beams,), codes, self._call)
-            molecules = [one or other for one, other in zip(widest, molecules, strict=True)]
         return molecules, DecodingInfo(np.array([attempt for _, attempt in found], int))
 
     def _drawn(self, codes: np.ndarray, how: Decoding) -> list[tuple[str | None, int]]:

@@ -76,6 +76,25 @@ def test_reconstruct_keeps_the_columns(kind, molecules, reconstructed, tmp_path,
         assert found == [dict(zip(expected, map(text_of, row), strict=True)) for row in rows]
 
 
+def test_candidates_bring_more_of_them_back(generator, molecules, reconstructed, tmp_path, capsys):
+    source, output = tmp_path / "in.smi", tmp_path / "out.csv"
+    source.write_text("\n".join(molecules))
+    command = ["reconstruct", str(source), "-o", str(output), "--candidates", "5"]
+    assert main(command) == 0
+    found = [row["reconstruction"] for row in read(output)]
+    assert found == generator.reconstruct(molecules, candidates=5)
+    given = [canonicalize(one) for one in molecules]
+    greedy, nearest = (
+        sum(a == b for a, b in zip(given, written, strict=True))
+        for written in (reconstructed, found)
+    )
+    assert greedy < nearest
+    assert f"Reconstructed 40 of 40 rows: {nearest / 40:.1%} exactly" in capsys.readouterr().err
+    draw = ["sample", "-n", "1", "--temperature", "1", "--candidates", "2", "-o", str(output)]
+    assert main(draw) == 1
+    assert "--candidates (2) are the most probable texts" in capsys.readouterr().err
+
+
 def test_many_batches_make_one_file(molecules, reconstructed, tmp_path, monkeypatch):
     monkeypatch.setattr("cmim_hf.cli.options.BATCH_ROWS", 7)
     source = tmp_path / "in.smi"

@@ -13,7 +13,7 @@ import pytest
 from cmim_hf import MoleculeGenerator, list_checkpoints
 from cmim_hf.chemistry.smiles import randomize
 from cmim_hf.data.smiles_files import read_smiles
-from examples.benchmarks.quality import generative, report
+from examples.benchmarks.quality import generative, generative_page, report
 
 BENCHMARKS = Path(__file__).parents[2] / "examples" / "benchmarks"
 MOLECULES = BENCHMARKS.parent / "data" / "moses_test.smi"
@@ -77,6 +77,8 @@ def test_reconstruction_has_wilsons_interval(measured, molecules):
     assert one["reconstruction_interval"] == pytest.approx([centre - half, centre + half], abs=1e-6)
     low, high = one["reconstruction_without_stereo_interval"]
     assert low < one["reconstruction_without_stereo"] < high
+    nearest = measured[1]["reconstruction_of_candidates"]["given"]
+    assert nearest["reconstruction"] > one["reconstruction"]
 
 
 @pytest.mark.parametrize("unit", generative.UNITS)
@@ -99,7 +101,7 @@ def test_shares_around_molecules(measured, molecules, unit):
     assert still["novelty"] == pytest.approx(len(changed) / len(valid))
     assert still["effective novelty"] == pytest.approx(len(changed) / draws)
     for one in results:
-        shares = [one[name] for name in generative.SHARES]
+        shares = [one[name] for name in generative_page.SHARES]
         assert all(0 <= share <= 1 for share in shares if share is not None)
         assert (None in shares) == (one["validity"] == 0)
         assert one["effective novelty"] <= one["new neighbours"] <= one["validity"]
@@ -112,7 +114,9 @@ def test_shares_of_no_molecule_are_gaps():
     nothing = generative.neighbours(["C", "CC"], [[None, None], [None, None]], frozenset())
     assert nothing["draws"] == 4 and nothing["validity"] == nothing["effective novelty"] == 0
     assert nothing["uniqueness"] is nothing["novelty"] is nothing["not the seed"] is None
-    lines = generative.around_lines({"prior": [{"radius": 2.0, "first attempt": 0.0, **nothing}]})
+    lines = generative_page.around_lines(
+        {"prior": [{"radius": 2.0, "first attempt": 0.0, **nothing}]}
+    )
     assert any("| 2.0 | 0.0% | 0.0% | – | – | – | 0.0% | 0.0% |" in line for line in lines)
 
 
@@ -151,7 +155,7 @@ def test_the_page_has_the_table_of_moses(measured):
     assert "references here are samples" not in page
     assert (folder / "out" / "generative.png").read_bytes().startswith(b"\x89PNG")
     shipped = generative.Arguments(samples=30_000)
-    text = "\n".join(generative.prior_lines(results["prior"], shipped))
+    text = "\n".join(generative_page.prior_lines(results["prior"], shipped))
     assert "references here are samples of MOSES" in text
     assert "30,000 in the published rows" not in text
 
@@ -181,7 +185,7 @@ def test_what_changed_is_measured_again_and_nothing_else(measured, tmp_path):
     # Molecules without rings have no scaffolds to compare with: a gap that says why.
     fitted = changed["prior"]["fitted prior"]
     assert "scaffold_similarity, scaffolds" not in fitted and 0 < fitted["snn, scaffolds"] < 1
-    text = "\n".join(generative.prior_lines(changed["prior"], small))
+    text = "\n".join(generative_page.prior_lines(changed["prior"], small))
     assert "No figure (fitted prior, scaffold_similarity, scaffolds): The molecules of ref" in text
 
 
@@ -255,13 +259,19 @@ def test_generation_is_summed_up_from_its_figures():
     ]
     one = {"reconstruction": 0.5, "reconstruction_interval": [0.4, 0.6], "molecules": 1234}
     text = report.generation_summary(
-        {"checkpoint": "tiny", "reconstruction": {"zinc": one}, "around": {"prior": around},
-         "prior": {"fitted prior": {"validity": 0.08}}}
-    )  # fmt: skip
+        {
+            "checkpoint": "tiny",
+            "reconstruction": {"zinc": one},
+            "reconstruction_of_candidates": {"zinc": {**one, "reconstruction": 0.75}},
+            "around": {"prior": around},
+            "prior": {"fitted prior": {"validity": 0.08}},
+        }
+    )
     assert text.splitlines() == [
         "Checkpoint tiny.",
         "",
-        "- zinc: 50.0% of 1,234 molecules come back exactly (95 % interval 40.0% to 60.0%).",
+        "- zinc: 50.0% of 1,234 molecules come back exactly (95 % interval 40.0% to 60.0%), 75.0% "
+        "where candidates are weighed.",
         "- Effective novelty is highest at radius 0.5 (prior): 40.0%, with 70.0% valid.",
         "- fitted prior: 8.0% of draws are molecules.",
     ]

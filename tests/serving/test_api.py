@@ -14,7 +14,6 @@ from cmim_hf.chemistry.properties import penalized_logp, qed
 from cmim_hf.chemistry.smiles import canonicalize, similarity
 from cmim_hf.cli.main import main
 from cmim_hf.serving.app import LOOPBACK, make_app
-from cmim_hf.serving.batching import Call
 from cmim_hf.serving.service import Limits, Service
 
 ASPIRIN, IBUPROFEN = "CC(=O)Oc1ccccc1C(=O)O", "CC(C)Cc1ccc(C(C)C(=O)O)cc1"
@@ -108,13 +107,15 @@ def test_a_client_of_molmim_finds_all_it_knows(client, generator):
     assert found and all(one["score"] == qed(one["smiles"]) for one in found)
 
 
-def test_a_beam_that_is_cut_off_is_no_molecule(monkeypatch):
-    service = Service("tiny")
-    codes = service.latents(Call(), service.read("smi", ["CCCCCCCCO"], None))
-    (whole,) = service.batcher.map("beams", (2,), codes, Call())
-    monkeypatch.setattr("cmim_hf.serving.service.LONGEST_BEAM", 3)
-    assert service.batcher.map("beams", (2,), codes, Call()) == [None] != [whole]
-    service.close()
+def test_candidates_are_those_of_the_package(post, generator, sample):
+    smiles = [row.text for row in sample[-30:]]
+    expected = generator.reconstruct(smiles, candidates=5)
+    assert expected != generator.reconstruct(smiles)
+    assert post("/v1/reconstruct", smiles=smiles, candidates=5)["smiles"] == expected
+    latents = post("/v1/latents", smiles=smiles)["latents"]
+    assert post("/v1/decode", latents=latents, candidates=5)["smiles"] == expected
+    body = {"sequences": smiles, "beam_size": 5, "num_molecules": 1, "scaled_radius": 0.0}
+    assert post("/sampling", **body)["generated"] == [[one] if one else [] for one in expected]
 
 
 def test_what_the_molmim_api_refuses(refused):

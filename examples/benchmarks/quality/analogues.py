@@ -27,7 +27,8 @@ from cmim_hf import MoleculeGenerator
 from cmim_hf.chemistry.smiles import SmilesError, canonicalize, similarities
 
 from ..evidence import DATA, RESULTS, Cells, first, table, write
-from .generative import NEAR_SHARES, canonical_set, neighbours, state
+from .generative import canonical_set, neighbours, state
+from .generative_page import NEAR_SHARES
 
 DECODERS = {"beam": "beam search", "sampling": "drawn at temperature 1.2"}
 

@@ -271,9 +271,11 @@ def generation_summary(results: Json) -> str:
     lines = []
     for name, one in results["reconstruction"].items():
         low, high = one["reconstruction_interval"]
+        nearest = results["reconstruction_of_candidates"][name]["reconstruction"]
         lines.append(
             f"- {name}: {one['reconstruction']:.1%} of {one['molecules']:,} molecules come back "
-            f"exactly (95 % interval {low:.1%} to {high:.1%})."
+            f"exactly (95 % interval {low:.1%} to {high:.1%}), {nearest:.1%} where candidates are "
+            "weighed."
         )
     for unit, radii in results["around"].items():
         best = max(radii, key=lambda one: one["effective novelty"])
