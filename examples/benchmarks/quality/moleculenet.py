@@ -34,6 +34,7 @@ from cmim_hf.chemistry.smiles import parse
 from cmim_hf.data.smiles_files import read_smiles
 
 from ..evidence import RESULTS, Cells, interval, shown, table, write
+from .claims import frozen_claims
 from .molecule_tasks import (
     Task,
     descriptors,
@@ -63,7 +64,8 @@ class Arguments:
     data_dir: str | None = field(
         default=None,
         metadata={
-            "help": "Folder of <name>.csv with smiles, a label and, maybe, split; or a Hub dataset."
+            "help": "Folder of <name>.csv with smiles, a label and, maybe, split; a Hub dataset; "
+            "or MoleculeACE, if installed."
         },
     )
     tasks: list[str] | None = field(default=None, metadata={"help": "These data sets only."})
@@ -86,6 +88,7 @@ class Arguments:
         metadata={"help": "What the checkpoint was trained on, to count test rows among it."},
     )
     workers: int = field(default=2, metadata={"help": "Processes that fit heads."})
+    name: str = field(default="moleculenet", metadata={"help": "Of the page."})
     output: str = field(default=str(RESULTS), metadata={"help": "Folder of the results."})
 
 
@@ -136,7 +139,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         "weights": weights,
         "scores": scores,
     }
-    write("moleculenet", args.output, results, f"# Frozen embeddings\n\n{text}")
+    verdicts = "\n".join(
+        f"- {one.claim}: **{one.verdict}**. {one.figure}" for one in frozen_claims(results)
+    )
+    text += (
+        "\n\n## Over the data sets\n\nMeans of relative differences, one for each data set; a "
+        f"difference counts where its interval (Student's t) leaves 0 out.\n\n{verdicts}"
+    )
+    write(args.name, args.output, results, f"# Frozen embeddings\n\n{text}")
 
 
 def features_of(
