@@ -13,9 +13,9 @@ Every seed draws training and validation images of its own from the training par
 score. Measured are three probes of frozen embeddings (nearest neighbours, logistic regression, a
 network), fitted to a part of the training images, the reconstruction of test images, and the spread
 of the posterior. Validation images choose the hyper-parameters of each probe and, by the latents'
-error after a quarter of the first seed's training (100 steps or more), the rate and the scale of
-each objective: sums over pixels and over dimensions of the code, as its bound has them, or means of
-both.
+error after a quarter of the first seed's training (100 steps or more), the rate of each batch size
+and the rate and the scale of each objective: sums over pixels and over dimensions of the code, as
+its bound has them, or means of both.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def batch_sizes(compute: Callable[[Sequence[Run]], list[Json]], seeds: int) -> l
     The scale is the one that was chosen at the batch size of the other study.
     """
     tried = [
-        replace(run, batch_size=size, learning_rate=rate, latent_only=True)
+        replace(run, batch_size=size, learning_rate=rate, share=PILOT, latent_only=True)
         for run in chosen(compute, BATCHED)
         for size in BATCH_SIZES
         for rate in BATCH_RATES
