@@ -55,8 +55,9 @@ class Decoding:
             not canonicalize, what comes first counts.
         candidates: Above 1, a code whose first molecule has another code, or that gave none, is
             searched for its so many most probable texts (beams), and the molecule counts whose own
-            code is nearest. Greedy decoding only. Codes of molecules come back as these more often;
-            what is drawn at random is no molecule's code, so that each row costs a search.
+            code is nearest. Greedy decoding only, and texts of 257 tokens at most. Codes of
+            molecules come back as these more often; what is drawn at random is no molecule's code,
+            so that each row costs a search, some ten times what decoding it costs.
         max_length: Tokens of a text, the start token included; a longer one is cut off there, and
             no molecule. By default as many as the model knows.
     """
@@ -98,7 +99,7 @@ class DecodingInfo:
 
     @property
     def redrawn(self) -> float:
-        """Share of the codes whose molecule is not the first that was decoded."""
+        """Share of the codes whose first text and candidates were none: they were drawn again."""
         return float((self.attempts > 1).mean()) if len(self.attempts) else float("nan")
 
     def __str__(self) -> str:

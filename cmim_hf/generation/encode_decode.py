@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -46,9 +47,10 @@ class Codec:
         self.encoder = RowEncoder(tokenizer, longest, canonicalize, standardize)
         self.random = torch.Generator()
         self.random.manual_seed(self.random.seed() if seed is None else seed)
-        self._as_written = RowEncoder(tokenizer, longest, canonicalize=False)
+        # not a method: a cycle would keep the weights after the last reference to them
+        encode = partial(_codes_of, model, RowEncoder(tokenizer, longest, canonicalize=False))
         self.decoder = Decoder(
-            model, tokenizer, canonicalize, batch_size, self.random, progress, self._codes_of
+            model, tokenizer, canonicalize, batch_size, self.random, progress, encode
         )
 
     def read(self, smiles: Iterable[str] | EncodedRows, on_invalid: str) -> EncodedRows:
@@ -64,44 +66,14 @@ class Codec:
         return encoded.texts(self.tokenizer)
 
     def batches(
-        self, encoded: EncodedRows, what: str | None
+        self, encoded: EncodedRows, what: str
     ) -> Iterator[tuple[np.ndarray, torch.Tensor, torch.Tensor | None]]:
-        """Places of rows (batch,), ids and mask (batch, length) on the model's device.
+        """Places of rows (batch,), ids and mask (batch, length) on the model's device; a bar."""
+        return _batches(self.model, encoded, what, self.progress)
 
-        Args:
-            encoded: The rows.
-            what: A bar says it; without, there is none.
-        """
-        device, pad = self.model.device, self.model.config.pad_token_id
-        rows = np.arange(len(encoded.lengths))
-        with progress_bar(len(rows), what, self.progress and what is not None) as bar:
-            for batch in padded_batches(encoded, rows, batch_tokens(device), pad, device):
-                yield batch
-                bar.update(len(batch[0]))
-
-    @torch.inference_mode()
-    def posterior(
-        self, encoded: EncodedRows, what: str | None = "Encoding molecules"
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def posterior(self, encoded: EncodedRows) -> tuple[np.ndarray, np.ndarray]:
         """Mean and log-std of the codes: two (usable rows, num_latents, latent_size) float32."""
-        config = self.model.config
-        shape = (len(encoded.lengths), config.num_latents, config.latent_size)
-        mean, log_std = np.empty(shape, np.float32), np.empty(shape, np.float32)
-        for rows, ids, mask in self.batches(encoded, what):
-            found = self.model(ids, mask, sample_latents=False, decode=False)
-            mean[rows] = found.latent_mean.float().cpu().numpy()
-            log_std[rows] = found.latent_log_std.float().cpu().numpy()
-        if not np.isfinite(mean).all():
-            raise ValueError(
-                f"The codes of {self.model.name_or_path} in {self.model.dtype} are not finite: its "
-                "weights are damaged, or too large for that type (try bfloat16 or float32)."
-            )
-        return mean, log_std
-
-    def _codes_of(self, molecules: Sequence[str]) -> np.ndarray:
-        """Mean codes of SMILES as they are written, NaN of what the model cannot read; no bar."""
-        encoded = read_molecules(self._as_written, molecules, "none", progress=False)
-        return values_in_place(self.posterior(encoded, None)[0], encoded, "none")
+        return _posterior(self.model, encoded, self.progress)
 
     @torch.inference_mode()
     def properties(self, encoded: EncodedRows) -> np.ndarray:
@@ -148,3 +120,39 @@ class Codec:
         """Draws of N(0, 1): (*rows, num_latents, latent_size) in float32."""
         shape = (*rows, self.model.config.num_latents, self.model.config.latent_size)
         return torch.randn(shape, generator=self.random).numpy()
+
+
+def _batches(
+    model: CMIMModel, encoded: EncodedRows, what: str, progress: bool
+) -> Iterator[tuple[np.ndarray, torch.Tensor, torch.Tensor | None]]:
+    rows = np.arange(len(encoded.lengths))
+    device, pad = model.device, model.config.pad_token_id
+    with progress_bar(len(rows), what, progress) as bar:
+        for batch in padded_batches(encoded, rows, batch_tokens(device), pad, device):
+            yield batch
+            bar.update(len(batch[0]))
+
+
+@torch.inference_mode()
+def _posterior(
+    model: CMIMModel, encoded: EncodedRows, progress: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    config = model.config
+    shape = (len(encoded.lengths), config.num_latents, config.latent_size)
+    mean, log_std = np.empty(shape, np.float32), np.empty(shape, np.float32)
+    for rows, ids, mask in _batches(model, encoded, "Encoding molecules", progress):
+        found = model(ids, mask, sample_latents=False, decode=False)
+        mean[rows] = found.latent_mean.float().cpu().numpy()
+        log_std[rows] = found.latent_log_std.float().cpu().numpy()
+    if not np.isfinite(mean).all():
+        raise ValueError(
+            f"The codes of {model.name_or_path} in {model.dtype} are not finite: its weights are "
+            "damaged, or too large for that type (try bfloat16 or float32)."
+        )
+    return mean, log_std
+
+
+def _codes_of(model: CMIMModel, encoder: RowEncoder, molecules: Sequence[str]) -> np.ndarray:
+    """Mean codes of SMILES as they are written, NaN of what the model cannot read."""
+    encoded = read_molecules(encoder, molecules, "none", progress=False)
+    return values_in_place(_posterior(model, encoded, progress=False)[0], encoded, "none")

@@ -77,7 +77,7 @@ def _distances(decoder: Decoder, codes: np.ndarray, molecules: Sequence[str | No
     places: dict[str, int] = {}
     rows = [row for row, smiles in enumerate(molecules) if smiles is not None]
     which = [places.setdefault(molecules[row], len(places)) for row in rows]
-    distances = np.full(len(molecules), np.inf, np.float32)
+    distances = np.full(len(molecules), np.inf)
     if rows:
         own = decoder.encode(list(places))[which]
         found = np.linalg.norm(_flat(codes[rows]) - _flat(own), axis=1)
@@ -86,4 +86,5 @@ def _distances(decoder: Decoder, codes: np.ndarray, molecules: Sequence[str | No
 
 
 def _flat(codes: np.ndarray) -> np.ndarray:
-    return codes.reshape(len(codes), -1)
+    """(rows, numbers), in float64: the square of a large number may be none of float32."""
+    return codes.reshape(len(codes), codes.shape[1] * codes.shape[2]).astype(float)

@@ -128,6 +128,7 @@ class Service:
             {
                 "encode": (self._encode, most),
                 "decode": (self._decode, most),
+                "weigh": (self._decode, most // 8),
                 "embed": (self._embed, most),
                 "predict": (self._predict, most),
                 "alone": (lambda functions, call: [function() for function in functions], 1),

@@ -22,7 +22,7 @@ class SharedCodec(Codec):
     Args:
         codec: Of the model; it is not changed.
         batcher: It computes `"encode"` (tokens to mean and log-std), `"decode"` (codes to molecule
-            and attempt) and `"alone"` (calls a function).
+            and attempt; `"weigh"`, if there are candidates) and `"alone"` (calls a function).
         call: Whose work it is.
         seed: Of what is drawn.
     """
@@ -76,7 +76,8 @@ class SharedDecoder(Decoder):
         if how.temperature > 0:
             found = self._drawn(codes, how)
         else:
-            found = self._batcher.map("decode", (how,), codes, self._call)
+            what = "weigh" if how.candidates > 1 else "decode"
+            found = self._batcher.map(what, (how,), codes, self._call)
         molecules = [smiles for smiles, _ in found]
         return molecules, DecodingInfo(np.array([attempt for _, attempt in found], int))
 

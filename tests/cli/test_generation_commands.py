@@ -90,6 +90,14 @@ def test_candidates_bring_more_of_them_back(generator, molecules, reconstructed,
     )
     assert greedy < nearest
     assert f"Reconstructed 40 of 40 rows: {nearest / 40:.1%} exactly" in capsys.readouterr().err
+    walk = ["interpolate", *molecules[:2], "--steps", "4", "--candidates", "5", "-o", str(output)]
+    assert main(walk) == 0
+    (path,) = generator.interpolate(molecules[:1], molecules[1:2], 4, candidates=5)
+    assert [row["smiles"] for row in read(output)] == path
+    around = ["sample", "-n", "4", "--around", molecules[0], "--radius", "0.5", "--seed", "1"]
+    assert main([*around, "--candidates", "5", "-o", str(output)]) == 0
+    drawn = MoleculeGenerator(seed=1).sample_around(molecules[0], 0.5, 4, candidates=5)
+    assert [row["smiles"] for row in read(output)] == drawn
     draw = ["sample", "-n", "1", "--temperature", "1", "--candidates", "2", "-o", str(output)]
     assert main(draw) == 1
     assert "--candidates (2) are the most probable texts" in capsys.readouterr().err

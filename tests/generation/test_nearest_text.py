@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Candidates: of the most probable texts the molecule whose own code is nearest."""
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -80,6 +82,49 @@ def test_codes_of_no_molecule_are_redrawn_as_ever(generator):
     assert (info.attempts > 1).any() and len(set(found)) > 6
 
 
+def test_all_that_decodes_takes_candidates(generator, texts, codes):
+    how = {"candidates": 3, "attempts": 1}
+    assert generator.sample_around(texts[:20], 0.0, 1, **how) == [
+        [one] for one in generator.decode(codes[:20], **how)
+    ]
+    (walk,) = generator.interpolate(texts[:1], texts[1:2], 5, **how)
+    steps = np.linspace(0, 1, 5, dtype=np.float32)[:, None, None]
+    assert walk == generator.decode(codes[:1] * (1 - steps) + codes[1:2] * steps, **how)
+    one, other = (MoleculeGenerator("tiny", seed=3, progress=False) for _ in range(2))
+    drawn = one.sample(40, prior="fitted", **how), other.sample(40, prior="fitted", attempts=1)
+    assert drawn[0] != drawn[1]
+    held = generator.sample_around(texts[0], 0.3, 3, keep="C(=O)N", unique=True, candidates=3)
+    assert len(set(held)) == 3 and texts[0] not in held
+
+
+@pytest.mark.parametrize("how", [{}, {"on_invalid": "none"}, {"on_invalid": "skip"}])
+def test_where_there_is_nothing_to_decode_nothing_comes(generator, how):
+    given, expected = (["C(C"], [None]) if how.get("on_invalid") == "none" else ([], [])
+    given = ["C(C"] if how else given
+    assert generator.reconstruct(given, candidates=3, **how) == expected
+    around = generator.sample_around(given, 0.5, 2, candidates=3, **how)
+    assert around == expected
+    assert generator.decode(np.empty((0, 1, 96)), candidates=3) == []
+
+
+def test_a_batch_may_be_smaller_than_the_candidates(codes):
+    small, large = (MoleculeGenerator("tiny", batch_size=size, progress=False) for size in (2, 99))
+    assert small.decode(codes[:8], candidates=5) == large.decode(codes[:8], candidates=5)
+
+
+def test_a_code_beyond_all_numbers_is_searched_as_well(generator):
+    (found,) = generator.decode(np.full((1, 1, 96), 1e19, np.float32), candidates=2, attempts=1)
+    assert found is None or isinstance(found, str)
+
+
+def test_weights_go_with_the_generator():
+    generator = MoleculeGenerator("tiny", progress=False)
+    generator.reconstruct(["CCO"], candidates=2)
+    model = weakref.ref(generator.model)
+    del generator
+    assert model() is None
+
+
 def test_candidates_are_as_short_as_texts_may_be(generator, codes, texts, monkeypatch):
     asked = []
     generate = generator.model.generate
@@ -92,10 +137,9 @@ def test_candidates_are_as_short_as_texts_may_be(generator, codes, texts, monkey
     assert {how["max_length"] for how in asked} == {long, nearest_text.LONGEST}
 
 
-def test_what_the_model_cannot_read_is_infinitely_far(generator, codes, texts, greedy):
-    row = greedy.index(texts[0]) if texts[0] in greedy else 0
+def test_what_the_model_cannot_read_is_infinitely_far(generator, codes, texts):
     decoder = generator._codec.decoder
-    own = nearest_text._distances(decoder, codes[[row, row, row]], [texts[row], "C" * 9000, None])
+    own = nearest_text._distances(decoder, codes[[0, 0, 0]], [texts[0], "C" * 9000, None])
     assert own[0] < 1e-3 and own[1] == own[2] == np.inf
 
 

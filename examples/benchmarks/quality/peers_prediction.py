@@ -115,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         task.name: [
             figures["held"]
             for seed in range(args.seeds)
-            if (figures := cells.known(_name(task, TUNED, seed))) is not None
+            if "held" in (figures := cells.known(_name(task, TUNED, seed)) or {})
         ]
         for task in tasks
     }
