@@ -47,6 +47,7 @@ KINDS = {
     "small-text, frozen": "tab:cyan",
     "random weights": "0.7",
     "fingerprints and descriptors": "tab:orange",
+    "other networks, frozen": "tab:green",
 }
 PEER_TASKS = ("freesolv", "esol", "bbbp", "bace", "lipophilicity")
 HERE = "-m examples.benchmarks.quality"
@@ -316,6 +317,8 @@ def kind_of(features: str) -> str:
     """Of `KINDS`."""
     if features in ("ECFP4", "RDKit 2D"):
         return "fingerprints and descriptors"
+    if features in ("MiniMol", "ChemNet"):
+        return "other networks, frozen"
     if features.startswith("untrained"):
         return "random weights"
     return "small-text, frozen" if features.startswith("small-text") else "small, frozen"
