@@ -113,10 +113,13 @@ def fine_tune(args: FineTuningArguments, command: Sequence[str]) -> dict[str, An
     save_calibrated(folder, about, members, data.parts["train"], data.parts["valid"])
     predictor = MoleculePredictor(folder, progress=False)
     write_report(folder / "report.html", report, predictor, data.parts["test"])
+    over = [f"{args.seeds} seeds"] if len(runs) > 1 else []
+    if (targets := len(args.targets)) > 1:
+        over.append(f"{targets} targets, whatever their units (metrics.json has each)")
+    means = f", mean over {' and '.join(over)}" if over else ""
     for name, value in report["test"].items():
         spread = "" if value["low"] is None else f" ({value['low']:.4f} to {value['high']:.4f})"
-        seeds = f", mean of {args.seeds} seeds" if args.head == "network" else ""
-        print(f"test {name}{seeds}: {value['mean']:.4f}{spread}")
+        print(f"test {name}{means}: {value['mean']:.4f}{spread}")
     return report
 
 

@@ -147,6 +147,18 @@ def three_times(label):
     ]
 
 
+def test_a_mean_over_targets_says_that_it_is_one(finetune, tmp_path, capsys):
+    rows = [[*row[:2], 1000 * int(row[1]), row[2]] for row in three_times(str)]
+    header = ("SMILES", "size", "thousandth", "split")
+    run_head(finetune, tmp_path, rows, "--targets", "size", "thousandth", header=header)
+    errors = json.loads((tmp_path / "atoms" / "metrics.json").read_text())["test"]
+    told = "test rmse, mean over 2 targets, whatever their units (metrics.json has each): "
+    told += f"{errors['rmse']['mean']:.4f}"
+    assert told in capsys.readouterr().out
+    run_head(finetune, tmp_path, three_times(str), "--targets", "size", name="one")
+    assert "test rmse: " in capsys.readouterr().out
+
+
 def test_rows_without_any_label_take_no_part(finetune, tmp_path, capsys):
     rows = three_times(str)
     plain = run_head(finetune, tmp_path, rows, "--targets", "size")
