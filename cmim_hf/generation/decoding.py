@@ -57,7 +57,7 @@ class Decoding:
             searched for its so many most probable texts (beams), and the molecule counts whose own
             code is nearest. Greedy decoding only, and texts of 257 tokens at most. Codes of
             molecules come back as these more often; what is drawn at random is no molecule's code,
-            so that each row costs a search, some ten times what decoding it costs.
+            so that each row costs a search, ten times what decoding it costs and more.
         max_length: Tokens of a text, the start token included; a longer one is cut off there, and
             no molecule. By default as many as the model knows.
     """

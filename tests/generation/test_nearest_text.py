@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Candidates: of the most probable texts the molecule whose own code is nearest."""
 
+import warnings
 import weakref
 
 import numpy as np
@@ -112,9 +113,18 @@ def test_a_batch_may_be_smaller_than_the_candidates(codes):
     assert small.decode(codes[:8], candidates=5) == large.decode(codes[:8], candidates=5)
 
 
-def test_a_code_beyond_all_numbers_is_searched_as_well(generator):
-    (found,) = generator.decode(np.full((1, 1, 96), 1e19, np.float32), candidates=2, attempts=1)
-    assert found is None or isinstance(found, str)
+def test_a_code_beyond_all_numbers_is_searched_as_well(generator, monkeypatch):
+    far = np.full((1, 1, 96), 1e30, np.float32)
+    asked = []
+    generate = generator.model.generate
+    monkeypatch.setattr(
+        generator.model, "generate", lambda **how: asked.append(how) or generate(**how)
+    )
+    assert generator.decode(far, attempts=1) == [None]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        generator.decode(far, candidates=2, attempts=1)
+    assert len(asked) == 1
 
 
 def test_weights_go_with_the_generator():
@@ -135,6 +145,12 @@ def test_candidates_are_as_short_as_texts_may_be(generator, codes, texts, monkey
     generator.decode(codes[:40], attempts=1, candidates=2, max_length=long)
     generator.decode(codes[:40], attempts=1, candidates=2)
     assert {how["max_length"] for how in asked} == {long, nearest_text.LONGEST}
+
+
+def test_a_candidate_that_is_cut_off_is_no_molecule(generator, codes, greedy, monkeypatch):
+    assert generator.decode(codes[:40], attempts=1, candidates=5) != greedy[:40]
+    monkeypatch.setattr(nearest_text, "LONGEST", 3)
+    assert generator.decode(codes[:40], attempts=1, candidates=5) == greedy[:40]
 
 
 def test_what_the_model_cannot_read_is_infinitely_far(generator, codes, texts):

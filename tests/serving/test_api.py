@@ -107,7 +107,7 @@ def test_a_client_of_molmim_finds_all_it_knows(client, generator):
     assert found and all(one["score"] == qed(one["smiles"]) for one in found)
 
 
-def test_candidates_are_those_of_the_package(post, generator, sample):
+def test_candidates_are_those_of_the_package(post, refused, generator, sample):
     smiles = [row.text for row in sample[-30:]]
     expected = generator.reconstruct(smiles, candidates=5)
     assert expected != generator.reconstruct(smiles)
@@ -115,6 +115,8 @@ def test_candidates_are_those_of_the_package(post, generator, sample):
     latents = post("/v1/latents", smiles=smiles)["latents"]
     assert post("/v1/decode", latents=latents, candidates=5)["smiles"] == expected
     body = {"sequences": smiles, "beam_size": 5, "num_molecules": 1, "scaled_radius": 0.0}
+    told = refused("/v1/sample", n=1, candidates=2, temperature=1.0)
+    assert "`candidates` (2) are the most probable texts" in told
     assert post("/sampling", **body)["generated"] == [[one] if one else [] for one in expected]
 
 
