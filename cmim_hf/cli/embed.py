@@ -63,7 +63,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "there by onnx, 65,536 elsewhere)",
     )
     parser.add_argument(
-        "--workers", type=int, default=0, help="processes that canonicalise beside this one"
+        "--workers",
+        type=int,
+        help="processes that share the work: on a CPU all of it, else to canonicalise (default: as "
+        "many as a file of its size is worth; 0 for less than a mebibyte)",
     )
     parser.add_argument(
         "--backend",
@@ -82,17 +85,22 @@ def run(options: argparse.Namespace) -> None:
     from ..data.source_files import expanded
     from ..embedding.embedder import MoleculeEmbedder
     from ..embedding.embedding_files import OUTPUT_SUFFIXES, save_embeddings
+    from ..embedding.embedding_processes import usual_workers
 
-    output = check_output(options.output, OUTPUT_SUFFIXES, expanded(options.input))
+    sources = expanded(options.input)
+    output = check_output(options.output, OUTPUT_SUFFIXES, sources)
     names = "device dtype representation pooling dim canonicalize standardize on_invalid"
     names += " batch_tokens backend"
     settings = {name: getattr(options, name) for name in names.split()}
     embedder = MoleculeEmbedder(options.checkpoint, **settings)
+    workers = options.workers
+    if workers is None:
+        workers = usual_workers(embedder, sources)
     done = save_embeddings(
         read_source(options, every_column=output.suffix != ".npy"),
         embedder,
         options.output,
-        num_workers=options.workers,
+        num_workers=workers,
     )
     say(
         f"Embedded {done.read - done.invalid.total():,} of {done.read:,} rows into "

@@ -4,6 +4,7 @@
 import multiprocessing
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -23,14 +24,14 @@ Encoded = TypeVar("Encoded")
 _worker_encoder: Callable[[list], Any] | None = None  # set in the workers only
 
 
-def chunked(rows: Iterable[Item]) -> Iterator[list[Item]]:
-    """Cut rows into lists of `CHUNK_ROWS`, in the end fewer: what `encode_in_order` is fast with.
+def chunked(rows: Iterable[Item], number: int = CHUNK_ROWS) -> Iterator[list[Item]]:
+    """Cut rows into lists of so many, the last one shorter: `encode_in_order` likes `CHUNK_ROWS`.
 
     >>> [len(chunk) for chunk in chunked(range(1100))]
     [512, 512, 76]
     """
     remaining = iter(rows)
-    while chunk := list(islice(remaining, CHUNK_ROWS)):
+    while chunk := list(islice(remaining, number)):
         yield chunk
 
 
@@ -80,7 +81,14 @@ def _set_encoder(encoder: Callable[[list], Any]) -> None:
     global _worker_encoder
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started them
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _worker_encoder = encoder
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed cannot tell its processes to end."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _encode(rows: list) -> Any:

@@ -18,9 +18,10 @@ import pyarrow.parquet as pq
 from ..data.invalid_rows import invalid_row, values_in_place
 from ..data.row_encoder import EncodedRows
 from ..data.smiles_files import Batch, Row
-from ..data.worker_pool import chunked, encode_in_order
+from ..data.worker_pool import CHUNK_ROWS, chunked, encode_in_order
 from ..version import __version__
 from .embedder import MoleculeEmbedder
+from .embedding_processes import EMBEDDED_ROWS, RowEmbedder
 
 EMBEDDING_COLUMN = "embedding"
 METADATA_KEY = b"cmim"
@@ -43,29 +44,41 @@ def embedded_batches(
 ) -> Iterator[EmbeddedBatch]:
     """Embed batch after batch, in order, by the embedder's own settings.
 
-    `batches` are read a bounded number ahead; `num_workers` canonicalise and tokenise beside this
-    process (see [`~cmim_hf.data.worker_pool.encode_in_order`]).
+    Args:
+        batches: Read a bounded number ahead.
+        embedder: Of the vectors.
+        num_workers: Processes (see [`~cmim_hf.data.worker_pool.encode_in_order`]) that do all but
+            read and write where a CPU embeds, sharing torch's threads; beside an accelerator, and
+            with `backend="onnx"`, they canonicalise and tokenise. 0 does it all in this process.
 
     Raises:
+        ChildProcessError: A worker ended before its time.
         ValueError: An invalid row and `on_invalid="raise"`.
     """
     read: deque[tuple[Batch, int]] = deque()
+    shared = num_workers > 0 and RowEmbedder.suits(embedder)
+    work = RowEmbedder(embedder, num_workers) if shared else embedder.encoder()
 
     def chunks() -> Iterator[list[Row]]:
         """The rows of the batches, in pieces that workers share."""
         for batch in batches:
-            pieces = list(chunked(batch.rows()))
+            pieces = list(chunked(batch.rows(), EMBEDDED_ROWS if shared else CHUNK_ROWS))
             read.append((batch, len(pieces)))
             yield from pieces
 
-    parts = encode_in_order(embedder.encoder(), chunks(), num_workers)
+    parts = encode_in_order(work, chunks(), num_workers)
     for first in parts:
         batch, pieces = read.popleft()
-        encoded = EncodedRows.concatenate([first, *islice(parts, pieces - 1)])
+        done = [first, *islice(parts, pieces - 1)]
+        encoded = EncodedRows.concatenate([rows for rows, _ in done] if shared else done)
         if encoded.rejects and embedder.on_invalid == "raise":
             raise invalid_row(encoded.rejects[0])
-        vectors = values_in_place(embedder.embed_encoded(encoded), encoded, embedder.on_invalid)
-        yield EmbeddedBatch(batch, encoded, vectors)
+        vectors = (
+            np.concatenate([found for _, found in done])
+            if shared
+            else embedder.embed_encoded(encoded)
+        )
+        yield EmbeddedBatch(batch, encoded, values_in_place(vectors, encoded, embedder.on_invalid))
 
 
 def embedding_table(embedded: EmbeddedBatch, embedder: MoleculeEmbedder) -> pa.Table:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 
+import psutil
 import pytest
 
 from cmim_hf.data.worker_pool import encode_in_order
@@ -35,6 +36,26 @@ def test_chunks_come_back_in_order_however_many_wait():
 def test_a_worker_that_is_killed_is_told_of():
     with pytest.raises(ChildProcessError, match="One of the 2 processes .* before its time"):
         list(encode_in_order(ends_at_3, [[number] for number in range(9)], 2))
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="kills a process")
+def test_workers_end_with_a_parent_that_is_killed():
+    code = (
+        "import time\nfrom cmim_hf.data.worker_pool import encode_in_order\n"
+        "lengths = encode_in_order(len, ([0] for _ in range(99)), 2)\n"
+        "print(next(lengths), flush=True)\ntime.sleep(60)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout.readline() == "1\n"
+    workers = psutil.Process(parent.pid).children(recursive=True)
+    assert len(workers) >= 2
+    parent.kill()
+    parent.wait()
+    left = psutil.wait_procs(workers, timeout=20)[1]
+    for worker in left:
+        worker.kill()
+    parent.stdout.close()
+    assert left == []
 
 
 def test_workers_import_neither_torch_nor_transformers():

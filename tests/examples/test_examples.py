@@ -92,14 +92,18 @@ def test_tiny_overfits_256_molecules(tmp_path):
 
 @pytest.mark.slow
 def test_the_embedding_benchmark_measures_each_way(tmp_path):
-    figures = tmp_path / "figures.json"
-    options = ["--rows", 400, "--shard_rows", 300, "--repeats", 1, "--memory_rows", 500]
-    embedding.main([*map(str, options), "--json", str(figures)])
-    measured = json.loads(figures.read_text())
-    assert measured["bare"]["share_of_bare"] == 1.0
-    for way in ("library", "canonicalised"):
-        assert 0 < measured[way]["share_of_bare"] and measured[way]["molecules_per_second"] > 0
-    assert 100 < measured["peak_mebibytes_500"] < 4000
+    options = ["--rows", 400, "--few_rows", 100, "--shard_rows", 300, "--rounds", 1, "--workers", 1]
+    options += ["--checkpoints", TINY, "--representations", "latent", "--memory_rows", 500]
+    embedding.main([*map(str, options), "--output", str(tmp_path)])
+    measured = json.loads((tmp_path / "embedding.json").read_text())
+    (row,) = measured["ends"]
+    alone = 1 / (1 / row["read, one core"] + 1 / row["embed, one core"])
+    assert 0 < row["file to shards, one process"] < 3 * alone
+    limit = row["by processes"] / row["share of the limit"]
+    assert limit == pytest.approx(measured["threads"] * alone)
+    assert 100 < measured["memory"][0]["peak MiB"] < 4000
+    assert measured["beside"][0]["molecules/s"] > 100
+    assert "| by processes |" in (tmp_path / "embedding.md").read_text()
 
 
 def test_optimize_searches_draws_and_goes_on(tmp_path, run_example):
@@ -143,14 +147,14 @@ def test_the_optimization_benchmark_keeps_scaffolds(tmp_path):
 
 
 def test_the_decoding_benchmark_compares_tokens_and_time(tmp_path):
-    figures = tmp_path / "figures.json"
     options = ["--checkpoint", TINY, "--rows", 40, "--batch_sizes", 8, 40, "--repeats", 1]
-    decoding.main([*map(str, options), "--json", str(figures)])
-    measured = json.loads(figures.read_text())
+    decoding.main([*map(str, options), "--output", str(tmp_path)])
+    measured = json.loads((tmp_path / "decoding.json").read_text())
     assert measured["tokens"] == {"rows": 40, "differing": 0, "differing_untied": 0}
     assert [one["batch_size"] for one in measured["speed"]] == [8, 40]
     for one in measured["speed"]:
         assert 10 < one["tokens_per_molecule"] < 30 and 0 < one["ours_share_of_limit"] < 1
+    assert "differ from those of `generate`: 0," in (tmp_path / "decoding.md").read_text()
 
 
 @pytest.mark.slow

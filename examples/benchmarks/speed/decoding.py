@@ -13,21 +13,19 @@ they differ, the gap between the two highest logits at the first difference is g
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-import transformers
 from torch.nn import functional
 from transformers import HfArgumentParser
 
-from cmim_hf import CMIMModel, MoleculeGenerator, __version__
-from cmim_hf.atomic_files import write_whole
+from cmim_hf import CMIMModel, MoleculeGenerator
 from cmim_hf.model.decoding_cmim import decode_latents
 
-from ..evidence import DATA, first
+from ..evidence import DATA, first, table, write
 from .roofline import clock, decoder_flops, gemm_rate
 
 TIE = 1e-4
@@ -43,7 +41,7 @@ class Arguments:
     batch_sizes: list[int] = field(default_factory=lambda: [16, 512], metadata={"help": "Codes."})
     repeats: int = field(default=5, metadata={"help": "Rounds."})
     checkpoint: str = field(default="small", metadata={"help": "Folder, Hub id or name."})
-    json: str | None = field(default=None, metadata={"help": "Write the figures there, too."})
+    output: str | None = field(default=None, metadata={"help": "Folder of decoding.json and .md."})
 
 
 def compare(model: CMIMModel, latents: torch.Tensor) -> dict[str, float]:
@@ -106,19 +104,48 @@ def main(argv: Sequence[str] | None = None) -> None:
     model = generator.model
     smiles = first(args.source, args.rows)
     latents = torch.from_numpy(generator.encode(smiles, on_invalid="skip")).to(model.device)
-    result = {
-        "cmim_hf": __version__,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
+    results = {
         "device": str(model.device),
         "threads": torch.get_num_threads(),
         "parameters": model.num_parameters(),
         "tokens": compare(model, latents),
         "speed": [measure(model, latents, size, args.repeats) for size in args.batch_sizes],
     }
-    print(json.dumps(result, indent=2))
-    if args.json:
-        write_whole(args.json, json.dumps(result, indent=2) + "\n")
+    text = page(results)
+    if args.output:
+        write("decoding", args.output, results, text)
+    else:
+        print(text)
+
+
+def page(results: dict[str, Any]) -> str:
+    """The figures in words."""
+    ways = {
+        "stock": "`generate`",
+        "ours": "`decode_latents`, in order",
+        "sorted": "`decode_latents`, by length",
+    }
+    rows = [
+        [
+            one["batch_size"],
+            name,
+            f"{one[f'{way}_per_second']:,.0f}",
+            f"{one[f'{way}_ratio']:.2f}",
+            f"{one[f'{way}_share_of_limit']:.2f}",
+        ]
+        for one in results["speed"]
+        for way, name in ways.items()
+    ]
+    tokens = results["tokens"]
+    return "\n\n".join(
+        [
+            "# Decoding the codes of molecules",
+            f"{tokens['rows']:,} codes, {results['parameters']:,} parameters, {results['device']}, "
+            f"{results['threads']} threads. Rows whose tokens differ from those of `generate`: "
+            f"{tokens['differing']}, of them by more than rounding: {tokens['differing_untied']}.",
+            table(["codes at once", "by", "molecules/s", "`generate`, times", "of limit"], rows),
+        ]
+    )
 
 
 if __name__ == "__main__":

@@ -1,40 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How near embedding a library comes to the bare model, and how much memory it takes.
+"""From a text file to Parquet: where the time goes, how much of two cores is used, how much memory.
 
-python -m examples.benchmarks.speed.embedding --source molecules.smi --rows 200000 \
-    --memory_rows 50000 200000
+    python -m examples.benchmarks.speed.embedding --source molecules.smi --rows 200000 \
+        --checkpoints small tiny --memory_rows 50000 200000
 
-End to end is: read the text file, check (and canonicalise), tokenise, batch, embed, write Parquet
-shards. The bare model is given the same batches as tensors, made beforehand. Both are timed in
-turns, shard by shard, in one process, because machines are noisy: rates are of the medians of each
-shard, a share is the median over pairs. Memory is the peak of a process of its own for each number
-of rows.
+End to end is what a user waits for: read the file, check and canonicalise, tokenise, batch, embed,
+write shards; and start the processes, where there are some. One process and several take turns;
+rates are medians over the rounds. What the cores would give if none ever waited, the limit, is
+their number over the seconds that a molecule costs one core, to read and to embed, each timed by
+itself on the first rows. Fingerprints of the same rows stand beside. Memory is the peak of a
+process of its own for each number of rows.
 """
 
 from __future__ import annotations
 
-import json
+import importlib.util
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-import transformers
 from transformers import HfArgumentParser
 
-from cmim_hf import MoleculeEmbedder, __version__
-from cmim_hf.atomic_files import write_whole
+from cmim_hf import MoleculeEmbedder
+from cmim_hf.allocator import keep_freed_memory
+from cmim_hf.data.row_encoder import EncodedRows
 from cmim_hf.data.smiles_files import Row
-from cmim_hf.data.token_batches import padded_batches
 from cmim_hf.embedding.sharded_library import Library, embed_shards
 
-from ..evidence import DATA, first
+from ..evidence import DATA, first, table, write
+from ..quality.molecule_tasks import ecfp4
+from .roofline import clock
 
 EXAMPLES = Path(__file__).resolve().parents[2]
 
@@ -48,56 +52,153 @@ class Arguments:
         metadata={"help": "Canonical molecules."},
     )
     rows: int = field(default=5000, metadata={"help": "How many of them."})
+    few_rows: int = field(default=20000, metadata={"help": "Of them, for each part by itself."})
     shard_rows: int = field(default=32768, metadata={"help": "Rows of a shard."})
-    checkpoint: str = field(default="small", metadata={"help": "Folder, Hub id or name."})
-    representation: str = field(default="informative", metadata={"help": "See MoleculeEmbedder."})
-    repeats: int = field(default=3, metadata={"help": "Rounds."})
+    checkpoints: list[str] = field(
+        default_factory=lambda: ["small"], metadata={"help": "Folders, Hub ids or names."}
+    )
+    representations: list[str] = field(
+        default_factory=lambda: ["informative", "latent"],
+        metadata={"help": "See MoleculeEmbedder."},
+    )
+    workers: int = field(
+        default=torch.get_num_threads(), metadata={"help": "Processes that share the work."}
+    )
+    rounds: int = field(default=2, metadata={"help": "In turns."})
     memory_rows: list[int] = field(
         default_factory=list, metadata={"help": "Numbers of rows to measure the memory of."}
     )
-    json: str | None = field(default=None, metadata={"help": "Write the figures there, too."})
+    output: str | None = field(default=None, metadata={"help": "Folder of embedding.json and .md."})
 
 
-def bare_batches(
-    embedder: MoleculeEmbedder, smiles: list[str]
-) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
-    """The ids and masks that the model is given for a shard."""
-    rows = [Row("list", number, text) for number, text in enumerate(smiles)]
-    encoded = embedder.encoder()(rows)
-    every = np.arange(len(encoded.lengths))
-    pad = embedder.model.config.pad_token_id
-    batches = padded_batches(encoded, every, embedder.batch_tokens, pad)
-    return [(ids, mask) for _, ids, mask in batches]
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure, print, write."""
+    (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses(argv)
+    needed = max([args.rows, *args.memory_rows])
+    smiles = first(args.source, needed)
+    if len(smiles) < needed:
+        sys.exit(f"{args.source} has {len(smiles):,} rows; {needed:,} are asked for.")
+    keep_freed_memory()
+    few = smiles[: args.few_rows]
+    ends = [
+        measure(checkpoint, representation, smiles[: args.rows], few, args)
+        for checkpoint in args.checkpoints
+        for representation in args.representations
+    ]
+    beside = fingerprints(few, args.rounds)
+    memory = [
+        {"rows": f"{rows:,}", "peak MiB": peak_mebibytes(args.checkpoints[0], smiles[:rows])}
+        for rows in args.memory_rows
+    ]
+    results = {
+        "threads": torch.get_num_threads(),
+        "rows": args.rows,
+        "workers": args.workers,
+        "ends": ends,
+        "beside": beside,
+        "memory": memory,
+    }
+    if args.output:
+        write("embedding", args.output, results, page(results))
+    else:
+        print(page(results))
 
 
-@torch.inference_mode()
-def time_bare(
-    embedder: MoleculeEmbedder, batches: list[tuple[torch.Tensor, torch.Tensor | None]]
+def measure(
+    checkpoint: str, representation: str, smiles: list[str], few: list[str], args: Arguments
+) -> dict[str, Any]:
+    """A row of the table: rates of the parts, of the whole by one process and by several."""
+    embedder = MoleculeEmbedder(
+        checkpoint, representation=representation, on_invalid="none", progress=False
+    )
+    read = embedder.encoder()
+    encoded = read([Row("list", number, text) for number, text in enumerate(few)])
+
+    def rate(work: Callable[[], object]) -> float:
+        return len(few) / statistics.median(clock(work) for _ in range(args.rounds))
+
+    reads = rate(partial(in_pieces, read, few))
+    embeds = rate(partial(embedder.embed_encoded, encoded))
+    with one_thread():
+        embeds_alone = rate(partial(embedder.embed_encoded, encoded))
+    limit = torch.get_num_threads() / (1 / reads + 1 / embeds_alone)
+    time_library(embedder, few[:1000], args)
+    turns = [
+        [time_library(embedder, smiles, args, n) for n in (0, args.workers)]
+        for _ in range(args.rounds)
+    ]
+    one, several = zip(*turns, strict=True)
+    return {
+        "checkpoint": checkpoint,
+        "vectors": representation,
+        "read, one core": reads,
+        "embed, one core": embeds_alone,
+        "embed, all threads": embeds,
+        "file to shards, one process": len(smiles) / statistics.median(one),
+        "by processes": len(smiles) / statistics.median(several),
+        "times": statistics.median(a / b for a, b in turns),
+        "(max - min) / median": (max(several) - min(several)) / statistics.median(several),
+        "share of the limit": len(smiles) / statistics.median(several) / limit,
+    }
+
+
+def in_pieces(read: Callable[[list[Row]], EncodedRows], smiles: list[str], size: int = 512) -> None:
+    """Read molecules as files are read."""
+    for start in range(0, len(smiles), size):
+        read(
+            [Row("list", number, text) for number, text in enumerate(smiles[start : start + size])]
+        )
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Have torch compute on one core."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def time_library(
+    embedder: MoleculeEmbedder, smiles: list[str], args: Arguments, num_workers: int = 0
 ) -> float:
-    """Seconds of the model alone."""
-    begin = time.perf_counter()
-    for ids, mask in batches:
-        embedder.model.get_representation(ids, mask, representation=embedder.representation)
-    return time.perf_counter() - begin
-
-
-def time_library(embedder: MoleculeEmbedder, smiles: list[str], canonicalize: bool) -> float:
-    """Seconds from the file to the shard on the disk."""
-    embedder.canonicalize = canonicalize
+    """Seconds from the file to the shards on the disk."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "molecules.smi"
         source.write_text("\n".join(smiles) + "\n")
-        library = Library(Path(folder) / "library", (str(source),), len(smiles))
-        begin = time.perf_counter()
-        library.open(embedder)
-        for _ in embed_shards(library.pending(), embedder):
-            pass
-        library.close()
-        return time.perf_counter() - begin
+        library = Library(Path(folder) / "library", (str(source),), args.shard_rows)
+
+        def work() -> None:
+            library.open(embedder)
+            for _ in embed_shards(library.pending(), embedder, num_workers):
+                pass
+            library.close()
+
+        return clock(work)
 
 
-def peak_mebibytes(args: Arguments, smiles: list[str]) -> float:
-    """Peak resident memory of a process that embeds these molecules to shards."""
+def fingerprints(smiles: list[str], rounds: int) -> list[dict[str, Any]]:
+    """Rates of ECFP4 by RDKit on one core, and by scikit-fingerprints where it is installed."""
+    ways: dict[str, Callable[[], object]] = {"ECFP4 of RDKit, one core": partial(ecfp4, smiles)}
+    if importlib.util.find_spec("skfp"):
+        from skfp.fingerprints import ECFPFingerprint
+
+        threads = torch.get_num_threads()
+        every = ECFPFingerprint(fp_size=2048, n_jobs=threads)
+        ways[f"ECFP4 of scikit-fingerprints, {threads} processes"] = partial(
+            every.transform, smiles
+        )
+    seconds = {name: [clock(way) for _ in range(rounds)] for name, way in ways.items()}
+    return [
+        {"features": name, "molecules/s": len(smiles) / statistics.median(taken)}
+        for name, taken in seconds.items()
+    ]
+
+
+def peak_mebibytes(checkpoint: str, smiles: list[str]) -> float:
+    """Peak resident memory of a process that embeds these molecules to shards by itself."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "molecules.smi"
         source.write_text("\n".join(smiles) + "\n")
@@ -106,8 +207,7 @@ def peak_mebibytes(args: Arguments, smiles: list[str]) -> float:
                 sys.executable,
                 str(EXAMPLES / "embed_library.py"),
                 *("--sources", str(source), "--output", str(Path(folder) / "library")),
-                *("--checkpoint", args.checkpoint, "--representation", args.representation),
-                *("--canonicalize", "false"),
+                *("--checkpoint", checkpoint, "--canonicalize", "false", "--workers", "0"),
             ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -120,51 +220,31 @@ def peak_mebibytes(args: Arguments, smiles: list[str]) -> float:
     return usage.ru_maxrss / unit / 1024
 
 
-def measure(embedder: MoleculeEmbedder, smiles: list[str], repeats: int) -> list[list[float]]:
-    """Seconds of the bare model, the library, and the library with canonicalization, in turns."""
-    batches = bare_batches(embedder, smiles)
-    ways = (
-        lambda: time_bare(embedder, batches),
-        lambda: time_library(embedder, smiles, canonicalize=False),
-        lambda: time_library(embedder, smiles, canonicalize=True),
-    )
-    rounds = [[way() for way in ways] for _ in range(repeats)]
-    return [list(times) for times in zip(*rounds, strict=True)]
+def page(results: dict[str, Any]) -> str:
+    """The figures in words."""
+    parts = [
+        "# From a file to vectors",
+        f"{results['rows']:,} molecules of a text file to Parquet shards, canonicalised, molecules "
+        f"a second on {results['threads']} cores; by processes: {results['workers']}, the seconds "
+        "to start them included. The limit is what the cores would give if none ever waited: their "
+        "number over the seconds that reading and embedding a molecule take one of them.",
+        _table(results["ends"]),
+        "Beside it, of the same molecules:",
+        _table(results["beside"]),
+    ]
+    if results["memory"]:
+        parts += ["Peak memory of one process:", _table(results["memory"])]
+    return "\n\n".join(parts)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Measure and print."""
-    (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses(argv)
-    needed = max([args.rows, *args.memory_rows])
-    smiles = first(args.source, needed)
-    if len(smiles) < needed:
-        sys.exit(f"{args.source} has {len(smiles):,} rows; {needed:,} are asked for.")
-    embedder = MoleculeEmbedder(
-        args.checkpoint, representation=args.representation, on_invalid="none", progress=False
-    )
-    print(
-        f"cmim-hf {__version__}, torch {torch.__version__}, transformers "
-        f"{transformers.__version__}, {torch.get_num_threads()} threads, {embedder.model.device}; "
-        f"{args.checkpoint}, {args.representation}; {args.rows:,} rows, {args.repeats} rounds"
-    )
-    figures: dict[str, object] = {"rows": args.rows, "checkpoint": args.checkpoint}
-    time_library(embedder, smiles[:1000], canonicalize=True)
-    shards = [smiles[at : at + args.shard_rows] for at in range(0, args.rows, args.shard_rows)]
-    shards[-1] = shards[-1][: args.rows - (len(shards) - 1) * args.shard_rows]
-    measured = np.array([measure(embedder, shard, args.repeats) for shard in shards])
-    for name, times in zip(
-        ("bare", "library", "canonicalised"), measured.swapaxes(0, 1), strict=True
-    ):
-        share = float(np.median(measured[:, 0] / times))
-        rate = args.rows / float(np.median(times, axis=1).sum())
-        figures[name] = {"molecules_per_second": rate, "share_of_bare": share}
-        print(f"{name:>14}: {rate:10,.0f} molecules/s  {share:6.1%} of the bare model")
-    for rows in args.memory_rows:
-        peak = peak_mebibytes(args, smiles[:rows])
-        figures[f"peak_mebibytes_{rows}"] = peak
-        print(f"{rows:>14,} rows: peak memory {peak:,.0f} MiB")
-    if args.json:
-        write_whole(args.json, json.dumps(figures, indent=2) + "\n")
+def _table(rows: list[dict[str, Any]]) -> str:
+    return table(list(rows[0]), [map(_shown, row.values()) for row in rows])
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
+    return str(value)
 
 
 if __name__ == "__main__":
