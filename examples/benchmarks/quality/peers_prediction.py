@@ -102,7 +102,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         for task in tasks
     }
     scores = measured(tasks, args.seeds) + scored(tasks, found, args.seeds)
-    results = {"weights": embedder.fingerprint, "scores": scores, "held": held}
+    results = {
+        "weights": embedder.fingerprint,
+        "measures": {task.name: task.measure for task in tasks},
+        "scores": scores,
+        "held": held,
+    }
     write("peers_prediction", args.output, results, page(tasks, scores, held))
 
 

@@ -34,6 +34,7 @@ from cmim_hf.chemistry.smiles import canonicalize, similarity
 from ..evidence import DATA, RESULTS, first, interval, read, shown, table
 from ..pictures import better, kinds_shown, lying_bars, panels, save_figure
 from .claims import chosen, claims
+from .peers_prediction import OF_NETWORKS, TUNED
 
 # Columns as in PEER_TASKS; peer_table says whose figures they are.
 PEERS = (
@@ -48,6 +49,10 @@ KINDS = {
     "random weights": "0.7",
     "fingerprints and descriptors": "tab:orange",
     "other networks, frozen": "tab:green",
+}
+FINE_TUNED = {
+    TUNED: "all weights, 90 % of the rows each",
+    OF_NETWORKS: "the mean of their predictions",
 }
 PEER_TASKS = ("freesolv", "esol", "bbbp", "bace", "lipophilicity")
 HERE = "-m examples.benchmarks.quality"
@@ -180,7 +185,7 @@ def _score_cell(results: Json, task: str, name: str, kind: str) -> str:
 
 
 def finetune_table(folder: Path, weights: str | None = None) -> str | None:
-    """What fine-tuning reached, from copies of the `metrics.json` of examples/finetune.py.
+    """What fine-tuning reached, by peers_prediction and by examples/finetune.py (`metrics.json`).
 
     Args:
         folder: of the results.
@@ -199,6 +204,16 @@ def finetune_table(folder: Path, weights: str | None = None) -> str | None:
             of = weights_name(result["weights"])
             rows.append([Path(arguments["data"]).stem, of, trained, name, len(values), figure])
         origins.append(origin(result))
+    peers = read("peers_prediction", folder)
+    if peers and weights in (None, peers["weights"]):
+        for task, measure in peers["measures"].items():
+            of_task = [score for score in peers["scores"] if score["task"] == task]
+            seeds = sum(score["way"] == TUNED for score in of_task)
+            for way, trained in FINE_TUNED.items():
+                if own := [score["test"] for score in of_task if score["way"] == way]:
+                    of = weights_name(peers["weights"])
+                    rows.append([task, of, trained, measure, seeds, shown(*interval(own))])
+        origins.append(origin(peers))
     if not rows:
         return None
     header = ["data set", "weights of", "trained", "measure", "seeds", "test"]

@@ -72,6 +72,9 @@ class Arguments:
     )
     rounds: int = field(default=3, metadata={"help": "In turns."})
     peers: bool = field(default=True, metadata={"help": "Time the peers, too."})
+    packages: str | None = field(
+        default=None, metadata={"help": "Folder of MiniMol's packages, to time it, too."}
+    )
     device: str | None = field(default=None, metadata={"help": "The accelerator, else the CPU."})
     bf16: bool = field(default=False, metadata={"help": "Train in mixed precision."})
     compile: bool = field(default=False, metadata={"help": "Compile what is trained."})
@@ -115,7 +118,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         if part == "train":
             rows = training(setting, smiles, args.rounds, args.peers)
         elif part == "embed":
-            rows = embedding(config, tokenizer, device, smiles, args.rounds, args.peers)
+            rows = embedding(
+                config, tokenizer, device, smiles, args.rounds, args.peers, args.packages
+            )
         elif part == "decode":
             rows = decoding(config, device, args.decode_sizes, args.rounds, args.peers)
         elif part == "loss":

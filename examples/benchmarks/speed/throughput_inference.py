@@ -18,6 +18,7 @@ from cmim_hf.data.token_batches import padded_batches
 from cmim_hf.model.decoding_cmim import decode_latents
 
 from ..quality.molecule_tasks import ecfp4
+from ..quality.peer_packages import minimol_seconds
 from .peers import ENCODERS, encoder, encoder_decoders
 from .roofline import clock, decoder_flops, encoder_flops, gemm_rate
 from .turns import take_turns
@@ -34,8 +35,12 @@ def embedding(
     smiles: Sequence[str],
     rounds: int,
     peers: bool,
+    packages: str | None = None,
 ) -> list[dict[str, object]]:
-    """Rows of a table: latents and informative embeddings, and what stands beside them."""
+    """Rows of a table: latents and informative embeddings, and what stands beside them.
+
+    MiniMol is among it where `packages` names the folder of its packages.
+    """
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         CMIMModel(config).save_pretrained(folder)
@@ -55,6 +60,8 @@ def embedding(
                 ways[name] = _stock(encoder(name, config).to(device), tokenizer, smiles)
             few = smiles[:SLOW_ROWS]
             ways["ECFP4 of RDKit"] = lambda few=few: len(few) / clock(lambda: ecfp4(few))
+            if packages:
+                ways["MiniMol"] = lambda few=few: len(few) / minimol_seconds(few, packages)
         for way in ways.values():
             way()
 

@@ -120,7 +120,7 @@ def training(
             return gemm_rate(config, tokens, setting.device, dtype) * len(lengths) / flops
 
         def stock(build: Any, molecules: Any = molecules, seeds: Any = seeds) -> float:
-            return _stock(setting, build(), molecules, next(seeds))
+            return train_stock(setting, build(), molecules, next(seeds))
 
         ways: dict[str, Callable[[], float]] = {"cMIM": ours}
         ways |= {name: partial(stock, build) for name, build in others.items()}
@@ -155,7 +155,7 @@ def train(setting: Setting, molecules: PackedMolecules, seed: int) -> tuple[floa
     return len(lengths) / watch.seconds, lengths
 
 
-def _stock(
+def train_stock(
     setting: Setting, model: PreTrainedModel, molecules: PackedMolecules, seed: int
 ) -> float:
     """Molecules a second of transformers' Trainer and collator."""

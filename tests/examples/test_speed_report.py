@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page of speeds is made from the figures beside it, and memory is measured by process."""
+
+import json
+import shutil
+
+import pytest
+
+from examples.benchmarks.evidence import RESULTS, read
+from examples.benchmarks.speed import memory, report
+
+
+@pytest.fixture
+def results(tmp_path):
+    for path in RESULTS.glob("*.json"):
+        shutil.copy(path, tmp_path)
+    return tmp_path
+
+
+def test_the_committed_page_is_of_the_committed_figures(results):
+    report.main(["--results", str(results)])
+    assert (results / "speed.md").read_text() == (RESULTS / "speed.md").read_text()
+    assert (results / "speed.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_goal_is_reached_by_the_figure_alone(results):
+    figures = read("throughput", results)
+    ours = report.row(figures["train"], molecules="ragged", model="cMIM")
+    ours["share of limit"] = 0.7501
+    (results / "throughput.json").write_text(json.dumps(figures))
+    report.main(["--results", str(results)])
+    page = (results / "speed.md").read_text()
+    assert "| training, share of the limit | 0.75 | 0.61 | 0.75 | yes |" in page
+    small = report.row(
+        read("embedding", results)["ends"], checkpoint="small", vectors="informative"
+    )
+    hours = 1e9 / small["by processes"] * 2 / 3600
+    assert f"| informative | {hours:,.0f} | {hours * 0.04:,.0f} |" in page
+
+
+def test_what_is_missing_is_named(results, tmp_path):
+    (results / "decoding.json").unlink()
+    with pytest.raises(SystemExit, match="has no decoding: run the benchmarks first"):
+        report.main(["--results", str(results)])
+
+
+@pytest.mark.slow
+def test_memory_is_of_each_process(tmp_path):
+    options = ["--size", "tiny", "--batches", "8", "--codes", "8", "--output", str(tmp_path)]
+    memory.main(options)
+    rows = json.loads((tmp_path / "memory.json").read_text())["rows"]
+    assert [(row["work"], row["model"]) for row in rows] == [
+        (work, model) for work in ("train", "decode") for model in ("cMIM", "T5", "BART")
+    ]
+    assert all(100 < row["before"] < row["peak"] < 4000 for row in rows)
