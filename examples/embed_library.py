@@ -20,7 +20,6 @@ from transformers import HfArgumentParser
 from cmim_hf import MoleculeEmbedder
 from cmim_hf.allocator import keep_freed_memory
 from cmim_hf.cli.exit_status import run_script
-from cmim_hf.embedding.embedding_processes import usual_workers
 from cmim_hf.embedding.sharded_library import Library, embed_shards
 
 INTERRUPTED = "interrupted; the same command goes on from here."
@@ -51,9 +50,7 @@ class What:
     shard_rows: int = field(default=32768, metadata={"help": "Rows of a shard."})
     column: str | None = field(default=None, metadata={"help": "The column with SMILES."})
     split: str = field(default="train", metadata={"help": "Of a dataset."})
-    workers: int | None = field(
-        default=None, metadata={"help": "Of each process; by default what the files are worth."}
-    )
+    workers: int = field(default=0, metadata={"help": "Processes beside each that share its work."})
     ray_actors: int = field(default=0, metadata={"help": "Embed by so many Ray actors."})
     ray_gpus: float = field(default=0, metadata={"help": "GPUs of each of them."})
 
@@ -82,10 +79,7 @@ def main() -> None:
             )
         else:
             shards = library.pending(state.process_index, state.num_processes)
-            workers = args.workers
-            if workers is None:
-                workers = usual_workers(embedder, library.sources, state.num_processes)
-            written = embed_shards(shards, embedder, workers)
+            written = embed_shards(shards, embedder, args.workers)
             rows = (embedded.encoded.number for embedded in written)
         with tqdm(desc="Embedding", unit=" rows", disable=not state.is_main_process) as bar:
             for number in rows:

@@ -43,7 +43,7 @@ ARROWS = {
     "cpu_kernels": {"model"},
     "cpu_threads": set(),
     "data": {"atomic_files", "chemistry", "extras", "model"},
-    "embedding": {"atomic_files", "checkpoints", "data", "extras", "model", "version"},
+    "embedding": {"allocator", "atomic_files", "checkpoints", "data", "extras", "model", "version"},
     "export": {"atomic_files", "checkpoints", "cpu_kernels", "embedding", "extras", "model"},
     "extras": set(),
     "generation": {"checkpoints", "chemistry", "data", "model", "optimization"},

@@ -65,8 +65,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers",
         type=int,
-        help="processes that share the work: on a CPU all of it, else to canonicalise (default: as "
-        "many as a file of its size is worth; 0 for less than a mebibyte)",
+        default=0,
+        help="processes that share the work: on a CPU all but reading and writing files, else to "
+        "canonicalise (default: %(default)s, all in this one)",
     )
     parser.add_argument(
         "--backend",
@@ -85,22 +86,17 @@ def run(options: argparse.Namespace) -> None:
     from ..data.source_files import expanded
     from ..embedding.embedder import MoleculeEmbedder
     from ..embedding.embedding_files import OUTPUT_SUFFIXES, save_embeddings
-    from ..embedding.embedding_processes import usual_workers
 
-    sources = expanded(options.input)
-    output = check_output(options.output, OUTPUT_SUFFIXES, sources)
+    output = check_output(options.output, OUTPUT_SUFFIXES, expanded(options.input))
     names = "device dtype representation pooling dim canonicalize standardize on_invalid"
     names += " batch_tokens backend"
     settings = {name: getattr(options, name) for name in names.split()}
     embedder = MoleculeEmbedder(options.checkpoint, **settings)
-    workers = options.workers
-    if workers is None:
-        workers = usual_workers(embedder, sources)
     done = save_embeddings(
         read_source(options, every_column=output.suffix != ".npy"),
         embedder,
         options.output,
-        num_workers=workers,
+        num_workers=options.workers,
     )
     say(
         f"Embedded {done.read - done.invalid.total():,} of {done.read:,} rows into "

@@ -71,7 +71,7 @@ def encode_in_order(
                 yield pending.popleft().result()
     except BrokenProcessPool as error:
         raise ChildProcessError(
-            f"One of the {num_workers} processes that parse molecules ended before its time. If it "
+            f"One of the {num_workers} processes that share the work ended before its time. If it "
             "was killed, perhaps for want of memory, run this again with fewer workers. A script "
             'that starts workers keeps what it runs below `if __name__ == "__main__":`.'
         ) from error

@@ -7,7 +7,7 @@ import json
 from collections import deque
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..data.argument_checks import whole_number
 from ..data.invalid_rows import invalid_row, values_in_place
 from ..data.row_encoder import EncodedRows
 from ..data.smiles_files import Batch, Row
@@ -56,7 +57,7 @@ def embedded_batches(
         ValueError: An invalid row and `on_invalid="raise"`.
     """
     read: deque[tuple[Batch, int]] = deque()
-    shared = num_workers > 0 and RowEmbedder.suits(embedder)
+    shared = whole_number("num_workers", num_workers, 0) > 0 and RowEmbedder.suits(embedder)
     work = RowEmbedder(embedder, num_workers) if shared else embedder.encoder()
 
     def chunks() -> Iterator[list[Row]]:
@@ -69,15 +70,15 @@ def embedded_batches(
     parts = encode_in_order(work, chunks(), num_workers)
     for first in parts:
         batch, pieces = read.popleft()
-        done = [first, *islice(parts, pieces - 1)]
-        encoded = EncodedRows.concatenate([rows for rows, _ in done] if shared else done)
-        if encoded.rejects and embedder.on_invalid == "raise":
-            raise invalid_row(encoded.rejects[0])
-        vectors = (
-            np.concatenate([found for _, found in done])
-            if shared
-            else embedder.embed_encoded(encoded)
-        )
+        done, found = [], []
+        for part in chain([first], islice(parts, pieces - 1)):
+            encoded, *vectors = part if shared else (part,)
+            if encoded.rejects and embedder.on_invalid == "raise":
+                raise invalid_row(encoded.rejects[0])
+            done.append(encoded)
+            found += vectors
+        encoded = EncodedRows.concatenate(done)
+        vectors = np.concatenate(found) if shared else embedder.embed_encoded(encoded)
         yield EmbeddedBatch(batch, encoded, values_in_place(vectors, encoded, embedder.on_invalid))
 
 

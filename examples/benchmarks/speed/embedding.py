@@ -15,11 +15,11 @@ process of its own for each number of rows.
 from __future__ import annotations
 
 import importlib.util
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -38,6 +38,7 @@ from cmim_hf.embedding.sharded_library import Library, embed_shards
 
 from ..evidence import DATA, first, table, write
 from ..quality.molecule_tasks import descriptors, ecfp4
+from .memory import held
 from .roofline import clock
 
 EXAMPLES = Path(__file__).resolve().parents[2]
@@ -213,17 +214,18 @@ def peak_mebibytes(checkpoint: str, smiles: list[str]) -> float:
                 sys.executable,
                 str(EXAMPLES / "embed_library.py"),
                 *("--sources", str(source), "--output", str(Path(folder) / "library")),
-                *("--checkpoint", checkpoint, "--canonicalize", "false", "--workers", "0"),
+                *("--checkpoint", checkpoint, "--canonicalize", "false"),
             ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+        peak = 0.0
+        while process.poll() is None:
+            peak = max(peak, held(process.pid))
+            time.sleep(0.05)
     if process.returncode != 0:
         sys.exit(f"embed_library.py ended with {process.returncode}.")
-    unit = 1024 if sys.platform == "darwin" else 1
-    return usage.ru_maxrss / unit / 1024
+    return peak
 
 
 def page(results: dict[str, Any]) -> str:

@@ -10,7 +10,6 @@ process holds, libraries and weights among it; what it held before the work stan
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -31,7 +30,6 @@ from .throughput_training import LENGTH, Setting, one_length, train, train_stock
 
 ROOT = Path(__file__).resolve().parents[3]
 MODELS = ("cMIM", "T5", "BART")
-UNIT = 1 if sys.platform == "darwin" else 1024  # bytes that `ru_maxrss` counts in
 
 
 @dataclass
@@ -125,9 +123,17 @@ def decode(config: CMIMConfig, peer: torch.nn.Module | None, number: int) -> Non
         peer.generate(ids, **exact)
 
 
-def held() -> float:
-    """The most that this process has held, in mebibytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT / 2**20
+def held(process: int | None = None) -> float:
+    """The most that a process has held so far, this one by default, in mebibytes.
+
+    As the system tells it (Linux): `getrusage` of a child begins with what its parent held.
+    """
+    try:
+        status = Path(f"/proc/{process or 'self'}/status").read_text()
+    except ProcessLookupError:
+        return 0.0
+    lines = [line for line in status.splitlines() if line.startswith("VmHWM")]
+    return int(lines[0].split()[1]) / 1024 if lines else 0.0
 
 
 if __name__ == "__main__":
