@@ -8,7 +8,6 @@ threads in the place of processes are slower than one.
 
 from __future__ import annotations
 
-import pickle
 from typing import Any
 
 import numpy as np
@@ -49,13 +48,8 @@ class RowEmbedder:
         encoded = self.encode(rows)
         return encoded, self.embedder.embed_encoded(encoded)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Go by value: torch sends weights through /dev/shm, of which containers have little."""
-        return {"threads": self.threads, "content": pickle.dumps((self.embedder, self.encode))}
-
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Arrive in a process, whose threads and memory are set."""
-        self.threads = state["threads"]
-        self.embedder, self.encode = pickle.loads(state["content"])  # of our own parent
+        vars(self).update(state)
         torch.set_num_threads(self.threads)
         keep_freed_memory()

@@ -275,7 +275,7 @@ def test_a_killed_worker_is_told_of(tmp_path):
     os.kill(workers[0], signal.SIGKILL)
     _, errors = running.communicate(timeout=60)
     assert running.returncode == 1
-    assert "One of the 2 processes that parse molecules ended before its time" in errors
+    assert "One of the 2 processes that share the work ended before its time" in errors
     assert "Traceback" not in errors and list(tmp_path.iterdir()) == []
 
 
