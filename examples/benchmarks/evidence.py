@@ -110,6 +110,19 @@ def shown(mean: float, low: float, high: float, digits: int = 3) -> str:
     return f"{mean:.{digits}f}" + ("" if math.isnan(low) else f" ± {(high - low) / 2:.{digits}f}")
 
 
+def rounded(value: object) -> str:
+    """A figure as a table has it: three digits, whole numbers from 100 on; "–" for none.
+
+    >>> [rounded(value) for value in (0.60896, 2463.1, 4096, None)]
+    ['0.609', '2,463', '4,096', '–']
+    """
+    if isinstance(value, float):
+        return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return "–" if value is None else str(value)
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """A Markdown table."""
     lines = [header, ["---"] * len(header), *rows]

@@ -36,9 +36,9 @@ from cmim_hf.data.row_encoder import EncodedRows
 from cmim_hf.data.smiles_files import Row
 from cmim_hf.embedding.sharded_library import Library, embed_shards
 
-from ..evidence import DATA, first, table, write
+from ..evidence import DATA, first, rounded, table, write
 from ..quality.molecule_tasks import descriptors, ecfp4
-from .memory import held
+from .peak_memory import held
 from .roofline import clock
 
 EXAMPLES = Path(__file__).resolve().parents[2]
@@ -246,13 +246,7 @@ def page(results: dict[str, Any]) -> str:
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
-    return table(list(rows[0]), [map(_shown, row.values()) for row in rows])
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
-    return str(value)
+    return table(list(rows[0]), [map(rounded, row.values()) for row in rows])
 
 
 if __name__ == "__main__":

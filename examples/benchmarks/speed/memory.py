@@ -24,9 +24,17 @@ from cmim_hf.cpu_kernels import speed_up
 from cmim_hf.model.decoding_cmim import decode_latents
 
 from ..evidence import table, write
+from .peak_memory import held
 from .peers import encoder_decoders
 from .throughput_inference import TOKENS
-from .throughput_training import LENGTH, Setting, one_length, train, train_stock
+from .throughput_training import (
+    LENGTH,
+    Setting,
+    configuration,
+    one_length,
+    train,
+    train_stock,
+)
 
 ROOT = Path(__file__).resolve().parents[3]
 MODELS = ("cMIM", "T5", "BART")
@@ -87,14 +95,7 @@ def peak(work: str, model: str, number: int, size: str) -> dict[str, object]:
 def run(work: str, name: str, number: int, size: str) -> None:
     """Do one job and print what it took."""
     tokenizer = default_tokenizer()
-    config = CMIMConfig.from_size(
-        size,
-        vocab_size=len(tokenizer),
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        decoder_start_token_id=tokenizer.bos_token_id,
-    )
+    config = configuration(size, tokenizer)
     peers = encoder_decoders(config, CMIMModel(config).num_parameters())
     setting = Setting(config, tokenizer, torch.device("cpu"), number, 2, False, False)
     molecules = one_length(setting, LENGTH)
@@ -121,19 +122,6 @@ def decode(config: CMIMConfig, peer: torch.nn.Module | None, number: int) -> Non
         ids = torch.randint(5, config.vocab_size, (number, TOKENS))
         exact = {"min_new_tokens": TOKENS, "max_new_tokens": TOKENS, "do_sample": False}
         peer.generate(ids, **exact)
-
-
-def held(process: int | None = None) -> float:
-    """The most that a process has held so far, this one by default, in mebibytes.
-
-    As the system tells it (Linux): `getrusage` of a child begins with what its parent held.
-    """
-    try:
-        status = Path(f"/proc/{process or 'self'}/status").read_text()
-    except ProcessLookupError:
-        return 0.0
-    lines = [line for line in status.splitlines() if line.startswith("VmHWM")]
-    return int(lines[0].split()[1]) / 1024 if lines else 0.0
 
 
 if __name__ == "__main__":

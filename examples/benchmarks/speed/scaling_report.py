@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, FixedLocator, NullLocator
 
-from ..evidence import table
+from ..evidence import rounded, table
 from ..pictures import panels, save_figure
 from .throughput_training import LENGTH
 
@@ -110,14 +110,8 @@ def _mark(plot: Any, at: Sequence[float] | np.ndarray) -> None:
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:
-    return table(list(rows[0]), [map(_shown, row.values()) for row in rows])
+    return table(list(rows[0]), [map(rounded, row.values()) for row in rows])
 
 
 def _range(low: float, high: float) -> str:
     return "–" if math.isnan(low) else f"{low:.3f} to {high:.3f}"
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-    return f"{value:,}" if isinstance(value, int) else str(value)

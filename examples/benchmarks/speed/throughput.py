@@ -33,15 +33,15 @@ import torch
 import transformers
 from transformers import HfArgumentParser
 
-from cmim_hf import CMIMConfig, default_tokenizer
+from cmim_hf import default_tokenizer
 from cmim_hf.allocator import keep_freed_memory
 from cmim_hf.checkpoints.loading import default_device, torch_device
 
-from ..evidence import DATA, first, table, write
+from ..evidence import DATA, first, rounded, table, write
 from .roofline import gemm_rates
 from .throughput_inference import decoding, embedding
 from .throughput_loss import contrastive
-from .throughput_training import LENGTH, Setting, loading, training
+from .throughput_training import LENGTH, Setting, configuration, loading, training
 
 PARTS = ("train", "embed", "decode", "loss", "data")
 
@@ -94,15 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     tokenizer = default_tokenizer()
     smiles = first(args.source, args.rows)
     layers = {"encoder_layers": args.layers, "decoder_layers": args.layers} if args.layers else {}
-    config = CMIMConfig.from_size(
-        args.size,
-        vocab_size=len(tokenizer),
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        decoder_start_token_id=tokenizer.bos_token_id,
-        **layers,
-    )
+    config = configuration(args.size, tokenizer, **layers)
     setting = Setting(
         config, tokenizer, device, args.batch_size, args.steps, args.bf16, args.compile
     )
@@ -129,18 +121,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             rows = loading(setting, smiles, args.rounds)
         results[part] = rows
         pages.append(
-            f"## {part}\n\n{table(list(rows[0]), [map(_shown, r.values()) for r in rows])}"
+            f"## {part}\n\n{table(list(rows[0]), [map(rounded, r.values()) for r in rows])}"
         )
         print(pages[-1], flush=True)
     if args.json:
         path = Path(args.json)
         write(path.stem, path.parent, results, "\n\n".join(pages))
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-    return "–" if value is None else str(value)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import torch
 
 from cmim_hf.training.contrastive import contrastive_log_prob
 
+from .peak_memory import held
 from .peers import clip_loss, ntxent_loss
 from .roofline import clock
 
@@ -95,21 +96,15 @@ def _accelerator_peak(name: str, batch: int, size: int, device: torch.device) ->
     return (torch.cuda.max_memory_allocated(device) - before) / 2**20
 
 
-def _peak() -> int:
-    """Kibibytes of this process so far."""
-    status = Path("/proc/self/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
-
-
 def _print_peak(name: str, batch: int, size: int) -> None:
     small = [torch.randn(64, size, requires_grad=True) for _ in range(2)]
     ways()[name](*small).backward()  # loads what is loaded once
     codes = [torch.randn(batch, size, requires_grad=True) for _ in range(2)]
     for tensor in codes:
         tensor.grad = torch.ones_like(tensor)
-    before = _peak()
+    before = held()
     ways()[name](*codes).backward()
-    print((_peak() - before) / 1024)
+    print(held() - before)
 
 
 if __name__ == "__main__":

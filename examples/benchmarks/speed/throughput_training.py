@@ -94,6 +94,19 @@ class _Counting:
         return self.collate(examples)
 
 
+def configuration(size: str, tokenizer: PreTrainedTokenizerBase, **changes: Any) -> CMIMConfig:
+    """That of a size, for a tokenizer's numbers."""
+    return CMIMConfig.from_size(
+        size,
+        vocab_size=len(tokenizer),
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        decoder_start_token_id=tokenizer.bos_token_id,
+        **changes,
+    )
+
+
 def training(
     setting: Setting, smiles: Sequence[str], rounds: int, peers: bool
 ) -> list[dict[str, object]]:
