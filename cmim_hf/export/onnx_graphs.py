@@ -64,7 +64,9 @@ class _Step(nn.Module):
         cache = EncoderDecoderCache(past, DynamicCache())
         embedded = self.embed_tokens(input_ids)
         states = self.decoder(embedded, latents, cache=cache, use_cache=True)
-        logits = self.lm_head(states.last_hidden_state[:, 0])
+        # of rows and tokens: as a product of two matrices the quantiser would turn the weight over
+        # that the embedding reads, too
+        logits = self.lm_head(states.last_hidden_state)[:, 0]
         keys, values = ([getattr(layer, x) for layer in past.layers] for x in ("keys", "values"))
         return logits, torch.stack(keys), torch.stack(values)
 

@@ -4,6 +4,7 @@
 import bz2
 import gzip
 import lzma
+import signal
 import sys
 
 import pyarrow
@@ -107,6 +108,8 @@ def alanine():
 
     molecule = Chem.AddHs(Chem.MolFromSmiles("C[C@H](N)C(=O)O"))
     rdDistGeom.EmbedMolecule(molecule, randomSeed=1)
+    # RDKit 2026.3 leaves its own handler of Ctrl-C in place, which is deaf to all later ones
+    signal.signal(signal.SIGINT, signal.getsignal(signal.SIGINT))
     types = ["C.3", "C.3", "N.3", "C.2", "O.2", "O.3", *["H"] * 7]
     places = molecule.GetConformer().GetPositions().tolist()
     atoms = "".join(

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from examples.benchmarks.evidence import RESULTS, read
-from examples.benchmarks.speed import memory, report
+from examples.benchmarks.speed import library_processes, memory, report
 
 
 @pytest.fixture
@@ -53,3 +53,20 @@ def test_memory_is_of_each_process(tmp_path):
         (work, model) for work in ("train", "decode") for model in ("cMIM", "T5", "BART")
     ]
     assert all(100 < row["before"] < row["peak"] < 4000 for row in rows)
+
+
+@pytest.mark.slow
+def test_every_way_to_share_a_library_is_timed(tmp_path):
+    options = ["--rows", "600", "--few_rows", "100", "--shard_rows", "150", "--rounds", "1"]
+    options += ["--checkpoint", "tiny", "--processes", "2", "--output", str(tmp_path)]
+    library_processes.main(options)
+    ways = json.loads((tmp_path / "library_processes.json").read_text())["ways"]
+    assert [way["way"] for way in ways] == list(library_processes.commands(2))
+    assert all(0 < way["molecules/s"] < way["molecules/s once started"] for way in ways)
+
+
+@pytest.mark.slow
+def test_a_command_that_fails_says_why(tmp_path):
+    options = ["--rows", "60", "--few_rows", "10", "--checkpoint", str(tmp_path / "nowhere")]
+    with pytest.raises(SystemExit, match=r"(?s)nowhere.*ended with 1\."):
+        library_processes.main(options)

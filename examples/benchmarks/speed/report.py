@@ -3,8 +3,8 @@
 
     python -m examples.benchmarks.speed.report
 
-Reads what `throughput` (as throughput, throughput-embed and throughput-loss), `embedding`,
-`decoding` and `memory` of this folder wrote; what is missing is said.
+Reads what `throughput` (as throughput, throughput-embed and throughput-loss) and the other
+benchmarks of this folder wrote; what is missing is said.
 """
 
 from __future__ import annotations
@@ -50,6 +50,11 @@ GOALS = {
     "file to shards, tiny, a second": 4187.0,
     "file to shards, tiny, share of two cores": 0.80,
 }
+# Of the results, each with its own page: those drawn here first.
+PAGES = (
+    *("throughput", "throughput-embed", "embedding", "decoding", "throughput-loss", "memory"),
+    *("library_processes", "library_scale", "scaling", "backends", "serving"),
+)
 LIBRARY = 10**9  # molecules
 PRICE = 0.04  # dollars of a core for an hour: assumed
 Json = dict[str, Any]
@@ -66,8 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Read, draw, write."""
     (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses(argv)
     folder = Path(args.results)
-    names = ("throughput", "throughput-embed", "embedding", "decoding", "throughput-loss", "memory")
-    found = {name: read(name, folder) for name in names}
+    found = {name: read(name, folder) for name in PAGES}
     if missing := [name for name, figures in found.items() if figures is None]:
         raise SystemExit(f"{folder} has no {', '.join(missing)}: run the benchmarks first.")
     draw(found, folder / "speed.png")
