@@ -131,8 +131,8 @@ def open_graph(path: str | os.PathLike) -> Any:
         ) from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    if os.environ.get("OMP_WAIT_POLICY") == "PASSIVE":  # others use the cores, too
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # the threads of one graph would keep the cores busy while they wait, and another graph runs
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # those of onnxruntime are plain ones

@@ -177,7 +177,8 @@ def test_ranks_agree(tmp_path):
         for rank in range(2)
     ]  # fmt: skip
     raised, skipped = zip(
-        *(rank.communicate(timeout=120)[0].splitlines() for rank in ranks), strict=True
+        *(rank.communicate(timeout=120)[0].splitlines()[-2:] for rank in ranks),
+        strict=True,  # torch 2.8 says first who is connected
     )
     assert "terms or gradients of another process are not finite" in raised[0]
     assert "not finite is nll of its batch (rows 1)" in raised[1]
