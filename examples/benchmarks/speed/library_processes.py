@@ -54,13 +54,14 @@ class Arguments:
 
 
 def commands(processes: int) -> dict[str, list[str]]:
-    """What is typed before and after the script, a way each; `SCRIPT` stands between."""
+    """What Python is given for each way: the script, its options, and what launches it."""
     number = str(processes)
     return {
         "one process": [str(SCRIPT)],
         f"--workers {number}": [str(SCRIPT), "--workers", number],
         f"accelerate launch, {number} processes": [
-            *(*ACCELERATE, "--num_processes", number, str(SCRIPT)),
+            *ACCELERATE,
+            *("--num_processes", number, str(SCRIPT)),
         ],
         "Ray, 1 actor": [str(SCRIPT), "--ray_actors", "1"],
         f"Ray, {number} actors": [str(SCRIPT), "--ray_actors", number],
