@@ -102,6 +102,12 @@ def test_rows_are_read_as_by_torch(torchs, exported):
     assert exported.fingerprint != torchs.fingerprint
 
 
+def test_threads_of_a_graph_leave_the_cores_to_the_other(folder):
+    for graph in GRAPHS:
+        options = open_graph(folder / graph).get_session_options()
+        assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
 def test_a_loop_of_steps_writes_what_torch_writes(torchs, folder, molecules):
     model, step = torchs.model, open_graph(folder / DECODER)
     batch = torchs.tokenizer(molecules, padding=True, return_tensors="pt")
