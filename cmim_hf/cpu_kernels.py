@@ -13,6 +13,7 @@ The model is plain torch. [`speed_up`] gives its modules, where they are what th
   pass. A single query, as in decoding, by sums over whole blocks of memory. Under autocast, where
   the gradients of torch's fused attention take longer than all else, it is used in training alone.
 - Rotary embeddings in one pass over memory.
+- Token after token in decoding by functions, without a call of each module.
 
 Each looks at its inputs, and is torch's own wherever the faster means do not apply (another device
 or precision, a compiler, few rows). Parameters, their names and what is saved stay as they are.
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -34,7 +36,15 @@ from transformers.cache_utils import EncoderDecoderCache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from .model.layers_cmim import CMIMFeedForward, CMIMSelfAttention
+from .model.decoding_cmim import ModuleSteps, TokenMemory
+from .model.encoder_decoder_cmim import CMIMDecoder
+from .model.layers_cmim import (
+    CMIMDecoderLayer,
+    CMIMFeedForward,
+    CMIMSelfAttention,
+    CMIMSingleCrossAttention,
+    rotary_tables,
+)
 
 ATTENTION = "cmim_cpu"  # its name among the implementations of transformers
 
@@ -88,12 +98,15 @@ class _FeedForward(CMIMFeedForward):
     """The feed-forward block, activated within the first product where no gradient is needed."""
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.down_proj(self.widened(self.norm(hidden_states)))
+
+    def widened(self, states: torch.Tensor) -> torch.Tensor:
+        """What the block does between its norm and its second product."""
         up, algorithm = self.up_proj, _FUSED.get(type(self.activation))
-        states = self.norm(hidden_states)
         if algorithm and _is_fused(up, states) and not _is_hooked(self.activation):
             if not _is_differentiated(states, up.weight):
-                return self.down_proj(_onednn(states, up.weight, "gelu", algorithm))
-        return self.down_proj(self.activation(up(states)))
+                return _onednn(states, up.weight, "gelu", algorithm)
+        return self.activation(up(states))
 
 
 class _SelfAttention(CMIMSelfAttention):
@@ -115,21 +128,146 @@ class _SelfAttention(CMIMSelfAttention):
         if cache is not None or not _is_faster(self.qkv_proj, hidden_states):
             return super().forward(hidden_states, attention_mask, rotary, cache, **kwargs)
         shape = 3, self.heads, self.head_dim // 2
-        rows = torch.arange(3 * self.heads * self.head_dim).view(3, self.heads, 2, -1)
-        order = torch.cat((rows[:2].transpose(2, 3).flatten(), rows[2].flatten()))
-        paired = linear(hidden_states, self.qkv_proj.weight[order])
-        cos, sin = (table[..., shape[2] :] for table in rotary)
-        turn = torch.complex(cos.contiguous(), sin.contiguous())
+        paired = linear(hidden_states, _paired_rows(self))
+        turn = _turns(rotary)
         turns = torch.cat((turn, turn, torch.ones_like(turn)), dim=1)
         numbers = torch.view_as_complex(paired.view(*paired.shape[:2], *shape, 2)) * turns
         query, key, value = torch.view_as_real(numbers).flatten(4).transpose(1, 3).unbind(2)
         return self.attend(query, key, value, attention_mask, **kwargs)
 
 
+def _paired_rows(attention: CMIMSelfAttention) -> torch.Tensor:
+    """The projection's weight, its rows in the order of [`_SelfAttention`]."""
+    rows = torch.arange(3 * attention.heads * attention.head_dim).view(3, attention.heads, 2, -1)
+    order = torch.cat((rows[:2].transpose(2, 3).flatten(), rows[2].flatten()))
+    return attention.qkv_proj.weight[order]
+
+
+def _turns(rotary: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    """The rotation at each position as complex numbers (length, 1, 1, head_dim / 2)."""
+    cos, sin = (table[..., table.shape[-1] // 2 :] for table in rotary)
+    return torch.complex(cos.contiguous(), sin.contiguous())
+
+
+class _Decoder(CMIMDecoder):
+    """The decoder, which decodes codes by [`_Steps`]."""
+
+    def steps(self, model: PreTrainedModel, latents: torch.Tensor) -> ModuleSteps | _Steps:
+        """What writes token after token of a batch of codes."""
+        parts = [model.embed_tokens, model.lm_head, *self.modules()]
+        weights = [weight for part in parts for weight in part.parameters(recurse=False)]
+        suits = (
+            not any(map(_is_hooked, parts))
+            and all(type(x) is nn.Parameter and x.dtype == torch.float32 for x in weights)
+            and [type(model.embed_tokens), type(model.lm_head)] == [nn.Embedding, _Linear]
+            and [type(self.memory_proj), type(self.norm)] == [_Linear, nn.LayerNorm]
+            and all(_is_as_made(layer) for layer in self.layers)
+            and _is_plain(latents)
+            and not self.training
+        )
+        return (_Steps if suits else ModuleSteps)(model, latents)
+
+
+def _is_as_made(layer: nn.Module) -> bool:
+    """Whether it is a decoder's layer for one code, with a module of its kind in each place."""
+    kinds = {name: type(module) for name, module in layer.named_modules()}
+    kinds.pop("feed_forward.activation", None)  # it is called
+    return kinds.pop("dropout", None) in (nn.Dropout, nn.Identity) and kinds == _LAYER
+
+
+class _Steps:
+    """Token after token by functions alone, as [`ModuleSteps`] does it by modules.
+
+    Of a few rows the calls of modules cost as much as the numbers.
+    """
+
+    def __init__(self, model: PreTrainedModel, latents: torch.Tensor) -> None:
+        decoder, longest = model.decoder, model.config.max_position_embeddings
+        self.turns = iter(_turns(rotary_tables(model.config, longest, 0, like=latents)))
+        self.embeddings, self.norm = model.embed_tokens.weight, decoder.norm
+        memory = decoder.memory_proj(latents.float())
+        self.layers = [_LayerSteps(layer, memory) for layer in decoder.layers]
+        self.head = _Map(model.lm_head.weight)
+
+    def __call__(self, last: torch.Tensor) -> torch.Tensor:
+        """Logits (rows, vocab_size) behind the tokens (rows,) that were written last."""
+        x, turn = functional.embedding(last, self.embeddings), next(self.turns)
+        for layer in self.layers:
+            x = layer(x, turn)
+        return self.head(_normed(x, self.norm))
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Go on with these rows only."""
+        for layer in self.layers:
+            layer.added = layer.added[rows]
+            layer.memory.keep(rows)
+
+
+class _LayerSteps:
+    """A layer of the decoder, for one more token of each row."""
+
+    def __init__(self, layer: CMIMDecoderLayer, memory: torch.Tensor) -> None:
+        attention, block = layer.self_attn, layer.feed_forward
+        self.norm, self.block = layer.norm, block
+        self.shape = 3, attention.heads, attention.head_dim
+        self.qkv, self.out = _Map(_paired_rows(attention)), _Map(attention.out_proj.weight)
+        self.up, self.down = _Map(block.up_proj.weight), _Map(block.down_proj.weight)
+        self.added = layer.cross_attn(memory, memory)[0][:, 0]
+        self.memory = TokenMemory()
+
+    def __call__(self, x: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
+        """(rows, hidden_size) -> the same."""
+        states = self.qkv(_normed(x, self.norm)).view(len(x), *self.shape)
+        torch.view_as_complex(states[:, :2].unflatten(-1, (-1, 2))).mul_(turn)
+        query, key, value = states.unbind(1)
+        attended = _attended(query, *self.memory.append(key[None], value[None]))
+        x = self.out(attended.flatten(1), plus=x + self.added)
+        states, few = _normed(x, self.block.norm), len(x) < _FEWEST_ROWS
+        states = self.block.activation(self.up(states)) if few else self.block.widened(states)
+        return self.down(states, plus=x)
+
+
+class _Map:
+    """x W^T; of few rows it is faster by a W^T that lies in memory row by row."""
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        self.weight = weight
+
+    @cached_property
+    def turned(self) -> torch.Tensor:
+        return self.weight.t().contiguous()
+
+    def __call__(self, x: torch.Tensor, plus: torch.Tensor | None = None) -> torch.Tensor:
+        """(rows, in_features) -> (rows, out_features), `plus` another one of these."""
+        if len(x) >= _FEWEST_ROWS:
+            product = linear(x, self.weight)
+            return product if plus is None else product.add_(plus)
+        return torch.mm(x, self.turned) if plus is None else torch.addmm(plus, x, self.turned)
+
+
+def _normed(x: torch.Tensor, norm: nn.LayerNorm) -> torch.Tensor:
+    return torch.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+
+
 _FASTER = {
     nn.Linear: _Linear,
     CMIMFeedForward: _FeedForward,
     CMIMSelfAttention: _SelfAttention,
+    CMIMDecoder: _Decoder,
+}
+_LAYER = {
+    "": CMIMDecoderLayer,
+    "norm": nn.LayerNorm,
+    "self_attn": _SelfAttention,
+    "self_attn.qkv_proj": _Linear,
+    "self_attn.out_proj": _Linear,
+    "cross_attn": CMIMSingleCrossAttention,
+    "cross_attn.v_proj": _Linear,
+    "cross_attn.out_proj": _Linear,
+    "feed_forward": _FeedForward,
+    "feed_forward.norm": nn.LayerNorm,
+    "feed_forward.up_proj": _Linear,
+    "feed_forward.down_proj": _Linear,
 }
 _PLAIN = {faster: plain for plain, faster in _FASTER.items()}
 
@@ -276,8 +414,12 @@ def one_query_attention(
     Shapes as in [`cpu_attention`], length 1; fastest where keys lie in memory as (keys, batch,
     heads, head_dim).
     """
-    query = query[:, :, 0] * query.shape[-1] ** -0.5
-    key, value = key.permute(2, 0, 1, 3), value.permute(2, 0, 1, 3)
+    return _attended(query[:, :, 0], key.permute(2, 0, 1, 3), value.permute(2, 0, 1, 3))[:, None]
+
+
+def _attended(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """Of queries (batch, heads, head_dim) to keys and values (keys, batch, heads, head_dim)."""
+    query = query * query.shape[-1] ** -0.5
     attended = torch.empty_like(query)
     rows = len(query)
     if key.numel() > _KEYS_IN_CACHE:
@@ -288,7 +430,7 @@ def one_query_attention(
         weights = room.sum(dim=-1).softmax(dim=0)
         torch.mul(value[:, part], weights[..., None], out=room)
         torch.sum(room, dim=0, out=attended[part])
-    return attended[:, None]
+    return attended
 
 
 def short_attention(

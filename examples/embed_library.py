@@ -39,6 +39,7 @@ class How:
     on_invalid: str = field(default="none", metadata={"help": "NaN and the reason; skip; raise."})
     dtype: str | None = field(default=None, metadata={"help": "Such as bfloat16 on a GPU."})
     batch_tokens: int | None = field(default=None, metadata={"help": "Most tokens of a batch."})
+    backend: str = field(default="torch", metadata={"help": "onnx: what `cmim export` wrote."})
 
 
 @dataclass
@@ -58,7 +59,7 @@ class What:
 def main() -> None:
     """Embed, then say what is in the folder."""
     how, args = HfArgumentParser((How, What)).parse_args_into_dataclasses()
-    if cpu := not torch.accelerator.is_available():
+    if cpu := how.backend == "onnx" or not torch.accelerator.is_available():
         keep_freed_memory()
     # processes of unequal speed wait for each other only at the end, but then perhaps for days
     state = PartialState(cpu=cpu, timeout=timedelta(weeks=4))
@@ -73,7 +74,8 @@ def main() -> None:
         if args.ray_actors:
             from cmim_hf.embedding.sharded_library_ray import embed_library_on_ray
 
-            how.dtype = embedder.model.dtype  # other hardware might choose another
+            if how.backend == "torch":
+                how.dtype = embedder.model.dtype  # other hardware might choose another
             rows = embed_library_on_ray(
                 library, vars(how), num_actors=args.ray_actors, num_gpus=args.ray_gpus
             )

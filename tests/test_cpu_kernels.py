@@ -20,6 +20,7 @@ from cmim_hf.cpu_kernels import (
     sped_up,
     speed_up,
 )
+from cmim_hf.model.decoding_cmim import ModuleSteps, decode_latents
 
 ROWS = 300  # enough for the faster products
 ON_X86 = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
@@ -213,6 +214,63 @@ def test_what_stands_in_a_modules_place_is_called(models, batch):
             found = plain(**batch).logits
     assert called == ["before", "after", "after", "after"]
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture
+def single():
+    """A model of one code, sped up, and codes of it."""
+    torch.manual_seed(0)
+    model = CMIMModel(CMIMConfig.from_size("tiny", vocab_size=64)).eval()
+    speed_up(model)
+    return model, torch.randn(20, 1, model.config.latent_size)
+
+
+@pytest.mark.parametrize("rows", [9, 2 * ROWS])  # by turned weights, and by the faster products
+@torch.inference_mode()
+def test_steps_without_modules_give_the_logits_of_modules(single, rows):
+    """Also of the half that is kept, and behind as many tokens as there was room for at first."""
+    model, _ = single
+    latents = torch.randn(rows, 1, model.config.latent_size)
+    ours, modules = model.decoder.steps(model, latents), ModuleSteps(model, latents)
+    assert not isinstance(ours, ModuleSteps)
+    for number in range(40):
+        last = torch.randint(64, (rows,))
+        expected = modules(last)
+        assert (ours(last) - expected).norm() < 1e-5 * expected.norm()
+        if number == 12:
+            kept = torch.arange(0, rows, 2)
+            rows = len(kept)
+            ours.keep(kept)
+            modules.keep(kept)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: model.decoder.layers[1].norm.register_forward_hook(lambda *_: None),
+        lambda model: model.lm_head.register_forward_pre_hook(lambda *_: None),
+        lambda model: prune.identity(model.decoder.layers[0].self_attn.out_proj, "weight"),
+        lambda model: model.decoder.layers[0].feed_forward.register_module(
+            "up_proj", nn.Identity()
+        ),
+        lambda model: model.train(),
+        lambda model: model.double(),
+    ],
+    ids=["hook", "hook of the head", "pruned", "another module", "training", "double"],
+)
+def test_a_decoder_that_is_not_as_it_was_made_writes_by_its_modules(single, change):
+    model, latents = single
+    assert not isinstance(model.decoder.steps(model, latents), ModuleSteps)
+    change(model)
+    assert isinstance(model.decoder.steps(model, latents), ModuleSteps)
+
+
+def test_a_hook_in_the_decoder_hears_every_token(single):
+    model, latents = single
+    expected, heard = decode_latents(model, latents, max_length=9), []
+    model.decoder.layers[1].feed_forward.register_forward_hook(lambda *_: heard.append(1))
+    assert torch.equal(decode_latents(model, latents, max_length=9), expected)
+    assert len(heard) == 8
 
 
 def test_a_model_is_plain_again_afterwards_and_what_it_saves_too(models, tmp_path):

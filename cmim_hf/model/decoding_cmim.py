@@ -2,8 +2,9 @@
 """Codes to tokens, fast: the loop of `generate` without what it pays for each token.
 
 Every token is one call of the model's own decoder, whatever stands in the place of its modules
-(adapters, hooks, quantised layers). What is saved is around it: the cache has room before it is
-needed, rows that have ended are dropped, and nothing is looked up or checked between two tokens.
+(adapters, hooks, quantised layers), unless the decoder brings steps of its own. What is saved is
+around it: the cache has room before it is needed, rows that have ended are dropped, and nothing is
+looked up or checked between two tokens.
 Greedy decoding gives the tokens of `CMIMModel.generate`, except where two logits are equal to
 rounding.
 """
@@ -75,16 +76,12 @@ def decode_latents(
     if rules is not None:
         rules.start(len(latents))
     ends = torch.as_tensor(config.eos_token_id).reshape(-1).tolist()
-    cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-    cache.self_attention_cache.layer_class_to_replicate = _RoomyLayer
+    steps = getattr(model.decoder, "steps", ModuleSteps)(model, latents)
     rows = torch.arange(len(latents), device=model.device)  # which are still written
     ended = torch.zeros_like(rows, dtype=torch.bool)
     last, length = tokens[:, 0], 1
     while len(rows) and length < max_length:
-        states = model.decoder(
-            model.embed_tokens(last[:, None]), latents, cache=cache, use_cache=True
-        ).last_hidden_state
-        logits = model.lm_head(states[:, 0])
+        logits = steps(last)
         draws = uniform[rows, length] if temperature > 0 else None
         last, draws = _choose(logits, temperature, top_k, draws)
         if rules is not None:
@@ -106,8 +103,8 @@ def decode_latents(
             ended |= limits[rows] <= length
         if int(ended.sum()) >= (1 - _DROP_BELOW) * len(rows):
             going = (~ended).nonzero().squeeze(1)
-            rows, latents, last, ended = (x[going] for x in (rows, latents, last, ended))
-            cache.batch_select_indices(going)
+            rows, last, ended = rows[going], last[going], ended[going]
+            steps.keep(going)
     tokens = tokens[:, :length]
     if limits is not None:  # a row may have been written on, until it was dropped
         beyond = torch.arange(length, device=tokens.device) >= limits[:, None]
@@ -116,19 +113,76 @@ def decode_latents(
     return tokens.masked_fill(end.cumsum(dim=1) - end.long() > 0, config.pad_token_id)
 
 
+class ModuleSteps:
+    """Token after token by the model's own modules.
+
+    Args:
+        model: A [`CMIMModel`].
+        latents: (rows, num_latents, latent_size), on its device.
+    """
+
+    def __init__(self, model: PreTrainedModel, latents: torch.Tensor) -> None:
+        """Begin with an empty cache."""
+        self.model, self.latents = model, latents
+        self.cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        self.cache.self_attention_cache.layer_class_to_replicate = _RoomyLayer
+
+    def __call__(self, last: torch.Tensor) -> torch.Tensor:
+        """Logits (rows, vocab_size) behind the tokens (rows,) that were written last."""
+        embedded = self.model.embed_tokens(last[:, None])
+        found = self.model.decoder(embedded, self.latents, cache=self.cache, use_cache=True)
+        return self.model.lm_head(found.last_hidden_state[:, 0])
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Go on with these rows only."""
+        self.latents = self.latents[rows]
+        self.cache.batch_select_indices(rows)
+
+
+class TokenMemory:
+    """Keys and values of the tokens so far, and room for others: one block, token by token."""
+
+    def __init__(self) -> None:
+        """Nothing is filled."""
+        self._block: torch.Tensor | None = None
+        self._length = 0
+
+    def append(self, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """Put (tokens, rows, heads, head_dim) behind what is there: (2, all tokens, ...)."""
+        begin, end = self._length, self._length + len(key)
+        if self._block is None:
+            self._block = key.new_empty(2, max(_FIRST_ROOM, end), *key.shape[1:])
+        if end > self._block.shape[1]:
+            room = max(2 * self._block.shape[1], end)
+            grown = key.new_empty(2, room, *key.shape[1:])
+            grown[:, :begin] = self._block[:, :begin]
+            self._block = grown
+        self._block[0, begin:end] = key
+        self._block[1, begin:end] = value
+        self._length = end
+        return self._block[:, :end]
+
+    def keep(self, rows: torch.Tensor) -> torch.Tensor:
+        """Keep these rows, and say what is left: (2, all tokens, ...)."""
+        shape = list(self._block.shape)
+        shape[2] = len(rows)
+        kept, filled = self._block.new_empty(shape), (slice(None), slice(self._length))
+        torch.index_select(self._block[filled], 2, rows, out=kept[filled])
+        self._block = kept
+        return kept[filled]
+
+
 class _RoomyLayer(DynamicLayer):
-    """A layer's cache with room for tokens to come: one block of memory, token by token.
+    """A layer's cache with room for tokens to come.
 
     `keys` and `values` (batch, heads, length, head_dim), as of every cache, are views of what is
-    filled of (2, room, batch, heads, head_dim).
+    filled.
     """
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """See the base class; nothing is filled."""
         super().lazy_initialization(key_states, value_states)
-        batch, heads, _, head_dim = key_states.shape
-        self._memory = key_states.new_empty(2, _FIRST_ROOM, batch, heads, head_dim)
-        self._length = 0
+        self._memory = TokenMemory()
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
@@ -136,31 +190,15 @@ class _RoomyLayer(DynamicLayer):
         """Put the states of tokens (batch, heads, tokens, head_dim) behind those that are there."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        begin, end = self._length, self._length + key_states.shape[2]
-        if end > self._memory.shape[1]:
-            shape = list(self._memory.shape)
-            shape[1] = max(2 * shape[1], end)
-            grown = self._memory.new_empty(shape)
-            grown[:, :begin] = self._memory[:, :begin]
-            self._memory = grown
-        self._memory[0, begin:end] = key_states.permute(2, 0, 1, 3)
-        self._memory[1, begin:end] = value_states.permute(2, 0, 1, 3)
-        self._length = end
-        return self._show()
+        states = (x.permute(2, 0, 1, 3) for x in (key_states, value_states))
+        return self._show(self._memory.append(*states))
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         """Keep the rows with these indices."""
-        kept = self._memory.new_empty(
-            *self._memory.shape[:2], len(indices), *self._memory.shape[3:]
-        )
-        filled = slice(None), slice(self._length)
-        torch.index_select(self._memory[filled], 2, indices, out=kept[filled])
-        self._memory = kept
-        self._show()
+        self._show(self._memory.keep(indices))
 
-    def _show(self) -> tuple[torch.Tensor, torch.Tensor]:
-        filled = self._memory[:, : self._length].permute(0, 2, 3, 1, 4)
-        self.keys, self.values = filled.unbind(0)
+    def _show(self, filled: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        self.keys, self.values = filled.permute(0, 2, 3, 1, 4).unbind(0)
         return self.keys, self.values
 
 

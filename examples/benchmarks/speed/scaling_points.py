@@ -72,7 +72,7 @@ class Bench:
         never_ends = {**self.config.to_dict(), "eos_token_id": self.config.vocab_size}
         self.decoder = CMIMModel(CMIMConfig.from_dict(never_ends)).to(device).eval()
         speed_up(self.decoder)
-        tokens = self.embedder.batch_tokens
+        self.batch_tokens = tokens = self.embedder.batch_tokens
         self.limit = partial(gemm_rate, self.config, tokens, device, torch.float32)
         self.training_limit = self.limit
         if bf16:
@@ -99,7 +99,7 @@ class Bench:
         flops = embedding_flops(self.embedder, smiles, "informative")
 
         def work() -> None:
-            self.embedder.batch_tokens = batch_tokens
+            self.embedder.batch_tokens = batch_tokens or self.batch_tokens
             self.embedder.embed(smiles)
 
         return Point("embedding", at, flops, partial(clock, work), self.limit)
