@@ -65,6 +65,8 @@ def speed_up(model: PreTrainedModel) -> None:
         faster = _FASTER.get(type(module))
         if faster is not None and not _is_hooked(module) and getattr(module, "bias", None) is None:
             module.__class__ = faster
+        if isinstance(module, CMIMDecoder):
+            module.steps = _steps
     if model.config._attn_implementation == "sdpa":
         model.set_attn_implementation(ATTENTION)
 
@@ -73,6 +75,8 @@ def slow_down(model: PreTrainedModel) -> None:
     """Make a model plain again, in place."""
     for module in model.modules():
         module.__class__ = _PLAIN.get(type(module), type(module))
+        if isinstance(module, CMIMDecoder):
+            vars(module).pop("steps", None)
     if model.config._attn_implementation == ATTENTION:
         model.set_attn_implementation("sdpa")
 
@@ -149,23 +153,23 @@ def _turns(rotary: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
     return torch.complex(cos.contiguous(), sin.contiguous())
 
 
-class _Decoder(CMIMDecoder):
-    """The decoder, which decodes codes by [`_Steps`]."""
-
-    def steps(self, model: PreTrainedModel, latents: torch.Tensor) -> ModuleSteps | _Steps:
-        """What writes token after token of a batch of codes."""
-        parts = [model.embed_tokens, model.lm_head, *self.modules()]
-        weights = [weight for part in parts for weight in part.parameters(recurse=False)]
-        suits = (
-            not any(map(_is_hooked, parts))
-            and all(type(x) is nn.Parameter and x.dtype == torch.float32 for x in weights)
-            and [type(model.embed_tokens), type(model.lm_head)] == [nn.Embedding, _Linear]
-            and [type(self.memory_proj), type(self.norm)] == [_Linear, nn.LayerNorm]
-            and all(_is_as_made(layer) for layer in self.layers)
-            and _is_plain(latents)
-            and not self.training
-        )
-        return (_Steps if suits else ModuleSteps)(model, latents)
+def _steps(model: PreTrainedModel, latents: torch.Tensor) -> ModuleSteps | _Steps:
+    """What writes token after token of a batch of codes."""
+    decoder = model.decoder
+    parts = [model.embed_tokens, model.lm_head, *decoder.modules()]
+    weights = [weight for part in parts for weight in part.parameters(recurse=False)]
+    suits = (
+        type(decoder) is CMIMDecoder
+        and not any(_is_hooked(part) or part.training for part in parts)
+        and not torch.nn.modules.module._has_any_global_hook()
+        and all(type(x) is nn.Parameter and x.dtype == torch.float32 for x in weights)
+        and [type(model.embed_tokens), type(model.lm_head)] == [nn.Embedding, _Linear]
+        and [type(decoder.memory_proj), type(decoder.norm)] == [_Linear, nn.LayerNorm]
+        and all(_is_as_made(layer) for layer in decoder.layers)
+        and model.config._attn_implementation == ATTENTION
+        and _is_plain(latents)
+    )
+    return (_Steps if suits else ModuleSteps)(model, latents)
 
 
 def _is_as_made(layer: nn.Module) -> bool:
@@ -183,9 +187,9 @@ class _Steps:
 
     def __init__(self, model: PreTrainedModel, latents: torch.Tensor) -> None:
         decoder, longest = model.decoder, model.config.max_position_embeddings
-        self.turns = iter(_turns(rotary_tables(model.config, longest, 0, like=latents)))
         self.embeddings, self.norm = model.embed_tokens.weight, decoder.norm
         memory = decoder.memory_proj(latents.float())
+        self.turns = iter(_turns(rotary_tables(model.config, longest, 0, like=memory)))
         self.layers = [_LayerSteps(layer, memory) for layer in decoder.layers]
         self.head = _Map(model.lm_head.weight)
 
@@ -253,7 +257,6 @@ _FASTER = {
     nn.Linear: _Linear,
     CMIMFeedForward: _FeedForward,
     CMIMSelfAttention: _SelfAttention,
-    CMIMDecoder: _Decoder,
 }
 _LAYER = {
     "": CMIMDecoderLayer,

@@ -225,12 +225,13 @@ def single():
     return model, torch.randn(20, 1, model.config.latent_size)
 
 
-@pytest.mark.parametrize("rows", [9, 2 * ROWS])  # by turned weights, and by the faster products
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("rows", [9, 200, 2 * ROWS])  # by turned weights, both, faster products
 @torch.inference_mode()
-def test_steps_without_modules_give_the_logits_of_modules(single, rows):
+def test_steps_without_modules_give_the_logits_of_modules(single, rows, dtype):
     """Also of the half that is kept, and behind as many tokens as there was room for at first."""
     model, _ = single
-    latents = torch.randn(rows, 1, model.config.latent_size)
+    latents = torch.randn(rows, 1, model.config.latent_size).to(dtype)
     ours, modules = model.decoder.steps(model, latents), ModuleSteps(model, latents)
     assert not isinstance(ours, ModuleSteps)
     for number in range(40):
@@ -244,6 +245,12 @@ def test_steps_without_modules_give_the_logits_of_modules(single, rows):
             modules.keep(kept)
 
 
+def test_codes_are_written_to_the_longest_row(single):
+    model, latents = single
+    model.config.eos_token_id = 64  # never
+    assert decode_latents(model, latents).shape == (20, model.config.max_position_embeddings + 1)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -253,16 +260,58 @@ def test_steps_without_modules_give_the_logits_of_modules(single, rows):
         lambda model: model.decoder.layers[0].feed_forward.register_module(
             "up_proj", nn.Identity()
         ),
+        lambda model: model.set_attn_implementation("eager"),
+        lambda model: model.decoder.layers[0].dropout.train(),
         lambda model: model.train(),
         lambda model: model.double(),
+        lambda model: model.set_submodule("decoder", Wrapper(model.decoder).eval()),
     ],
-    ids=["hook", "hook of the head", "pruned", "another module", "training", "double"],
+    ids=[
+        *("hook", "hook of the head", "pruned", "another module", "another attention"),
+        *("a dropout in training", "training", "double", "wrapped"),
+    ],
 )
 def test_a_decoder_that_is_not_as_it_was_made_writes_by_its_modules(single, change):
     model, latents = single
     assert not isinstance(model.decoder.steps(model, latents), ModuleSteps)
     change(model)
     assert isinstance(model.decoder.steps(model, latents), ModuleSteps)
+
+
+class Wrapper(nn.Module):
+    """Stands in the decoder's place and passes on what it is asked for."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def __getattr__(self, name):
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.inner, name)
+
+
+def test_several_codes_autocast_and_global_hooks_are_the_modules(models, single):
+    _, faster = models
+    model, latents = single
+    if faster.config.num_latents > 1:
+        several = torch.randn(2, 3, faster.config.latent_size)
+        assert isinstance(faster.decoder.steps(faster, several), ModuleSteps)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert isinstance(model.decoder.steps(model, latents), ModuleSteps)
+    handle = nn.modules.module.register_module_forward_hook(lambda *_: None)
+    try:
+        assert isinstance(model.decoder.steps(model, latents), ModuleSteps)
+    finally:
+        handle.remove()
+
+
+def test_what_transformers_records_is_there_too(models, batch):
+    for model in models:
+        found = model(**batch, output_hidden_states=True)
+        assert len(found.decoder_hidden_states) == 1 + model.config.decoder_layers
+        assert found.encoder_hidden_states is not None
 
 
 def test_a_hook_in_the_decoder_hears_every_token(single):

@@ -324,6 +324,27 @@ def test_two_actors_of_ray(run, whole, source, tmp_path, monkeypatch):
     assert "Traceback" not in errors
 
 
+def test_by_onnxruntime_it_holds_the_same(run, whole, source, tmp_path):
+    """To 1e-4, as exported graphs compute what torch does, and the folder says by which."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    from cmim_hf.export.onnx_folder import export_onnx
+
+    export_onnx("small", tmp_path / "onnx")
+    folder = tmp_path / "library"
+    words = ["--sources", source, "--output", folder, "--shard_rows", 64]
+    status, _, errors = run(*words, "--checkpoint", tmp_path / "onnx", "--backend", "onnx")
+    assert status == 0, errors
+    (expected, vectors), (found, others) = read(whole), read(folder)
+    assert np.array_equal(np.isnan(others), np.isnan(vectors))
+    assert 0 < np.nanmax(abs(others - vectors)) <= 1e-4
+    assert found.drop_columns("embedding").equals(expected.drop_columns("embedding"))
+    made = json.loads(pq.read_schema(next(folder.glob("*.parquet"))).metadata[METADATA_KEY])
+    assert made["backend"] == "onnx"
+    status, _, errors = run(*words, "--backend", "onnx")
+    assert status == 1 and "Write them from a checkpoint: cmim export" in errors
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
