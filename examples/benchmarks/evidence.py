@@ -139,8 +139,17 @@ def provenance() -> dict[str, Any]:
         "versions": {"cmim-hf": __version__, **{name: metadata.version(name) for name in PACKAGES}},
         "python": platform.python_version(),
         "cores": os.cpu_count(),
+        "processor": processor(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
     }
+
+
+def processor() -> str:
+    """What the processor calls itself."""
+    about = Path("/proc/cpuinfo")  # of Linux, where `platform` knows no more than the architecture
+    lines = about.read_text().splitlines() if about.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
 
 
 def write(name: str, output: str | os.PathLike, results: dict[str, Any], text: str) -> None:
@@ -165,7 +174,8 @@ def write(name: str, output: str | os.PathLike, results: dict[str, Any], text: s
         write_whole(packed, gzip.compress(content.encode(), mtime=0))
         plain.unlink(missing_ok=True)
     versions = ", ".join(f"{package} {version}" for package, version in origin["versions"].items())
-    closing = f"`{origin['command']}`, {origin['date']}, {origin['cores']} cores, {versions}."
+    machine = f"{origin['cores']} cores, {origin['processor']}"
+    closing = f"`{origin['command']}`, {origin['date']}, {machine}, {versions}."
     write_whole(folder / f"{name}.md", f"{text.rstrip()}\n\n{closing}\n")
     print(f"{text}\n\nwritten to {folder}: {name}.md and its figures")
 

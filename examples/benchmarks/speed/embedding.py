@@ -3,6 +3,7 @@
 
     python -m examples.benchmarks.speed.embedding --source molecules.smi --rows 200000 \
         --checkpoints small tiny --memory_rows 50000 200000
+    python -m examples.benchmarks.speed.embedding --source molecules.smi --exported small-int8
 
 End to end is what a user waits for: read the file, check and canonicalise, tokenise, batch, embed,
 write shards; and start the processes, where there are some. One process and several take turns;
@@ -10,6 +11,8 @@ rates are medians over the rounds. What the cores would give if none ever waited
 their number over the seconds that a molecule costs one core, to read and to embed, each timed by
 itself on the first rows. Fingerprints of the same rows stand beside. Memory is the peak of a
 process of its own for each number of rows.
+
+What `cmim export` wrote is embedded by onnxruntime; the results are then `embedding-exported`.
 """
 
 from __future__ import annotations
@@ -59,6 +62,9 @@ class Arguments:
     checkpoints: list[str] = field(
         default_factory=lambda: ["small"], metadata={"help": "Folders, Hub ids or names."}
     )
+    exported: list[str] = field(
+        default_factory=list, metadata={"help": "Folders of `cmim export`, beside them."}
+    )
     representations: list[str] = field(
         default_factory=lambda: ["informative", "latent"],
         metadata={"help": "See MoleculeEmbedder."},
@@ -82,9 +88,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(f"{args.source} has {len(smiles):,} rows; {needed:,} are asked for.")
     keep_freed_memory()
     few = smiles[: args.few_rows]
+    ways = [(name, "torch") for name in args.checkpoints]
+    ways += [(folder, "onnx") for folder in args.exported]
     ends = [
-        measure(checkpoint, representation, smiles[: args.rows], few, args)
-        for checkpoint in args.checkpoints
+        measure(*way, representation, smiles[: args.rows], few, args)
+        for way in ways
         for representation in args.representations
     ]
     beside = fingerprints(few, args.rounds)
@@ -101,18 +109,30 @@ def main(argv: Sequence[str] | None = None) -> None:
         "memory": memory,
     }
     if args.output:
-        write("embedding", args.output, results, page(results))
+        name = "embedding-exported" if args.exported else "embedding"
+        write(name, args.output, results, page(results))
     else:
         print(page(results))
 
 
 def measure(
-    checkpoint: str, representation: str, smiles: list[str], few: list[str], args: Arguments
+    checkpoint: str,
+    backend: str,
+    representation: str,
+    smiles: list[str],
+    few: list[str],
+    args: Arguments,
 ) -> dict[str, Any]:
     """A row of the table: rates of the parts, of the whole by one process and by several."""
-    embedder = MoleculeEmbedder(
-        checkpoint, representation=representation, on_invalid="none", progress=False
+    opened = partial(
+        MoleculeEmbedder,
+        checkpoint,
+        representation=representation,
+        on_invalid="none",
+        progress=False,
+        backend=backend,
     )
+    embedder = opened()
     read = embedder.encoder()
     encoded = read([Row("list", number, text) for number, text in enumerate(few)])
 
@@ -122,7 +142,8 @@ def measure(
     reads = rate(partial(in_pieces, read, few))
     embeds = rate(partial(embedder.embed_encoded, encoded))
     with one_thread():
-        embeds_alone = rate(partial(embedder.embed_encoded, encoded))
+        # onnxruntime keeps the number of threads that it began with
+        embeds_alone = rate(partial(opened().embed_encoded, encoded))
     limit = torch.get_num_threads() / (1 / reads + 1 / embeds_alone)
     time_library(embedder, few[:1000], args)
     turns = [
@@ -131,7 +152,7 @@ def measure(
     ]
     one, several = zip(*turns, strict=True)
     return {
-        "checkpoint": checkpoint,
+        "checkpoint": Path(checkpoint).name,
         "vectors": representation,
         "read, one core": reads,
         "embed, one core": embeds_alone,
