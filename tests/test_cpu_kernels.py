@@ -11,15 +11,8 @@ from torch.nn.utils import prune
 from torch.profiler import ProfilerActivity, profile
 
 from cmim_hf import CMIMConfig, CMIMModel
-from cmim_hf.cpu_kernels import (
-    ATTENTION,
-    linear,
-    one_query_attention,
-    short_attention,
-    slow_down,
-    sped_up,
-    speed_up,
-)
+from cmim_hf.cpu_attention import ATTENTION, one_query_attention, short_attention
+from cmim_hf.cpu_kernels import linear, slow_down, sped_up, speed_up
 from cmim_hf.model.decoding_cmim import ModuleSteps, decode_latents
 
 ROWS = 300  # enough for the faster products
